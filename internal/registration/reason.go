@@ -1,0 +1,60 @@
+package registration
+
+// Reason is why a request was answered as it was. It is for the operator, found by tracking id; a stranger never sees it.
+// The set is closed: metrics label by it and tracking ids carry its number, so the order of reasons is append-only.
+type Reason uint8
+
+// The closed set of reasons.
+const (
+	ReasonNone Reason = iota
+	ReasonChallenged
+	ReasonRegistered
+	ReasonPolled
+	ReasonLookup
+	ReasonUnknownScope
+	ReasonUnknownID
+	ReasonOtherEK
+	ReasonMissingTPM
+	ReasonBadEK
+	ReasonBadSRK
+	ReasonBadRequest
+	ReasonIDMismatch
+	ReasonBadID
+	ReasonAPIVersion
+	ReasonContentType
+	ReasonTooLarge
+	ReasonSlowBody
+	ReasonBadToken
+	ReasonTokenExpired
+	ReasonTokenFuture
+	ReasonTokenOtherResource
+	ReasonTokenSignature
+	ReasonTokenSpent
+	ReasonOtherKeys
+	ReasonDisabled
+	ReasonPinnedSRK
+	ReasonUnknownOperation
+	ReasonOperationClosed
+	ReasonStoreDown
+	ReasonHubDown
+	ReasonOverload
+	ReasonNotFound
+	ReasonMethod
+	ReasonCSR
+	ReasonAdminToken
+	ReasonAdminRight
+	ReasonEnrollmentExists
+	ReasonEnrollmentMissing
+	ReasonRegistrationMissing
+	ReasonEtag
+	ReasonBadEnrollment
+	ReasonConflict
+	ReasonInternal
+	ReasonHubFailed
+	ReasonSuperseded
+	ReasonChanged
+	ReasonDeleted
+	ReasonOwnerChanged
+
+	reasonCount
+)

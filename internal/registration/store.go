@@ -1,0 +1,194 @@
+package registration
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Store is what the core needs of a database. It is one contract in four parts; storetest is its
+// executable form and every implementation passes all of it.
+//
+// Each method is one whole transition or one consistent read. A transition is atomic, and durable when it
+// returns nil; the rows it is given (audit rows too) are in it or none is. All methods are safe together.
+// Every key starts with the scope; ids are compared after dps.FoldID (ASCII lower case), hub device ids as they
+// stand. A transition that loses a compare-and-set returns a Verdict and nil; an error means the outcome is
+// unknown to the caller (it may have been applied), except ErrNotFound and errors before any write.
+// A refused transition changes nothing and never fails another that shares its commit.
+type Store interface {
+	ScopeStore
+	EnrollmentStore
+	DeviceStore
+	OwnerMemory
+	AuditStore
+	SealedStore
+}
+
+// ErrNotFound says that the addressed row does not exist.
+var ErrNotFound = errors.New("not found")
+
+// Verdict is the outcome of a compare-and-set.
+type Verdict int
+
+// Applied means done and durable. Every other verdict means nothing was changed.
+const (
+	Applied    Verdict = iota
+	Conflict           // a revision or generation named in the request is no longer the current one
+	Exists             // create found a row
+	Missing            // update or delete found none
+	Superseded         // the operation is no longer the registration's current one
+)
+
+// ScopeStore keeps tenants.
+type ScopeStore interface {
+	// CreateScope writes a scope with its access policies and an audit row. Exists if the id, or a host name of
+	// it, is taken (compared without case).
+	CreateScope(ctx context.Context, scope Scope, audit Audit) (Verdict, error)
+	// Scopes returns all scopes, in order of id.
+	Scopes(ctx context.Context) ([]Scope, error)
+}
+
+// EnrollmentStore is the operator's side.
+type EnrollmentStore interface {
+	// PutEnrollment creates (Expect nil: Exists if there is one) or replaces (Expect: Missing if there is none,
+	// Conflict if its revision differs and Expect is not AnyRevision). Created is kept on replace. It returns the
+	// enrollment as stored, with its new revision.
+	PutEnrollment(ctx context.Context, scope string, e Enrollment, expect *uint64, audit Audit) (Enrollment, Verdict, error)
+	// DeleteEnrollment removes the enrollment and its registration. The generation of the id stays, its age counted from now.
+	// Operations of the id stop being answered: they are removed too. Expect nil or AnyRevision: unconditional.
+	DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+	// DeleteRegistration removes the registration and its operations, never the enrollment; generation as above.
+	DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+}
+
+// AnyRevision matches every revision of an existing row (If-Match: *).
+const AnyRevision = ^uint64(0)
+
+// DeviceStore is the device's side.
+type DeviceStore interface {
+	// Device reads, in one consistent snapshot, all that is known of an id: absent parts are nil, never an error.
+	Device(ctx context.Context, scope, id string) (Device, error)
+	// Operation reads one operation; ErrNotFound if it is not there or belongs to another scope.
+	Operation(ctx context.Context, scope, operationID string) (Operation, error)
+	// Redeem consumes a challenge: if the generation, the enrollment's revision and the registration's revision are
+	// still as expected, it sets the generation to Operation.Generation (= expected + 1), writes the operation, replaces the registration
+	// (Created kept) and appends the audit row. Conflict otherwise.
+	Redeem(ctx context.Context, scope string, r Redemption) (Verdict, error)
+	// Refuse consumes a challenge without an operation: after proof, the refusal is durable audit and the
+	// challenge is spent. Generation as Redeem; Conflict if it moved.
+	Refuse(ctx context.Context, scope string, r Refused) (Verdict, error)
+	// Finish moves an operation that is assigning, and its registration, to a final status, with the audit row that P3 demands. Superseded if
+	// the registration's OperationID is another (or there is no registration), Missing if there is no such operation, Conflict if the
+	// operation is no longer assigning.
+	Finish(ctx context.Context, scope string, f Finish) (Verdict, error)
+	// Prune removes operations created before the given time and generations of ids that have neither enrollment
+	// nor registration and were last moved before idleBefore; at most limit rows of each. It returns the rows removed.
+	Prune(ctx context.Context, operationsBefore, idleBefore time.Time, limit int) (int, error)
+}
+
+// Device is one snapshot of an id.
+type Device struct {
+	Enrollment   *Enrollment
+	Registration *Registration
+	Operation    *Operation // the registration's current operation, if it is still kept
+	Generation   uint64     // redemptions so far; 0 if the id was never redeemed
+}
+
+// Redemption is the transition that answers a proof.
+type Redemption struct {
+	ID                 string
+	Generation         uint64 // expected, before
+	EnrollmentRevision uint64 // expected
+	RegistrationBefore uint64 // expected revision of the registration; 0: none
+	Operation          Operation
+	Registration       Registration
+	Audit              Audit
+}
+
+// Refused is the transition that answers a proof with a refusal.
+type Refused struct {
+	ID         string
+	Generation uint64 // expected, before
+	Audit      Audit
+}
+
+// Finish is the end of an operation.
+type Finish struct {
+	OperationID    string
+	RegistrationID string
+	Status         Status // Assigned or Failed
+	Substatus      string
+	Hub            string
+	DeviceID       string
+	ErrorCode      int
+	ErrorMessage   string
+	At             time.Time
+	Audit          Audit
+}
+
+// OwnerMemory remembers the SRKs of open challenges for clients that omit the tpm object on their second PUT.
+// It need not be durable, but all nodes share it. At most MaxOwners per id: a new one drops the oldest.
+type OwnerMemory interface {
+	RememberOwner(ctx context.Context, scope, id string, srk []byte, at time.Time) error
+	// Owners returns the SRKs remembered at or after since, newest first, each once.
+	Owners(ctx context.Context, scope, id string, since time.Time) ([][]byte, error)
+}
+
+// MaxOwners bounds OwnerMemory for one id. The last proven owner is in the registration and is never dropped.
+const MaxOwners = 8
+
+// AuditStore reads what transitions wrote.
+type AuditStore interface {
+	// AuditByTrackingID returns the rows of a scope that carry a tracking id, oldest first, at most 100.
+	AuditByTrackingID(ctx context.Context, scope, trackingID string) ([]Audit, error)
+}
+
+// Audit is one row of the durable audit. It never holds a secret.
+type Audit struct {
+	At         time.Time
+	Actor      string // "device", "policy:NAME", "operator" (local command), "service"
+	Address    string // network address of the actor, may be empty
+	Action     string // closed set, see audit.go
+	Object     string // registration id, enrollment id, scope id
+	Outcome    string // "ok" or "refused"
+	Reason     Reason
+	TrackingID string
+	Detail     string // JSON object, may be empty
+}
+
+// SealedStore lists and replaces sealed values, so that the master key can be rotated while the service runs.
+type SealedStore interface {
+	// SealedValues returns up to limit sealed values after the cursor ("" first), in a stable order that covers every row once, and the
+	// cursor to go on from; the cursor is "" when there are no more.
+	SealedValues(ctx context.Context, cursor string, limit int) ([]SealedValue, string, error)
+	// ReplaceSealed writes New where the row still holds Old, and returns how many it replaced.
+	ReplaceSealed(ctx context.Context, values []SealedReplacement) (int, error)
+}
+
+// SealedValue is one sealed column of one row.
+type SealedValue struct {
+	Kind   SealedKind
+	Scope  string
+	Key    string // scope root: ""; policy: name; registration: id; operation: operation id; identity: hub "\x00" device id
+	Sealed []byte
+}
+
+// SealedReplacement is a compare-and-set of one sealed value.
+type SealedReplacement struct {
+	SealedValue        // what was read
+	New         []byte // the same plaintext under the primary key
+}
+
+// SealedKind names a sealed column.
+type SealedKind string
+
+// The closed set of sealed columns. OperationHubKey and RegistrationHubKey share their context.
+const (
+	SealedScopeRoot       SealedKind = "scope-root"
+	SealedPolicyPrimary   SealedKind = "policy-primary"
+	SealedPolicySecondary SealedKind = "policy-secondary"
+	SealedRegistrationKey SealedKind = "registration-hub-key"
+	SealedOperationHubKey SealedKind = "operation-hub-key"
+	SealedOperationKey    SealedKind = "operation-challenge-key"
+	SealedHubIdentity     SealedKind = "hub-identity"
+)
