@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Installs what a make target needs and this machine lacks; says what and why; does nothing the second time.
+#
+#   scripts/setup.sh demo         a C compiler, libc and OpenSSL headers: the simulated TPM is C code over OpenSSL
+#   scripts/setup.sh test         the same, and swtpm, tpm2-tools, Node.js and the npm packages of test/sdk/node
+#   scripts/setup.sh -n GROUP     only names what is missing (exit 1 if anything is)
+#
+# Whether a thing is there is asked of the machine (does the command run, does the header compile), not of the
+# package manager, so a compiler or Node.js from elsewhere counts. Root is needed only to install something.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+sdk=test/sdk/node
+dry=no
+packages=()
+read -ra cc <<<"${CC:-gcc}" # the compiler cgo will call, with its arguments
+
+say() { printf 'setup: %s\n' "$*"; }
+die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+# want PACKAGE WHY CHECK...: notes a Debian package as missing unless the check succeeds.
+want() {
+  local package=$1 why=$2
+  shift 2
+  "$@" >/dev/null 2>&1 && return
+  say "missing: $package ($why)"
+  packages+=("$package")
+}
+
+has() { command -v "$1"; }
+
+compiler() { has "${cc[0]}"; }
+
+# header NAME: the compiler finds it. Asked only of a compiler that is there; without one, of the usual place.
+header() {
+  if compiler; then
+    printf '#include <%s>\n' "$1" | "${cc[@]}" -E -x c - -o /dev/null
+  else
+    [ -e "/usr/include/$1" ]
+  fi
+}
+
+# tcti_swtpm: tpm2-tools talk to swtpm through this plug-in, which is a library of its own.
+tcti_swtpm() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -F libtss2-tcti-swtpm.so; }
+
+# at_least WANT HAVE: true when version HAVE is at least WANT.
+at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+check_go() {
+  local need have
+  need=$(awk '$1 == "go" { print $2; exit }' go.mod)
+  has go >/dev/null || die "Go $need or newer is needed and no 'go' is on the PATH; see https://go.dev/doc/install."
+  have=$(go env GOVERSION 2>&1) || die "Go $need or newer is needed and 'go' could not provide it: $have"
+  have=${have#go}
+  at_least "$need" "${have%% *}" || die "Go $need or newer is needed and 'go' is $have; see https://go.dev/doc/install."
+}
+
+need_demo() {
+  want gcc "compiles the simulated TPM" compiler
+  want libc6-dev "C headers for the simulated TPM" header stdlib.h
+  want libssl-dev "OpenSSL headers, the simulated TPM's cryptography" header openssl/evp.h
+}
+
+need_test() {
+  need_demo
+  want swtpm "a second TPM implementation, independent of the first" has swtpm
+  want swtpm-tools "sets up and drives swtpm" has swtpm_setup
+  want tpm2-tools "opens our activation blobs with code we did not write" has tpm2_activatecredential
+  want libtss2-tcti-swtpm0 "lets tpm2-tools reach swtpm" tcti_swtpm
+  want nodejs "runs the device SDK from npm" has node
+  want npm "fetches the device SDK" has npm
+}
+
+# as_root COMMAND...: runs it as root or says, in one sentence, what the reader must run.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif has sudo >/dev/null && sudo -n true 2>/dev/null; then
+    sudo -n "$@"
+  else
+    die "root is needed to install these; run: apt-get install -y ${packages[*]}"
+  fi
+}
+
+install_packages() {
+  [ ${#packages[@]} -gt 0 ] || return 0
+  [ $dry = no ] || exit 1
+  has apt-get >/dev/null || die "this machine has no apt-get; install by its own means what Debian calls: ${packages[*]}"
+  say "installing with apt-get: ${packages[*]}"
+  as_root apt-get update -q
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}"
+}
+
+# install_sdk fetches exactly what the lockfile names, and runs none of the packages' install scripts. The copy of
+# the lockfile inside node_modules, written last, says that the fetch was completed and for which lockfile.
+install_sdk() {
+  local lock=$sdk/package-lock.json stamp=$sdk/node_modules/.installed-lock.json
+  [ -f "$lock" ] || return 0
+  cmp -s "$lock" "$stamp" && return
+  say "missing: the device SDK's npm packages, into $sdk/node_modules (git ignores it)"
+  [ $dry = no ] || exit 1
+  (cd "$sdk" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+  cp "$lock" "$stamp"
+}
+
+if [ "${1:-}" = -n ]; then
+  dry=yes
+  shift
+fi
+check_go
+case "${1:-}" in
+demo)
+  need_demo
+  install_packages
+  ;;
+test)
+  need_test
+  install_packages
+  install_sdk
+  ;;
+*) die "usage: scripts/setup.sh [-n] demo|test" ;;
+esac
