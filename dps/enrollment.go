@@ -1,0 +1,174 @@
+package dps
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"time"
+)
+
+// Words of provisioningStatus, attestation.type and allocationPolicy.
+const (
+	EnrollmentEnabled  = "enabled"
+	EnrollmentDisabled = "disabled"
+
+	AttestationTPM          = "tpm"
+	AttestationX509         = "x509"
+	AttestationSymmetricKey = "symmetricKey"
+
+	AllocationHashed     = "hashed"
+	AllocationGeoLatency = "geoLatency"
+	AllocationStatic     = "static"
+	AllocationCustom     = "custom"
+)
+
+// IndividualEnrollment is the operator's entry for one device. Its parts are
+// valid after DecodeEnrollment; empty and nil mean absent.
+type IndividualEnrollment struct {
+	RegistrationID            string             // as the operator spelled it
+	DeviceID                  string             // wanted name at the hub; absent: the registration id
+	RegistrationState         *RegistrationState // answers only; ignored on input
+	OptionalDeviceInformation json.RawMessage    // a JSON object for the operator, echoed as it came
+	Attestation               Attestation
+	Capabilities              *Capabilities
+	IotHubHostName            string // the old way to name one hub
+	InitialTwin               *InitialTwin
+	ETag                      string             // set by the service; ignored on input
+	ProvisioningStatus        string             // EnrollmentEnabled or EnrollmentDisabled
+	ReprovisionPolicy         *ReprovisionPolicy // nil is a behaviour of its own, see the reference
+	Created, LastUpdated      time.Time          // set by the service; ignored on input
+	AllocationPolicy          string             // absent: the scope's
+	IotHubs                   []string           // host names; absent: all linked hubs
+	CustomAllocation          *CustomAllocation
+}
+
+// Attestation says how the device proves itself. Exactly the member that Type
+// names is there.
+type Attestation struct {
+	Type         string          // AttestationTPM, AttestationX509 or AttestationSymmetricKey
+	TPM          *TPMKeys        // StorageRootKey nil if the entry pins none
+	X509         json.RawMessage // a JSON object, unchecked and as it came
+	SymmetricKey json.RawMessage // likewise; holds secrets
+}
+
+// Capabilities of the device at its hub.
+type Capabilities struct {
+	IotEdge bool
+}
+
+// InitialTwin is what the device's twin holds when it is first made.
+type InitialTwin struct {
+	Tags    json.RawMessage // a JSON object as it came, or nil
+	Desired json.RawMessage // likewise; properties.desired
+}
+
+// ReprovisionPolicy says what happens when a device registers again.
+type ReprovisionPolicy struct {
+	UpdateHubAssignment bool // default true
+	MigrateDeviceData   bool // default true
+}
+
+// CustomAllocation names the webhook that picks the hub.
+type CustomAllocation struct {
+	WebhookURL string // often holds a key in its query: a secret
+	APIVersion string
+}
+
+// Encode is the enrollment as JSON, members in the order of the imitated
+// service, absent ones left out. attestation and provisioningStatus are always
+// there, as the C client cannot read an enrollment without them.
+func (e *IndividualEnrollment) Encode() []byte {
+	b := make([]byte, 0, 1024+len(e.OptionalDeviceInformation))
+	b = append(b, '{')
+	b = appendPresent(b, "registrationId", e.RegistrationID)
+	b = appendPresent(b, "deviceId", e.DeviceID)
+	if e.RegistrationState != nil {
+		b = e.RegistrationState.appendTo(appendName(b, "registrationState"))
+	}
+	b = appendRaw(b, "optionalDeviceInformation", e.OptionalDeviceInformation)
+	b = e.Attestation.appendTo(appendName(b, "attestation"))
+	if e.Capabilities != nil {
+		b = appendBool(append(b, `,"capabilities":{`...), "iotEdge", e.Capabilities.IotEdge)
+		b = append(b, '}')
+	}
+	b = appendPresent(b, "iotHubHostName", e.IotHubHostName)
+	if e.InitialTwin != nil {
+		b = e.InitialTwin.appendTo(appendName(b, "initialTwin"))
+	}
+	b = appendPresent(b, "etag", e.ETag)
+	b = appendString(appendName(b, "provisioningStatus"), e.ProvisioningStatus)
+	if e.ReprovisionPolicy != nil {
+		b = e.ReprovisionPolicy.appendTo(appendName(b, "reprovisionPolicy"))
+	}
+	b = appendTime(b, "createdDateTimeUtc", e.Created)
+	b = appendTime(b, "lastUpdatedDateTimeUtc", e.LastUpdated)
+	b = appendPresent(b, "allocationPolicy", e.AllocationPolicy)
+	if len(e.IotHubs) > 0 {
+		b = appendStrings(appendName(b, "iotHubs"), e.IotHubs)
+	}
+	if e.CustomAllocation != nil {
+		b = e.CustomAllocation.appendTo(appendName(b, "customAllocationDefinition"))
+	}
+	return append(b, '}')
+}
+
+// MarshalJSON is Encode.
+func (e IndividualEnrollment) MarshalJSON() ([]byte, error) { return e.Encode(), nil }
+
+// Encode is the attestation as JSON, as the attestationmechanism request
+// answers it.
+func (a *Attestation) Encode() []byte { return a.appendTo(nil) }
+
+func (a *Attestation) appendTo(b []byte) []byte {
+	b = appendString(append(b, `{"type":`...), a.Type)
+	if a.TPM != nil {
+		b = append(b, `,"tpm":{"endorsementKey":"`...)
+		b = base64.StdEncoding.AppendEncode(b, a.TPM.EndorsementKey)
+		if len(a.TPM.StorageRootKey) > 0 {
+			b = append(b, `","storageRootKey":"`...)
+			b = base64.StdEncoding.AppendEncode(b, a.TPM.StorageRootKey)
+		}
+		b = append(b, `"}`...)
+	}
+	b = appendRaw(b, "x509", a.X509)
+	b = appendRaw(b, "symmetricKey", a.SymmetricKey)
+	return append(b, '}')
+}
+
+func (t *InitialTwin) appendTo(b []byte) []byte {
+	b = appendRaw(append(b, '{'), "tags", t.Tags)
+	if len(t.Desired) > 0 {
+		b = appendRaw(append(appendName(b, "properties"), '{'), "desired", t.Desired)
+		b = append(b, '}')
+	}
+	return append(b, '}')
+}
+
+func (p *ReprovisionPolicy) appendTo(b []byte) []byte {
+	b = appendBool(append(b, '{'), "updateHubAssignment", p.UpdateHubAssignment)
+	b = appendBool(b, "migrateDeviceData", p.MigrateDeviceData)
+	return append(b, '}')
+}
+
+func (c *CustomAllocation) appendTo(b []byte) []byte {
+	b = appendPresent(append(b, '{'), "webhookUrl", c.WebhookURL)
+	b = appendPresent(b, "apiVersion", c.APIVersion)
+	return append(b, '}')
+}
+
+func appendBool(b []byte, name string, v bool) []byte {
+	if v {
+		return append(appendName(b, name), "true"...)
+	}
+	return append(appendName(b, name), "false"...)
+}
+
+func appendStrings(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for i, s := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, s)
+	}
+	return append(b, ']')
+}
