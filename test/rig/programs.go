@@ -1,0 +1,94 @@
+package rig
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// BinVariable names the environment variable that points at a directory with
+// programs built before; without it the rig builds them.
+const BinVariable = "LATCHKEY_BIN"
+
+const module = "latchkey.example/latchkey"
+
+// buildLimit allows for an empty build cache on a small machine.
+const buildLimit = 10 * time.Minute
+
+// Programs are the paths of the built programs.
+type Programs struct {
+	Service string // latchkey
+	Agent   string // latchkey-device
+}
+
+var built struct {
+	once     sync.Once
+	scratch  string // ours, removed by Cleanup
+	programs Programs
+	err      error
+}
+
+// Build gives the programs that this process works with. The first call builds
+// them without cgo, as a release is built, or takes those of LATCHKEY_BIN; all
+// later calls answer the same. Call Cleanup (or Main) at the end.
+func Build() (Programs, error) {
+	built.once.Do(func() { built.programs, built.err = locate() })
+	return built.programs, built.err
+}
+
+// Cleanup removes what Build made. Nothing may be built or started after it.
+func Cleanup() error {
+	if built.scratch == "" {
+		return nil
+	}
+	return os.RemoveAll(built.scratch)
+}
+
+func locate() (Programs, error) {
+	if dir := os.Getenv(BinVariable); dir != "" {
+		return programsIn(dir)
+	}
+	scratch, err := os.MkdirTemp("", "latchkey-bin")
+	if err != nil {
+		return Programs{}, fmt.Errorf("rig: %w", err)
+	}
+	built.scratch = scratch
+	if err := compile(scratch); err != nil {
+		return Programs{}, err
+	}
+	return programsIn(scratch)
+}
+
+func programsIn(dir string) (Programs, error) {
+	dir, err := filepath.Abs(dir) // processes may be started elsewhere
+	if err != nil {
+		return Programs{}, fmt.Errorf("rig: %w", err)
+	}
+	p := Programs{Service: filepath.Join(dir, "latchkey"), Agent: filepath.Join(dir, "latchkey-device")}
+	for _, path := range []string{p.Service, p.Agent} {
+		if _, err := os.Stat(path); err != nil {
+			return Programs{}, fmt.Errorf("rig: no built program: %w", err)
+		}
+	}
+	return p, nil
+}
+
+func compile(dir string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
+	defer cancel()
+	root, err := Run(ctx, Command{Path: "go", Args: []string{"list", "-m", "-f", "{{.Dir}}", module}})
+	if err != nil {
+		return err
+	}
+	_, err = Run(ctx, Command{
+		Path: "go",
+		Args: []string{"build", "-o", dir + string(filepath.Separator), "./cmd/latchkey", "./cmd/latchkey-device"},
+		Dir:  strings.TrimSpace(root.Stdout),
+		Env:  []string{"CGO_ENABLED=0"},
+	})
+	return err
+}

@@ -1,0 +1,244 @@
+package rig
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// DefaultHost is the service's name when Config names none. It needs a dot.
+const DefaultHost = "latchkey.test"
+
+// Time limits for the service's process. All of it takes milliseconds on an
+// idle machine; the limits are for loaded ones.
+const (
+	startLimit = 60 * time.Second
+	stopLimit  = 30 * time.Second
+)
+
+// Config says what service to run.
+type Config struct {
+	Dir   string   // for all of the service's files; empty: one that goes away with Close
+	Host  string   // its DNS name; empty: DefaultHost
+	Flags []string // more flags for `latchkey serve`
+	Env   []string // more environment for it, NAME=value
+}
+
+// Service is a service that runs, or ran, as a process of its own. Its methods
+// are for one goroutine, except Log.
+type Service struct {
+	Host             string         // the DNS name; nothing resolves it, see Client and Redirect
+	IDScope          string         // what devices put into their paths
+	ConnectionString string         // of the access policy with all rights; a secret
+	CAFile           string         // PEM of the service's private CA
+	CAs              *x509.CertPool // the same
+	DataDir          string         // of `latchkey --data`
+	HTTPS            string         // address of the listener of this run, host:port
+	MQTT             string         // likewise
+
+	programs Programs
+	config   Config
+	scratch  string // ours, removed by Close
+	log      *serviceLog
+	process  *process // nil: not running
+}
+
+// Start makes a new service (latchkey init), runs it (latchkey serve) and
+// returns when it is ready. On an error nothing is left running.
+func Start(config Config) (*Service, error) {
+	programs, err := Build()
+	if err != nil {
+		return nil, err
+	}
+	if config.Host == "" {
+		config.Host = DefaultHost
+	}
+	s := &Service{Host: config.Host, programs: programs, config: config, log: newServiceLog()}
+	if err := s.begin(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Service) begin() error {
+	if err := s.makeDir(); err != nil {
+		return fmt.Errorf("rig: %w", err)
+	}
+	if err := s.initialize(); err != nil {
+		return err
+	}
+	return s.Run()
+}
+
+func (s *Service) makeDir() (err error) {
+	dir := s.config.Dir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "latchkey-rig"); err != nil {
+			return err
+		}
+		s.scratch = dir
+	}
+	s.DataDir, err = filepath.Abs(filepath.Join(dir, "data"))
+	return err
+}
+
+func (s *Service) initialize() error {
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	result, err := Run(ctx, Command{Path: s.programs.Service,
+		Args: []string{"init", "--data", s.DataDir, "--host", s.Host, "--json"}})
+	if err != nil {
+		return err
+	}
+	var said struct{ IDScope, ConnectionString, CAFile string }
+	if err := json.Unmarshal([]byte(result.Stdout), &said); err != nil {
+		return fmt.Errorf("rig: what init printed is not JSON: %w", err)
+	}
+	if said.IDScope == "" || said.ConnectionString == "" || said.CAFile == "" {
+		return errors.New("rig: init printed no idScope, connectionString or caFile")
+	}
+	s.IDScope, s.ConnectionString, s.CAFile = said.IDScope, said.ConnectionString, said.CAFile
+	return s.readCAs()
+}
+
+func (s *Service) readCAs() error {
+	pem, err := os.ReadFile(s.CAFile)
+	if err != nil {
+		return fmt.Errorf("rig: %w", err)
+	}
+	s.CAs = x509.NewCertPool()
+	if !s.CAs.AppendCertsFromPEM(pem) {
+		return errors.New("rig: no certificate in init's caFile")
+	}
+	return nil
+}
+
+// Run starts the process on its data directory and returns when it is ready.
+// After Stop or Kill it starts it again, on other ports.
+func (s *Service) Run() error {
+	if s.Running() {
+		return errors.New("rig: the service runs already")
+	}
+	arguments := append([]string{"serve", "--data", s.DataDir, "--https", "127.0.0.1:0", "--mqtt", "127.0.0.1:0",
+		"--log-format", "json"}, s.config.Flags...)
+	cmd := exec.Command(s.programs.Service, arguments...)
+	cmd.Env = append(environment(), s.config.Env...)
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	s.log.forget()
+	p, err := start(cmd)
+	if err != nil {
+		return fmt.Errorf("rig: %w", err)
+	}
+	s.process = p
+	if err := s.waitReady(); err != nil {
+		return errors.Join(err, s.Kill())
+	}
+	return nil
+}
+
+func (s *Service) waitReady() error {
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	for _, listener := range []struct {
+		what string
+		to   *string
+	}{{"https", &s.HTTPS}, {"mqtt", &s.MQTT}} {
+		address, err := s.waitAddress(ctx, listener.what)
+		if err != nil {
+			return err
+		}
+		*listener.to = address
+	}
+	return s.pollReady(ctx)
+}
+
+func (s *Service) waitAddress(ctx context.Context, what string) (string, error) {
+	for {
+		next := s.log.next()
+		if address := s.log.address(what); address != "" {
+			return address, nil
+		}
+		select {
+		case <-next:
+		case <-s.process.done:
+			return "", fmt.Errorf("rig: the service ended at once (%w); its log ends with:\n%s", s.process.err, lastLines(s.Log(), 20))
+		case <-ctx.Done():
+			return "", fmt.Errorf("rig: the service has logged no %s listener within %v; its log ends with:\n%s", what, startLimit, lastLines(s.Log(), 20))
+		}
+	}
+}
+
+// Running tells whether the process is there: started, and not ended by us or
+// by itself.
+func (s *Service) Running() bool {
+	if s.process == nil {
+		return false
+	}
+	select {
+	case <-s.process.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Stop ends the service as an operator does (SIGTERM). An exit code other than
+// 0, an end before our asking and no end within 30 s are errors.
+func (s *Service) Stop() error {
+	p := s.process
+	if p == nil {
+		return errors.New("rig: the service does not run")
+	}
+	s.process = nil
+	p.cmd.Process.Signal(syscall.SIGTERM) // an ended process shows below
+	limit := time.NewTimer(stopLimit)
+	defer limit.Stop()
+	select {
+	case <-p.done:
+		if p.err != nil {
+			return fmt.Errorf("rig: the service stopped badly: %w; its log ends with:\n%s", p.err, lastLines(s.Log(), 20))
+		}
+		return nil
+	case <-limit.C:
+		p.cmd.Process.Kill()
+		<-p.done
+		return fmt.Errorf("rig: the service did not stop within %v and was killed", stopLimit)
+	}
+}
+
+// Kill ends the service without warning (SIGKILL) and returns when it is gone.
+func (s *Service) Kill() error {
+	p := s.process
+	if p == nil {
+		return errors.New("rig: the service does not run")
+	}
+	s.process = nil
+	err := p.cmd.Process.Kill()
+	<-p.done
+	if errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("rig: the service had ended by itself: %w", p.err)
+	}
+	return err
+}
+
+// Close stops the service if it runs and removes its files if they are ours.
+func (s *Service) Close() error {
+	var err error
+	if s.process != nil {
+		err = s.Stop()
+	}
+	if s.scratch != "" {
+		err = errors.Join(err, os.RemoveAll(s.scratch))
+	}
+	return err
+}
+
+// Log is all that the service has written so far, of all its runs.
+func (s *Service) Log() string { return s.log.String() }
