@@ -1,0 +1,60 @@
+# make help lists the targets. Each installs what it needs and says so (scripts/setup.sh); a second run installs nothing.
+
+GO       ?= go
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 1m
+COUNT    ?= 6
+SUITE    := $(GO) run ./scripts/suite
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help build build-demo demo check test test-long fuzz bench cover clean setup-demo setup-test
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## build bin/latchkey and bin/latchkey-device, both static
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/latchkey ./cmd/latchkey-device
+
+# The simulated TPM is C code, so the demo alone is built with cgo.
+build-demo: setup-demo
+	CGO_ENABLED=1 $(GO) build -trimpath -o bin/ ./cmd/latchkey-demo
+
+demo: build build-demo ## watch a device with a simulated TPM provision itself, and three attacks fail
+	bin/latchkey-demo
+
+check: setup-demo ## under a minute: format, vet, staticcheck, import rules, unit tests
+	@echo 'gofmt'; files=$$(git ls-files -co --exclude-standard -- '*.go' | xargs -r ls -d 2>/dev/null | xargs -r gofmt -l); \
+	  [ -z "$$files" ] || { printf 'not formatted, run gofmt -w on:\n%s\n' "$$files"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(SUITE) -- -short -timeout 2m $$($(GO) list ./... | grep -v '/test/')
+
+test: check setup-test ## everything is proven: check, all tests under the race detector, every fuzz target for some seconds
+	$(SUITE) -noskip -fuzz 4s -- -race -count=1 -timeout 10m ./...
+
+test-long: check setup-test ## the same three times over in random order, and FUZZTIME (1m) for each fuzz target
+	$(SUITE) -noskip -fuzz $(FUZZTIME) -- -race -count=3 -shuffle=on -timeout 60m ./...
+
+fuzz: ## every fuzz target for FUZZTIME (1m)
+	$(SUITE) -fuzz $(FUZZTIME)
+
+bench: setup-demo ## benchmarks, COUNT (6) times, in the form that go tool benchstat reads
+	@$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) \
+	  $$(git grep -l --untracked '^func Benchmark' -- '*_test.go' | xargs -r -n 1 dirname | sort -u | sed 's|^|./|')
+
+cover: setup-test ## which lines the tests reach, in bin/cover.html
+	@mkdir -p bin
+	$(GO) test -coverpkg=./... -coverprofile=bin/cover.out ./...
+	$(GO) tool cover -html=bin/cover.out -o bin/cover.html
+	@$(GO) tool cover -func=bin/cover.out | tail -n 1
+
+clean: ## remove what was built (not what was installed)
+	rm -rf bin
+
+setup-demo:
+	@scripts/setup.sh demo
+
+setup-test:
+	@scripts/setup.sh test
