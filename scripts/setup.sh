@@ -99,7 +99,7 @@ install_sdk() {
   cmp -s "$lock" "$stamp" && return
   say "missing: the device SDK's npm packages, into $sdk/node_modules (git ignores it)"
   [ $dry = no ] || exit 1
-  (cd "$sdk" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+  (cd "$sdk" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
   cp "$lock" "$stamp"
 }
 
