@@ -1,0 +1,36 @@
+package sqlite
+
+import (
+	"context"
+
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// auditLimit is the most rows that AuditByTrackingID returns.
+const auditLimit = 100
+
+// appendAudit writes the audit row of a transition, inside it.
+func appendAudit(c *conn, scope string, a registration.Audit) error {
+	_, err := c.exec(`INSERT INTO audit (scope, at, actor, address, action, object, outcome, reason, tracking_id, detail)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`,
+		scope, a.At, a.Actor, a.Address, a.Action, a.Object, a.Outcome, int(a.Reason), a.TrackingID, a.Detail)
+	return err
+}
+
+// AuditByTrackingID implements registration.AuditStore.
+func (s *Store) AuditByTrackingID(ctx context.Context, scope, trackingID string) ([]registration.Audit, error) {
+	var rows []registration.Audit
+	err := s.read(ctx, func(c *conn) error {
+		return c.each(func(r *row) {
+			rows = append(rows, registration.Audit{
+				At: r.time(), Actor: r.text(), Address: r.text(), Action: r.text(), Object: r.text(), Outcome: r.text(),
+				Reason: registration.Reason(r.int()), TrackingID: r.text(), Detail: r.text(),
+			})
+		}, `SELECT at, actor, address, action, object, outcome, reason, tracking_id, detail
+			FROM audit WHERE scope = ?1 AND tracking_id = ?2 ORDER BY seq LIMIT ?3`, scope, trackingID, auditLimit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}

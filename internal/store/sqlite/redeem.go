@@ -1,0 +1,127 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// Redeem implements registration.DeviceStore.
+func (s *Store) Redeem(ctx context.Context, scope string, r registration.Redemption) (registration.Verdict, error) {
+	if err := checkRedemption(r); err != nil {
+		return 0, err
+	}
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) { return redeem(c, scope, r) })
+}
+
+// checkRedemption refuses a transition whose parts name different things: it would write rows that no read puts together again.
+func checkRedemption(r registration.Redemption) error {
+	folded := dps.FoldID(r.ID)
+	switch {
+	case r.Operation.Generation != r.Generation+1:
+		return errors.New("redemption: the operation's generation does not follow the expected one")
+	case dps.FoldID(r.Operation.RegistrationID) != folded || dps.FoldID(r.Registration.ID) != folded:
+		return errors.New("redemption: operation and registration are not of the redeemed id")
+	case r.Registration.OperationID != r.Operation.ID:
+		return errors.New("redemption: the registration names another operation")
+	}
+	return nil
+}
+
+func redeem(c *conn, scope string, r registration.Redemption) (registration.Verdict, error) {
+	folded := dps.FoldID(r.ID)
+	var enrollment, before uint64
+	var created time.Time
+	_, err := c.one(func(row *row) { enrollment = row.uint() },
+		`SELECT revision FROM enrollments WHERE scope = ?1 AND folded = ?2`, scope, folded)
+	if err != nil {
+		return 0, err
+	}
+	replaces, err := c.one(func(row *row) { before, created = row.uint(), row.time() },
+		`SELECT revision, created FROM registrations WHERE scope = ?1 AND folded = ?2`, scope, folded)
+	if err != nil {
+		return 0, err
+	}
+	// Revisions start at 1, so 0 stands for a row that is not there; an enrollment there must be.
+	if enrollment == 0 || enrollment != r.EnrollmentRevision || before != r.RegistrationBefore {
+		return registration.Conflict, nil
+	}
+	if moved, err := moveGeneration(c, scope, folded, r.Generation); !moved || err != nil {
+		return registration.Conflict, err
+	}
+	if replaces {
+		r.Registration.Created = created
+	}
+	if err := writeProof(c, scope, r); err != nil {
+		return 0, err
+	}
+	return registration.Applied, appendAudit(c, scope, r.Audit)
+}
+
+// moveGeneration is the compare-and-set that spends a challenge. The id is taken for one in use; see noteIdle.
+func moveGeneration(c *conn, scope, folded string, from uint64) (bool, error) {
+	if from == 0 {
+		n, err := c.exec(`INSERT INTO generations (scope, folded, generation) VALUES (?1, ?2, 1)
+			ON CONFLICT (scope, folded) DO NOTHING`, scope, folded)
+		return n == 1, err
+	}
+	n, err := c.exec(`UPDATE generations SET generation = generation + 1, idle_since = NULL
+		WHERE scope = ?1 AND folded = ?2 AND generation = ?3`, scope, folded, from)
+	return n == 1, err
+}
+
+func writeProof(c *conn, scope string, r registration.Redemption) error {
+	if err := insertOperation(c, scope, r.Operation); err != nil {
+		return err
+	}
+	var err error
+	if r.Registration.Revision, err = nextRevision(c, scope); err != nil {
+		return err
+	}
+	return writeRegistration(c, scope, r.Registration)
+}
+
+func insertOperation(c *conn, scope string, o registration.Operation) error {
+	_, err := c.exec(`INSERT INTO operations (scope, id, folded, registration_id, status, substatus, generation,
+			token_digest, sealed_key, ek, srk, sealed_hub_key, hub, device_id, error_code, error_message, tracking_id,
+			created, updated)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)`,
+		scope, o.ID, dps.FoldID(o.RegistrationID), o.RegistrationID, o.Status, o.Substatus, o.Generation,
+		o.TokenDigest[:], o.SealedKey, o.EK, o.SRK, o.SealedHubKey, o.Hub, o.DeviceID, o.ErrorCode, o.ErrorMessage,
+		o.TrackingID, o.Created, o.Updated)
+	return err
+}
+
+// writeRegistration keeps the row's place when it replaces, so that a listing of sealed values goes on over it.
+func writeRegistration(c *conn, scope string, r registration.Registration) error {
+	_, err := c.exec(`INSERT INTO registrations (scope, folded, id, revision, status, substatus, hub, device_id,
+			ek_key_id, srk, sealed_hub_key, hub_key_generation, operation_id, error_code, error_message, created, updated)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+		ON CONFLICT (scope, folded) DO UPDATE SET
+			id = excluded.id, revision = excluded.revision, status = excluded.status, substatus = excluded.substatus,
+			hub = excluded.hub, device_id = excluded.device_id, ek_key_id = excluded.ek_key_id, srk = excluded.srk,
+			sealed_hub_key = excluded.sealed_hub_key, hub_key_generation = excluded.hub_key_generation,
+			operation_id = excluded.operation_id, error_code = excluded.error_code,
+			error_message = excluded.error_message, created = excluded.created, updated = excluded.updated`,
+		scope, dps.FoldID(r.ID), r.ID, r.Revision, r.Status, r.Substatus, r.Hub, r.DeviceID, r.EKKeyID[:], r.SRK,
+		r.SealedHubKey, r.HubKeyGeneration, r.OperationID, r.ErrorCode, r.ErrorMessage, r.Created, r.Updated)
+	return err
+}
+
+// Refuse implements registration.DeviceStore.
+func (s *Store) Refuse(ctx context.Context, scope string, r registration.Refused) (registration.Verdict, error) {
+	folded := dps.FoldID(r.ID)
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		if moved, err := moveGeneration(c, scope, folded, r.Generation); !moved || err != nil {
+			return registration.Conflict, err
+		}
+		// The enrollment may have been deleted since the challenge was made.
+		if err := noteIdle(c, scope, folded, r.Audit.At); err != nil {
+			return 0, err
+		}
+		return registration.Applied, appendAudit(c, scope, r.Audit)
+	})
+}
