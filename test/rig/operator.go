@@ -13,7 +13,7 @@ import (
 // Latchkey runs an operator's command as from another machine: over HTTPS with
 // the connection string of the access policy that has all rights.
 func (s *Service) Latchkey(ctx context.Context, arguments ...string) (Result, error) {
-	return Run(ctx, Command{Path: s.programs.Service, Args: arguments, Env: []string{
+	return Run(ctx, Command{Path: s.config.Programs.Service, Args: arguments, Env: []string{
 		"LATCHKEY_CONNECTION_STRING=" + s.ConnectionString,
 		"LATCHKEY_CONNECT=" + s.HTTPS,
 		"LATCHKEY_CA_FILE=" + s.CAFile,

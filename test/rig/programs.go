@@ -50,7 +50,7 @@ func Cleanup() error {
 
 func locate() (Programs, error) {
 	if dir := os.Getenv(BinVariable); dir != "" {
-		return programsIn(dir)
+		return ProgramsIn(dir)
 	}
 	scratch, err := os.MkdirTemp("", "latchkey-bin")
 	if err != nil {
@@ -60,10 +60,11 @@ func locate() (Programs, error) {
 	if err := compile(scratch); err != nil {
 		return Programs{}, err
 	}
-	return programsIn(scratch)
+	return ProgramsIn(scratch)
 }
 
-func programsIn(dir string) (Programs, error) {
+// ProgramsIn are the programs built into a directory, both of them.
+func ProgramsIn(dir string) (Programs, error) {
 	dir, err := filepath.Abs(dir) // processes may be started elsewhere
 	if err != nil {
 		return Programs{}, fmt.Errorf("rig: %w", err)

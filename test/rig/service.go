@@ -25,10 +25,11 @@ const (
 
 // Config says what service to run.
 type Config struct {
-	Dir   string   // for all of the service's files; empty: one that goes away with Close
-	Host  string   // its DNS name; empty: DefaultHost
-	Flags []string // more flags for `latchkey serve`
-	Env   []string // more environment for it, NAME=value
+	Programs Programs // zero: those of Build
+	Dir      string   // for all of the service's files; empty: one that goes away with Close
+	Host     string   // its DNS name; empty: DefaultHost
+	Flags    []string // more flags for `latchkey serve`
+	Env      []string // more environment for it, NAME=value
 }
 
 // Service is a service that runs, or ran, as a process of its own. Its methods
@@ -43,24 +44,25 @@ type Service struct {
 	HTTPS            string         // address of the listener of this run, host:port
 	MQTT             string         // likewise
 
-	programs Programs
-	config   Config
-	scratch  string // ours, removed by Close
-	log      *serviceLog
-	process  *process // nil: not running
+	config  Config
+	scratch string // ours, removed by Close
+	log     *serviceLog
+	process *process // nil: not running
 }
 
 // Start makes a new service (latchkey init), runs it (latchkey serve) and
 // returns when it is ready. On an error nothing is left running.
 func Start(config Config) (*Service, error) {
-	programs, err := Build()
-	if err != nil {
-		return nil, err
+	if config.Programs == (Programs{}) {
+		var err error
+		if config.Programs, err = Build(); err != nil {
+			return nil, err
+		}
 	}
 	if config.Host == "" {
 		config.Host = DefaultHost
 	}
-	s := &Service{Host: config.Host, programs: programs, config: config, log: newServiceLog()}
+	s := &Service{Host: config.Host, config: config, log: newServiceLog()}
 	if err := s.begin(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -92,7 +94,7 @@ func (s *Service) makeDir() (err error) {
 func (s *Service) initialize() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
-	result, err := Run(ctx, Command{Path: s.programs.Service,
+	result, err := Run(ctx, Command{Path: s.config.Programs.Service,
 		Args: []string{"init", "--data", s.DataDir, "--host", s.Host, "--json"}})
 	if err != nil {
 		return err
@@ -128,7 +130,7 @@ func (s *Service) Run() error {
 	}
 	arguments := append([]string{"serve", "--data", s.DataDir, "--https", "127.0.0.1:0", "--mqtt", "127.0.0.1:0",
 		"--log-format", "json"}, s.config.Flags...)
-	cmd := exec.Command(s.programs.Service, arguments...)
+	cmd := exec.Command(s.config.Programs.Service, arguments...)
 	cmd.Env = append(environment(), s.config.Env...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	s.log.forget()

@@ -3,9 +3,12 @@ package sdk
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +27,7 @@ const nodeLimit = 2 * time.Minute
 type node struct {
 	service *rig.Service
 	command string
+	caFile  string
 }
 
 func newNode(t *testing.T, service *rig.Service) node {
@@ -32,32 +36,62 @@ func newNode(t *testing.T, service *rig.Service) node {
 	if err != nil {
 		t.Fatal("There is no node program on the PATH; `scripts/setup.sh test` installs it.")
 	}
-	if _, err := os.Stat(filepath.Join("node", "node_modules", "azure-iot-security-tpm", "package.json")); err != nil {
-		t.Fatal("The npm packages of test/sdk/node are not installed; `scripts/setup.sh test` installs them.")
+	for name, version := range packages(t, "node").Dependencies {
+		installed := packages(t, filepath.Join("node", "node_modules", name)).Version
+		if installed != version {
+			t.Fatalf("The npm package %s %s is not installed (found: %q); `scripts/setup.sh test` installs it.", name, version, installed)
+		}
 	}
-	return node{service, command}
+	return node{service, command, service.CAFile}
+}
+
+// manifest is what matters here of a package.json.
+type manifest struct {
+	Version      string
+	Dependencies map[string]string
+}
+
+// packages reads dir's package.json; a missing one is empty.
+func packages(t *testing.T, dir string) manifest {
+	t.Helper()
+	var m manifest
+	content, err := os.ReadFile(filepath.Join(dir, "package.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return m
+	}
+	if err == nil {
+		err = json.Unmarshal(content, &m)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // run executes a program of node/ and gives what it printed on its standard
 // output. Whatever goes wrong, all of its output is shown.
 func (n node) run(t *testing.T, program string, arguments ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), nodeLimit)
-	defer cancel()
-	result, err := rig.Run(ctx, rig.Command{
-		Path: n.command,
-		Args: append([]string{"--no-deprecation", "--require", "./redirect.js", program}, arguments...),
-		Dir:  "node",
-		Env: []string{
-			"NODE_EXTRA_CA_CERTS=" + n.service.CAFile,
-			"LATCHKEY_REDIRECT=" + n.service.Redirect(),
-			"LATCHKEY_CONNECTION_STRING=" + n.service.ConnectionString,
-		},
-	})
+	result, err := n.try(t, program, arguments...)
 	if err != nil {
 		t.Fatalf("node %s: %v\nstandard output:\n%s\nstandard error:\n%s", program, err, result.Stdout, result.Stderr)
 	}
 	return result.Stdout
+}
+
+func (n node) try(t *testing.T, program string, arguments ...string) (rig.Result, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), nodeLimit)
+	defer cancel()
+	return rig.Run(ctx, rig.Command{
+		Path: n.command,
+		Args: append([]string{"--no-deprecation", "--require", "./redirect.js", program}, arguments...),
+		Dir:  "node",
+		Env: []string{
+			"NODE_EXTRA_CA_CERTS=" + n.caFile,
+			"LATCHKEY_REDIRECT=" + n.service.Redirect(),
+			"LATCHKEY_CONNECTION_STRING=" + n.service.ConnectionString,
+		},
+	})
 }
 
 func runJSON[T any](t *testing.T, n node, program string, arguments ...string) T {
@@ -113,5 +147,32 @@ func wantTelemetry(t *testing.T, service *rig.Service, parts ...string) {
 		if !strings.Contains(string(lines[0]), part) {
 			t.Errorf("%q is not in the message: %s", part, lines[0])
 		}
+	}
+}
+
+func TestNodeSDKIsRefusedWhenItsTPMIsNotEnrolled(t *testing.T) {
+	service := rig.New(t, rig.Config{})
+	n := newNode(t, service)
+	result, err := n.try(t, "register.js", simtpm.NewSwtpmTCP(t).Spec(), service.Host, service.IDScope, "{}")
+	if err == nil || !strings.Contains(result.Stderr, "InvalidOperationError") { // its word for anything but a challenge
+		t.Errorf("error %v, standard error:\n%s", err, result.Stderr)
+	}
+	if lines, err := service.Telemetry(); err != nil || len(lines) != 0 {
+		t.Errorf("telemetry %s, error %v", lines, err)
+	}
+}
+
+// distrust matches the names that Node has for a chain which ends at no CA it
+// was given.
+var distrust = regexp.MustCompile(`code: '(UNABLE_TO_VERIFY_LEAF_SIGNATURE|UNABLE_TO_GET_ISSUER_CERT_LOCALLY|SELF_SIGNED_CERT_IN_CHAIN|DEPTH_ZERO_SELF_SIGNED_CERT|CERT_SIGNATURE_FAILURE)'`)
+
+// The connection is led elsewhere by our preload, so this shows that the SDK
+// still checks whom it talks to.
+func TestNodeSDKRefusesAServiceThatItHasNoReasonToTrust(t *testing.T) {
+	n := newNode(t, rig.New(t, rig.Config{}))
+	n.caFile = rig.New(t, rig.Config{}).CAFile
+	result, err := n.try(t, "service.js", "retire", "anything", "anywhere")
+	if err == nil || !distrust.MatchString(result.Stderr) {
+		t.Errorf("error %v, standard error:\n%s", err, result.Stderr)
 	}
 }
