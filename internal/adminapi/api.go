@@ -1,0 +1,240 @@
+// Package adminapi is the management API: what operators and their SDKs call, over HTTPS with a SAS token of an access policy.
+//
+// The host name says which scope is meant. Individual enrollments and registration states are served in the imitated service's shape;
+// Latchkey's own additions live under /latchkey/v1.
+package adminapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/registration"
+	"latchkey.example/latchkey/internal/web"
+)
+
+// API is the http.Handler of the management API.
+type API struct {
+	core   *registration.Core
+	server *web.Server
+}
+
+// New makes the management API on top of a core.
+func New(core *registration.Core, server *web.Server) *API { return &API{core, server} }
+
+// Serves reports whether a first path segment belongs to this API and not to a device's scope.
+func Serves(segment string) bool {
+	switch strings.ToLower(segment) {
+	case "enrollments", "enrollmentgroups", "registrations", "devices", "twins", "latchkey":
+		return true
+	}
+	return false
+}
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.server.Serve(w, r, a.route(r)) }
+
+type handler = func(context.Context, web.Call, registration.Caller) (web.Reply, error)
+
+// endpoint is one method of one path.
+type endpoint struct {
+	operation string
+	right     registration.Right
+	wantsBody bool
+	versioned bool // needs api-version
+	handle    handler
+}
+
+// route matches
+//
+//	GET, PUT, DELETE /enrollments/{id}
+//	GET, DELETE      /registrations/{id}
+//	GET              /latchkey/v1/decisions/{trackingId}
+func (a *API) route(r *http.Request) web.Route {
+	segments, ok := web.Segments(r.URL)
+	if !ok || len(segments) < 2 {
+		return a.server.NotFound("", "This release serves /enrollments/{id}, /registrations/{id} and /latchkey/v1/decisions/{trackingId}.")
+	}
+	id := segments[len(segments)-1]
+	switch methods := a.endpoints(segments, id); {
+	case methods == nil:
+		return a.server.NotFound("", "This release serves /enrollments/{id}, /registrations/{id} and /latchkey/v1/decisions/{trackingId}.")
+	default:
+		found, ok := methods[r.Method]
+		if !ok {
+			return a.server.MethodNotAllowed("")
+		}
+		return web.Route{Operation: found.operation, ID: id, WantsBody: found.wantsBody, Handle: a.guarded(found)}
+	}
+}
+
+func (a *API) endpoints(segments []string, id string) map[string]endpoint {
+	switch first := strings.ToLower(segments[0]); {
+	case first == "enrollments" && len(segments) == 2:
+		return map[string]endpoint{
+			http.MethodGet:    {"enrollment-get", registration.EnrollmentRead, false, true, a.getEnrollment(id)},
+			http.MethodPut:    {"enrollment-put", registration.EnrollmentWrite, true, true, a.putEnrollment(id)},
+			http.MethodDelete: {"enrollment-delete", registration.EnrollmentWrite, false, true, a.delete(id, a.core.DeleteEnrollment)},
+		}
+	case first == "registrations" && len(segments) == 2:
+		return map[string]endpoint{
+			http.MethodGet:    {"registration-get", registration.RegistrationStatusRead, false, true, a.getRegistration(id)},
+			http.MethodDelete: {"registration-delete", registration.RegistrationStatusWrite, false, true, a.delete(id, a.core.DeleteRegistration)},
+		}
+	case first == "latchkey" && len(segments) == 4 && segments[1] == "v1" && segments[2] == "decisions":
+		return map[string]endpoint{http.MethodGet: {"decision-get", registration.RegistrationStatusRead, false, false, a.getDecision(id)}}
+	}
+	return nil
+}
+
+// guarded lets a handler run only for a token that may.
+func (a *API) guarded(e endpoint) func(context.Context, web.Call) (web.Reply, error) {
+	return func(ctx context.Context, call web.Call) (web.Reply, error) {
+		caller, err := a.core.Authorize(host(call.Request), call.URL.Path, call.Header.Get("Authorization"), call.Address, e.right, call.Arrived)
+		if err != nil {
+			return web.Reply{}, err
+		}
+		if e.versioned {
+			if err := a.server.APIVersion(caller.Scope, call.Request); err != nil {
+				return web.Reply{}, err
+			}
+		}
+		return e.handle(ctx, call, caller)
+	}
+}
+
+// host is the name that the client called, without its port.
+func host(r *http.Request) string {
+	name := r.Host
+	if h, _, err := net.SplitHostPort(name); err == nil {
+		name = h
+	}
+	return strings.ToLower(name)
+}
+
+func (a *API) validID(caller registration.Caller, id string) error {
+	if dps.ValidRegistrationID(id) {
+		return nil
+	}
+	return a.core.Fault(caller.Scope, dps.CodeBadRequest, registration.ReasonBadID,
+		"The registration id must be 1 to 128 of the characters A-Z a-z 0-9 - . _ : and end in a letter, digit or dash.", nil)
+}
+
+func (a *API) getEnrollment(id string) handler {
+	return func(ctx context.Context, _ web.Call, by registration.Caller) (web.Reply, error) {
+		if err := a.validID(by, id); err != nil {
+			return web.Reply{}, err
+		}
+		enrollment, err := a.core.Enrollment(ctx, by, id)
+		if err != nil {
+			return web.Reply{}, err
+		}
+		return web.Reply{Status: http.StatusOK, Body: enrollment.Encode()}, nil
+	}
+}
+
+func (a *API) putEnrollment(id string) handler {
+	return func(ctx context.Context, call web.Call, by registration.Caller) (web.Reply, error) {
+		if err := a.validID(by, id); err != nil {
+			return web.Reply{}, err
+		}
+		wanted, err := dps.DecodeEnrollment(id, call.Body)
+		if err != nil {
+			var field *dps.FieldError
+			detail := ""
+			if errors.As(err, &field) {
+				detail = field.Error()
+			}
+			return web.Reply{}, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadEnrollment, detail, err)
+		}
+		stored, err := a.core.PutEnrollment(ctx, by, wanted, call.Header.Get("If-Match"))
+		if err != nil {
+			return web.Reply{}, err
+		}
+		return web.Reply{Status: http.StatusOK, Body: stored.Encode()}, nil
+	}
+}
+
+func (a *API) delete(id string, remove func(ctx context.Context, by registration.Caller, id, ifMatch string) error) handler {
+	return func(ctx context.Context, call web.Call, by registration.Caller) (web.Reply, error) {
+		if err := a.validID(by, id); err != nil {
+			return web.Reply{}, err
+		}
+		if err := remove(ctx, by, id, call.Header.Get("If-Match")); err != nil {
+			return web.Reply{}, err
+		}
+		return web.Reply{Status: http.StatusNoContent}, nil
+	}
+}
+
+func (a *API) getRegistration(id string) handler {
+	return func(ctx context.Context, _ web.Call, by registration.Caller) (web.Reply, error) {
+		if err := a.validID(by, id); err != nil {
+			return web.Reply{}, err
+		}
+		state, err := a.core.Registration(ctx, by, id)
+		if err != nil {
+			return web.Reply{}, err
+		}
+		return web.Reply{Status: http.StatusOK, Body: state.Encode()}, nil
+	}
+}
+
+// Decision is the answer of GET /latchkey/v1/decisions/{trackingId}.
+type Decision struct {
+	TrackingID string       `json:"trackingId"`
+	Time       string       `json:"time"`
+	Reason     string       `json:"reason"`
+	Meaning    string       `json:"meaning"`
+	Request    *DecisionOf  `json:"request,omitempty"` // while the memory of refusals holds it
+	Audit      []AuditEntry `json:"audit"`
+}
+
+// DecisionOf says who asked and how often the same refusal was given.
+type DecisionOf struct {
+	RegistrationID string `json:"registrationId,omitempty"`
+	Scope          string `json:"scope,omitempty"`
+	Address        string `json:"address,omitempty"`
+	Note           string `json:"note,omitempty"`
+	Count          uint64 `json:"count"`
+	First          string `json:"first"`
+}
+
+// AuditEntry is one durable row.
+type AuditEntry struct {
+	Time    string          `json:"time"`
+	Actor   string          `json:"actor"`
+	Address string          `json:"address,omitempty"`
+	Action  string          `json:"action"`
+	Object  string          `json:"object"`
+	Outcome string          `json:"outcome"`
+	Reason  string          `json:"reason"`
+	Detail  json.RawMessage `json:"detail,omitempty"`
+}
+
+func (a *API) getDecision(trackingID string) handler {
+	return func(ctx context.Context, _ web.Call, by registration.Caller) (web.Reply, error) {
+		x, err := a.core.Why(ctx, by, trackingID)
+		if err != nil {
+			return web.Reply{}, err
+		}
+		body, err := json.Marshal(decisionOf(x))
+		return web.Reply{Status: http.StatusOK, Body: body}, err
+	}
+}
+
+func decisionOf(x registration.Explanation) Decision {
+	d := Decision{TrackingID: x.TrackingID, Time: dps.FormatTime(x.At), Reason: x.Reason.String(), Meaning: x.Reason.Explain(), Audit: []AuditEntry{}}
+	if e := x.Recent; e != nil {
+		d.Request = &DecisionOf{RegistrationID: e.ID, Scope: e.Scope, Address: e.Address, Note: e.Note, Count: e.Count, First: dps.FormatTime(e.First)}
+	}
+	for _, row := range x.Audit {
+		d.Audit = append(d.Audit, AuditEntry{Time: dps.FormatTime(row.At), Actor: row.Actor, Address: row.Address, Action: row.Action,
+			Object: row.Object, Outcome: row.Outcome, Reason: row.Reason.String(), Detail: json.RawMessage(row.Detail)})
+	}
+	return d
+}

@@ -1,0 +1,207 @@
+package registration
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"time"
+
+	"latchkey.example/latchkey/attest"
+	"latchkey.example/latchkey/dps"
+)
+
+// Advance moves an operation as far as it can go now, and is idempotent. It is all that moves an operation: the PUT and every poll call
+// it, so a crash after the 202 needs no repair. The order is the promise: the hub holds the key first, then the assignment and its
+// audit row become durable, and only then can an answer carry the key. An error leaves the operation assigning.
+func (c *Core) Advance(ctx context.Context, scopeID string, o Operation) (Operation, error) {
+	if o.Status != Assigning {
+		return o, nil
+	}
+	id := dps.FoldID(o.RegistrationID)
+	key, err := c.sealer.Open(ContextHubKey(scopeID, id), o.SealedHubKey)
+	if err != nil {
+		return o, fmt.Errorf("opening the hub key: %w", err)
+	}
+	err = c.hub.EnsureDevice(ctx, scopeID, o.Hub, HubDevice{DeviceID: o.DeviceID, Key: key, Generation: o.Generation})
+	if errors.Is(err, ErrStale) {
+		return superseded(o), nil
+	}
+	if err != nil {
+		return o, fmt.Errorf("hub %s: %w", o.Hub, err)
+	}
+	return c.finish(ctx, scopeID, o)
+}
+
+func (c *Core) finish(ctx context.Context, scopeID string, o Operation) (Operation, error) {
+	now := c.now()
+	verdict, err := c.store.Finish(ctx, scopeID, Finish{
+		OperationID: o.ID, RegistrationID: dps.FoldID(o.RegistrationID), Status: Assigned, Substatus: o.Substatus, Hub: o.Hub, DeviceID: o.DeviceID, At: now,
+		Audit: Audit{At: now, Actor: ActorService, Action: ActionAssign, Object: dps.FoldID(o.RegistrationID), Outcome: OutcomeOK,
+			Reason: ReasonRegistered, TrackingID: o.TrackingID, Detail: fmt.Sprintf(`{"operation":%q,"hub":%q,"deviceId":%q}`, o.ID, o.Hub, o.DeviceID)},
+	})
+	if err != nil {
+		return o, fmt.Errorf("writing the assignment: %w", err)
+	}
+	switch verdict {
+	case Applied:
+		o.Status, o.Updated = Assigned, now
+		return o, nil
+	case Conflict: // somebody else finished it: read what it is now
+		return c.store.Operation(ctx, scopeID, o.ID)
+	}
+	return superseded(o), nil
+}
+
+// superseded is an operation whose place a newer one took, or whose registration the operator deleted. It is shown, never stored: the
+// stored row stays assigning and is pruned with its window.
+func superseded(o Operation) Operation {
+	o.Status, o.ErrorCode, o.ErrorMessage = Failed, int(dps.CodeConflict), "A newer registration of this device took the place of this operation. Register again."
+	return o
+}
+
+// Poll answers a poll of one operation. Any token that does not verify, and any operation that is not this id's, gets the same 401.
+func (c *Core) Poll(ctx context.Context, r Request, operationID string) (Answer, error) {
+	s, err := c.admit(r)
+	if err != nil {
+		return Answer{}, err
+	}
+	token, err := c.parseToken(s, r)
+	if err != nil {
+		return Answer{}, err
+	}
+	device, o, err := c.findOperation(ctx, s, r, operationID)
+	if err != nil {
+		return Answer{}, err
+	}
+	if err := c.authenticatePoll(s, r, token, o); err != nil {
+		return Answer{}, err
+	}
+	if device.Enrollment == nil || device.Enrollment.Disabled {
+		return Answer{}, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil)
+	}
+	if device.Registration == nil || device.Registration.OperationID != o.ID {
+		o = superseded(o)
+	}
+	if o, err = c.Advance(ctx, s.ID, o); err != nil {
+		c.log.Warn("advance", "operation", o.ID, "err", err)
+	}
+	return c.pollAnswer(s, device, o)
+}
+
+// findOperation reads the device and, where it is not the current one, the operation itself.
+func (c *Core) findOperation(ctx context.Context, s *scope, r Request, operationID string) (Device, Operation, error) {
+	device, err := c.store.Device(ctx, s.ID, dps.FoldID(r.ID))
+	if err != nil {
+		return Device{}, Operation{}, c.storeFault(s, "reading a device", err)
+	}
+	if o := device.Operation; o != nil && subtle.ConstantTimeCompare([]byte(o.ID), []byte(operationID)) == 1 {
+		return device, *o, nil
+	}
+	o, err := c.store.Operation(ctx, s.ID, operationID)
+	switch {
+	case errors.Is(err, ErrNotFound), err == nil && dps.FoldID(o.RegistrationID) != dps.FoldID(r.ID):
+		return Device{}, Operation{}, c.fault(s, dps.CodeUnauthorized, ReasonUnknownOperation, "", nil)
+	case err != nil:
+		return Device{}, Operation{}, c.storeFault(s, "reading an operation", err)
+	}
+	return device, o, nil
+}
+
+// authenticatePoll accepts the exact token that was redeemed, even past its own expiry, or an unexpired one under the same key, within
+// the operation's window.
+func (c *Core) authenticatePoll(s *scope, r Request, token dps.Token, o Operation) error {
+	if r.Arrived.Sub(o.Created) > operationWindow {
+		return c.fault(s, dps.CodeUnauthorized, ReasonOperationClosed, "", nil)
+	}
+	if c.sameToken(o, token) {
+		return nil
+	}
+	key, err := c.sealer.Open(ContextChallengeKey(s.ID, o.ID), o.SealedKey)
+	if err != nil {
+		return c.fault(s, dps.CodeInternal, ReasonInternal, "", fmt.Errorf("opening an operation's key: %w", err))
+	}
+	if reason := fresh(token, r.Arrived); reason != ReasonNone {
+		return c.fault(s, dps.CodeUnauthorized, reason, "", nil)
+	}
+	if !token.Verify(key) {
+		return c.fault(s, dps.CodeUnauthorized, ReasonTokenSignature, "", nil)
+	}
+	return nil
+}
+
+func (c *Core) pollAnswer(s *scope, device Device, o Operation) (Answer, error) {
+	state := operationState(device, o)
+	answer := Answer{Status: &dps.OperationStatus{OperationID: o.ID, Status: state.Status, RegistrationState: state}, Reason: ReasonPolled, TrackingID: c.track(s, ReasonPolled)}
+	switch o.Status {
+	case Assigning:
+		answer.RetryAfter = pollAdvice
+	case Assigned:
+		blob, err := c.wrapHubKey(s.ID, o)
+		if err != nil {
+			return Answer{}, c.fault(s, dps.CodeInternal, ReasonInternal, "", err)
+		}
+		state.TPM = &dps.TPMResult{AuthenticationKey: blob}
+	}
+	return answer, nil
+}
+
+// wrapHubKey makes a fresh activation blob for the EK and owner that proved themselves in this operation.
+func (c *Core) wrapHubKey(scopeID string, o Operation) ([]byte, error) {
+	key, err := c.sealer.Open(ContextHubKey(scopeID, dps.FoldID(o.RegistrationID)), o.SealedHubKey)
+	if err != nil {
+		return nil, fmt.Errorf("opening the hub key: %w", err)
+	}
+	ek, err := attest.ParseEK(o.EK)
+	if err != nil {
+		return nil, fmt.Errorf("the operation's EK: %w", err)
+	}
+	srk, err := attest.ParseSRK(o.SRK)
+	if err != nil {
+		return nil, fmt.Errorf("the operation's SRK: %w", err)
+	}
+	return c.wrap(c.rand, ek, srk, key)
+}
+
+// operationState is what a poll shows of an operation.
+func operationState(device Device, o Operation) *dps.RegistrationState {
+	state := &dps.RegistrationState{RegistrationID: o.RegistrationID, Status: string(o.Status), Created: o.Created, LastUpdated: o.Updated}
+	if device.Registration != nil {
+		state.Created, state.ETag = device.Registration.Created, dps.ETag(int64(device.Registration.Revision))
+	}
+	switch o.Status {
+	case Assigned:
+		state.AssignedHub, state.DeviceID, state.Substatus = o.Hub, o.DeviceID, o.Substatus
+	case Failed:
+		state.ErrorCode, state.ErrorMessage = dps.Code(o.ErrorCode), o.ErrorMessage
+	}
+	return state
+}
+
+// stateOf is what the service shows of a registration; nil means never registered.
+func stateOf(id string, r *Registration) *dps.RegistrationState {
+	if r == nil {
+		return &dps.RegistrationState{RegistrationID: id, Status: string(Unassigned)}
+	}
+	state := &dps.RegistrationState{RegistrationID: r.ID, Status: string(r.Status), Created: r.Created, LastUpdated: r.Updated, ETag: dps.ETag(int64(r.Revision))}
+	switch r.Status {
+	case Assigned:
+		state.AssignedHub, state.DeviceID, state.Substatus = r.Hub, r.DeviceID, r.Substatus
+	case Failed:
+		state.ErrorCode, state.ErrorMessage = dps.Code(r.ErrorCode), r.ErrorMessage
+	}
+	return state
+}
+
+// pruneBatch bounds one round of Maintain, so that it never holds the writer for long.
+const pruneBatch = 1000
+
+// Maintain removes operations whose window has passed, until there are none left or the context ends.
+func (c *Core) Maintain(ctx context.Context) error {
+	for {
+		removed, err := c.store.Prune(ctx, c.now().Add(-operationWindow-time.Minute), time.Time{}, pruneBatch)
+		if err != nil || removed < pruneBatch {
+			return err
+		}
+	}
+}

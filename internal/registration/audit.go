@@ -1,0 +1,25 @@
+package registration
+
+// Actions of audit rows: a closed set.
+const (
+	ActionScopeCreate        = "scope.create"
+	ActionEnrollmentPut      = "enrollment.put"
+	ActionEnrollmentDelete   = "enrollment.delete"
+	ActionRegistrationDelete = "registration.delete"
+	ActionRegister           = "device.register"
+	ActionAssign             = "device.assign"
+	ActionIdentityPut        = "hub.identity.put"
+)
+
+// Outcomes of audit rows.
+const (
+	OutcomeOK      = "ok"
+	OutcomeRefused = "refused"
+)
+
+// Actors that are not an access policy.
+const (
+	ActorDevice  = "device"
+	ActorService = "service"
+	ActorLocal   = "operator"
+)

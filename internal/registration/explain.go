@@ -1,0 +1,69 @@
+package registration
+
+// String is the reason as logs and metrics spell it.
+func (r Reason) String() string {
+	if r >= reasonCount {
+		return "unknown"
+	}
+	return reasons[r].name
+}
+
+// Explain is one or two sentences for the operator: what it means and what to do.
+func (r Reason) Explain() string {
+	if r >= reasonCount {
+		return ""
+	}
+	return reasons[r].text
+}
+
+var reasons = [reasonCount]struct{ name, text string }{
+	ReasonNone:                {"none", "No decision was taken."},
+	ReasonChallenged:          {"challenged", "The device showed a known EK and was given a challenge; it has not answered it in this request."},
+	ReasonRegistered:          {"registered", "The device proved itself with its TPM and its registration was accepted."},
+	ReasonPolled:              {"polled", "The device polled its operation."},
+	ReasonLookup:              {"looked-up", "The device proved itself and looked its registration up."},
+	ReasonUnknownScope:        {"unknown-scope", "The ID scope in the path is not one of this service. Compare the device's ID scope with `latchkey init`'s output."},
+	ReasonUnknownID:           {"unknown-id", "No enrollment has this registration id. Enroll it with `latchkey enroll add`."},
+	ReasonOtherEK:             {"other-ek", "An enrollment has this registration id, but with another endorsement key. Compare `latchkey-device ek` with `latchkey enroll show`; a second EK template of the same chip, or another chip."},
+	ReasonMissingTPM:          {"missing-tpm", "The first contact carried no tpm object, so there was no key to challenge."},
+	ReasonBadEK:               {"bad-ek", "The endorsement key sent is not an acceptable TPM2B_PUBLIC; the answer names the rule."},
+	ReasonBadSRK:              {"bad-srk", "The storage root key sent is not an acceptable TPM2B_PUBLIC; the answer names the rule."},
+	ReasonBadRequest:          {"bad-request", "The request body could not be read; the answer names the place."},
+	ReasonIDMismatch:          {"id-mismatch", "The registration ids in path and body differ."},
+	ReasonBadID:               {"bad-id", "The registration id is not 1 to 128 of the allowed characters."},
+	ReasonAPIVersion:          {"api-version", "The api-version was missing or is not a known one."},
+	ReasonContentType:         {"content-type", "The body was not sent as application/json."},
+	ReasonTooLarge:            {"too-large", "The body was larger than the limit."},
+	ReasonSlowBody:            {"slow-body", "The body did not arrive in time."},
+	ReasonBadToken:            {"bad-token", "The Authorization header is not a SAS token."},
+	ReasonTokenExpired:        {"token-expired", "The SAS token had expired when the request arrived. Check the device's clock."},
+	ReasonTokenFuture:         {"token-future", "The SAS token expires more than 48 hours ahead. Check the device's clock."},
+	ReasonTokenOtherResource:  {"token-other-resource", "The SAS token was made for another scope or registration id."},
+	ReasonTokenSignature:      {"token-signature", "No open challenge of this registration id verifies the SAS token: another TPM, another owner, an expired challenge, a token already used, an unknown id, or an unknown scope."},
+	ReasonTokenSpent:          {"token-spent", "The challenge had been redeemed by another request at the same moment."},
+	ReasonOtherKeys:           {"other-keys", "The token proved one TPM and owner, but the body named other keys."},
+	ReasonDisabled:            {"disabled", "The device proved itself, but its enrollment is disabled. Enable it to let the device in."},
+	ReasonPinnedSRK:           {"pinned-srk", "The device proved itself, but the enrollment pins another storage root key: the TPM has another owner."},
+	ReasonUnknownOperation:    {"unknown-operation", "The operation id is not one of this registration id."},
+	ReasonOperationClosed:     {"operation-closed", "The operation is older than its window of 10 minutes. The device has to register again."},
+	ReasonStoreDown:           {"store-down", "The store did not answer; the service's log has the cause."},
+	ReasonHubDown:             {"hub-down", "The hub did not answer; the operation stays assigning and goes on by itself."},
+	ReasonOverload:            {"overload", "The service had too many requests waiting and asked the device to come back later."},
+	ReasonNotFound:            {"not-found", "The path is not one of this service."},
+	ReasonMethod:              {"method", "The method is not allowed on this path."},
+	ReasonCSR:                 {"csr", "The request asked for a certificate, which this service does not issue."},
+	ReasonAdminToken:          {"admin-token", "The management request's SAS token did not verify: unknown policy, wrong key, expired, or made for another host or path."},
+	ReasonAdminRight:          {"admin-right", "The access policy lacks the permission that this operation needs."},
+	ReasonEnrollmentExists:    {"enrollment-exists", "The enrollment exists already and the request carried no If-Match."},
+	ReasonEnrollmentMissing:   {"enrollment-missing", "There is no such enrollment."},
+	ReasonRegistrationMissing: {"registration-missing", "There is no such registration."},
+	ReasonEtag:                {"etag", "The If-Match etag is not the current one: somebody else changed the entry."},
+	ReasonBadEnrollment:       {"bad-enrollment", "The enrollment was not acceptable; the answer names the rule."},
+	ReasonConflict:            {"conflict", "Other requests kept changing the same entry."},
+	ReasonInternal:            {"internal", "A fault of the service; its log has the cause."},
+	ReasonHubFailed:           {"hub-failed", "The hub refused the device."},
+	ReasonSuperseded:          {"superseded", "A newer registration of the same device took the place of this operation."},
+	ReasonChanged:             {"changed", "The operator changed the entry."},
+	ReasonDeleted:             {"deleted", "The operator deleted the entry."},
+	ReasonOwnerChanged:        {"owner-changed", "The device proved itself under a new owner and was given a new hub key; the old one is dead."},
+}

@@ -1,0 +1,62 @@
+package web
+
+import (
+	"context"
+	"io"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+)
+
+// Gate is the bounded admission queue: a number of requests at work, a number parked for a short while, and a refusal beyond that. It
+// stands before crypto and store. Waiting here is the only waiting there is; some SDKs give up at once on a 429, so a
+// short wait comes first.
+type Gate struct {
+	slots  chan struct{}
+	parked atomic.Int64
+	room   int64
+	wait   time.Duration
+}
+
+// NewGate makes a gate.
+func NewGate(concurrent, parked int, wait time.Duration) *Gate {
+	return &Gate{slots: make(chan struct{}, concurrent), room: int64(parked), wait: wait}
+}
+
+// Enter waits for a place at most as long as the gate allows. After ok, leave must be called once.
+func (g *Gate) Enter(ctx context.Context) (leave func(), ok bool) {
+	leave = func() { <-g.slots }
+	select {
+	case g.slots <- struct{}{}:
+		return leave, true
+	default:
+	}
+	if g.parked.Add(1) > g.room {
+		g.parked.Add(-1)
+		return nil, false
+	}
+	defer g.parked.Add(-1)
+	timer := time.NewTimer(g.wait)
+	defer timer.Stop()
+	select {
+	case g.slots <- struct{}{}:
+		return leave, true
+	case <-timer.C:
+		return nil, false
+	case <-ctx.Done():
+		return nil, false
+	}
+}
+
+// spread is Retry-After for a refused request: spread out, so that those refused together do not return together.
+func spread() time.Duration { return time.Duration(5+rand.IntN(26)) * time.Second }
+
+// readAll reads a body whose length may be known, without growing past it.
+func readAll(r io.Reader, length int64) ([]byte, error) {
+	if length <= 0 {
+		return io.ReadAll(r)
+	}
+	body := make([]byte, length)
+	_, err := io.ReadFull(r, body)
+	return body, err
+}

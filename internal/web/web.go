@@ -1,0 +1,277 @@
+// Package web is what the two HTTP rooms share: reading a request within limits, the one form of an answer, and what is written
+// about it afterwards. It knows no route; the device API and the management API bring theirs.
+//
+// It guarantees that every request ends in exactly one answer, one log line, one count and one remembered decision, in that order, and
+// that nothing inside an error reaches the answer.
+package web
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// Limits bound what one request may cost. All are positive.
+type Limits struct {
+	Body        time.Duration // from the first header byte to the last byte of the body
+	Handler     time.Duration // for the work after admission
+	Concurrent  int           // requests at work
+	Parked      int           // requests waiting for a place
+	Wait        time.Duration // how long one waits before it is refused
+	Connections int           // open connections, for the listener
+}
+
+// DefaultLimits suit a small machine.
+var DefaultLimits = Limits{Body: 10 * time.Second, Handler: 20 * time.Second, Concurrent: 128, Parked: 256, Wait: 5 * time.Second, Connections: 10000}
+
+// Server answers requests for one API.
+type Server struct {
+	core    *registration.Core
+	log     *slog.Logger
+	metrics *Metrics
+	name    string // of the API, in logs and metrics
+	limits  *atomic.Pointer[gated]
+}
+
+// gated is a set of limits with the gate made for it.
+type gated struct {
+	Limits
+	gate *Gate
+}
+
+// Shared holds the limits that all APIs of a process share: one machine, one gate.
+type Shared struct{ current atomic.Pointer[gated] }
+
+// NewShared makes the shared limits.
+func NewShared(l Limits) *Shared {
+	s := &Shared{}
+	s.Set(l)
+	return s
+}
+
+// Set changes the limits; requests at work finish under the old ones.
+func (s *Shared) Set(l Limits) {
+	s.current.Store(&gated{l, NewGate(l.Concurrent, l.Parked, l.Wait)})
+}
+
+// NewServer makes the server of the API called name.
+func NewServer(name string, core *registration.Core, log *slog.Logger, metrics *Metrics, shared *Shared) *Server {
+	return &Server{core: core, log: log, metrics: metrics, name: name, limits: &shared.current}
+}
+
+// Call is one request as a handler sees it.
+type Call struct {
+	*http.Request
+	Arrived time.Time
+	Address string
+	Body    []byte
+}
+
+// Reply is a handler's answer that is not an error.
+type Reply struct {
+	Status     int
+	Body       []byte // JSON, or empty
+	RetryAfter time.Duration
+	TrackingID string
+	Reason     registration.Reason
+	Note       string
+}
+
+// Route is what the router found out before the body is read.
+type Route struct {
+	Operation string // closed set, for logs and metrics
+	Scope     string // as the caller spelled it; may be unknown
+	ID        string // registration id, if the path has one
+	WantsBody bool   // the method carries a message
+	Handle    func(context.Context, Call) (Reply, error)
+}
+
+// Serve answers one request. A Route without Handle is a wrong path or method: Refuse says which.
+func (s *Server) Serve(w http.ResponseWriter, r *http.Request, route Route) {
+	arrived := time.Now()
+	call := Call{Request: r, Arrived: arrived, Address: peer(r)}
+	reply, err := s.run(w, call, route)
+	var fault *registration.Fault
+	if err != nil {
+		if !errors.As(err, &fault) {
+			fault = s.core.Fault(route.Scope, dps.CodeInternal, registration.ReasonInternal, "", err)
+		}
+		reply = Reply{Status: fault.Code.Status(), RetryAfter: fault.RetryAfter, TrackingID: fault.TrackingID, Reason: fault.Reason,
+			Body: dps.EncodeError(fault.Code, fault.Detail, fault.TrackingID, arrived)}
+		w.Header()["x-ms-error-code"] = []string{strconv.Itoa(int(fault.Code))}
+	}
+	write(w, reply)
+	s.after(call, route, reply, fault)
+}
+
+func (s *Server) run(w http.ResponseWriter, call Call, route Route) (Reply, error) {
+	limits := s.limits.Load()
+	body, err := s.body(w, call.Request, route, limits.Body)
+	if err != nil {
+		return Reply{}, err
+	}
+	call.Body = body
+	leave, ok := limits.gate.Enter(call.Context())
+	if !ok {
+		fault := s.core.Fault(route.Scope, dps.CodeTooManyRequests, registration.ReasonOverload, "", nil)
+		fault.RetryAfter = spread()
+		return Reply{}, fault
+	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(call.Context(), limits.Handler)
+	defer cancel()
+	return route.Handle(ctx, call)
+}
+
+// body reads the message within the limits. A route that wants none ignores what some clients send with a GET.
+func (s *Server) body(w http.ResponseWriter, r *http.Request, route Route, deadline time.Duration) ([]byte, error) {
+	if !route.WantsBody {
+		return nil, nil
+	}
+	refuse := func(code dps.Code, reason registration.Reason, err error) ([]byte, error) {
+		w.Header().Set("Connection", "close") // the rest of the body is not read
+		return nil, s.core.Fault(route.Scope, code, reason, "", err)
+	}
+	if r.ContentLength > dps.MaxMessage {
+		return refuse(dps.CodeTooLarge, registration.ReasonTooLarge, nil)
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(deadline)) // unsupported only by test recorders
+	body, err := readAll(http.MaxBytesReader(w, r.Body, dps.MaxMessage), r.ContentLength)
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	var tooLarge *http.MaxBytesError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &tooLarge):
+		return refuse(dps.CodeTooLarge, registration.ReasonTooLarge, err)
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return refuse(dps.CodeTimeout, registration.ReasonSlowBody, err)
+	case err != nil:
+		return refuse(dps.CodeBadRequest, registration.ReasonBadRequest, err)
+	case len(body) > 0 && !isJSON(r.Header.Get("Content-Type")):
+		return nil, s.core.Fault(route.Scope, dps.CodeUnsupportedMediaType, registration.ReasonContentType, "", nil)
+	}
+	return body, nil
+}
+
+func isJSON(contentType string) bool {
+	media, _, err := mime.ParseMediaType(contentType)
+	return err == nil && media == "application/json"
+}
+
+// write sends the reply. Content-Length is always set: chunked answers trouble some embedded clients.
+func write(w http.ResponseWriter, reply Reply) {
+	h := w.Header()
+	if len(reply.Body) > 0 {
+		h["Content-Type"] = contentType
+	}
+	if reply.TrackingID != "" {
+		h["x-ms-request-id"] = []string{reply.TrackingID}
+	}
+	if reply.RetryAfter > 0 {
+		h["Retry-After"] = []string{strconv.Itoa(int((reply.RetryAfter + time.Second - 1) / time.Second))}
+	}
+	if reply.Status != http.StatusNoContent {
+		h["Content-Length"] = []string{strconv.Itoa(len(reply.Body))}
+	}
+	w.WriteHeader(reply.Status)
+	_, _ = w.Write(reply.Body) // the peer may be gone; there is nobody to tell
+}
+
+var contentType = []string{"application/json; charset=utf-8"}
+
+// after writes the log line, the count and the decision, once the answer is out.
+func (s *Server) after(call Call, route Route, reply Reply, fault *registration.Fault) {
+	took := time.Since(call.Arrived)
+	s.metrics.observe(s.name, route.Operation, reply.Reason, took)
+	attrs := []slog.Attr{
+		slog.String("api", s.name), slog.String("operation", route.Operation), slog.String("scope", clip(route.Scope)), slog.String("id", clip(route.ID)),
+		slog.Int("status", reply.Status), slog.String("reason", reply.Reason.String()), slog.String("trackingId", reply.TrackingID),
+		slog.String("from", call.Address), slog.Duration("took", took),
+	}
+	note := reply.Note
+	if fault != nil {
+		note = fault.Detail
+		if inside := fault.Unwrap(); inside != nil {
+			attrs = append(attrs, slog.String("err", clip(inside.Error())))
+			note = inside.Error()
+		}
+	}
+	s.log.LogAttrs(context.WithoutCancel(call.Context()), slog.LevelInfo, "request", attrs...)
+	if fault != nil {
+		s.core.Record(registration.Decision{At: call.Arrived, Scope: route.Scope, ID: route.ID, Address: call.Address,
+			Reason: reply.Reason, TrackingID: reply.TrackingID, Note: note})
+	}
+}
+
+// NotFound and MethodNotAllowed are routes that refuse.
+func (s *Server) NotFound(scope, detail string) Route {
+	return s.refusing(scope, dps.CodeNotFound, registration.ReasonNotFound, detail)
+}
+
+// MethodNotAllowed refuses a known path.
+func (s *Server) MethodNotAllowed(scope string) Route {
+	return s.refusing(scope, dps.CodeMethodNotAllowed, registration.ReasonMethod, "")
+}
+
+func (s *Server) refusing(scope string, code dps.Code, reason registration.Reason, detail string) Route {
+	return Route{Operation: "none", Scope: scope, Handle: func(context.Context, Call) (Reply, error) {
+		return Reply{}, s.core.Fault(scope, code, reason, detail, nil)
+	}}
+}
+
+// APIVersion judges the query parameter that every operation of the imitated service needs.
+func (s *Server) APIVersion(scope string, r *http.Request) error {
+	values := r.URL.Query()["api-version"]
+	if len(values) == 1 && dps.KnownAPIVersion(values[0]) {
+		return nil
+	}
+	return s.core.Fault(scope, dps.CodeBadRequest, registration.ReasonAPIVersion,
+		"The query needs one api-version, such as api-version=2021-10-01.", nil)
+}
+
+// Segments splits the path as it was sent and decodes each segment once, so that an encoded slash stays inside its segment. One
+// trailing slash is forgiven. ok is false if an escape is broken.
+func Segments(u *url.URL) (segments []string, ok bool) {
+	path := strings.TrimSuffix(strings.TrimPrefix(u.EscapedPath(), "/"), "/")
+	if path == "" {
+		return nil, true
+	}
+	if strings.Count(path, "/") > 8 {
+		return nil, true // no route is that deep
+	}
+	segments = strings.Split(path, "/")
+	for i, segment := range segments {
+		decoded, err := url.PathUnescape(segment)
+		if err != nil {
+			return nil, false
+		}
+		segments[i] = decoded
+	}
+	return segments, true
+}
+
+func peer(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+func clip(s string) string {
+	if len(s) > 160 {
+		return s[:160] + "…"
+	}
+	return s
+}
