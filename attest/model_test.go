@@ -33,14 +33,6 @@ func (p *blobParts) fields() []*[]byte {
 	return []*[]byte{&p.idObject, &p.idSecret, &p.duplicate, &p.dupSeed, &p.public, &p.uri}
 }
 
-func (p *blobParts) join() []byte {
-	var b []byte
-	for _, f := range p.fields() {
-		b = append(binary.BigEndian.AppendUint16(b, uint16(len(*f))), *f...)
-	}
-	return b
-}
-
 func splitBlob(b []byte) (*blobParts, error) {
 	p := new(blobParts)
 	for i, f := range p.fields() {
