@@ -1,7 +1,6 @@
 package dps
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"time"
 )
@@ -121,13 +120,7 @@ func (a *Attestation) Encode() []byte { return a.appendTo(nil) }
 func (a *Attestation) appendTo(b []byte) []byte {
 	b = appendString(append(b, `{"type":`...), a.Type)
 	if a.TPM != nil {
-		b = append(b, `,"tpm":{"endorsementKey":"`...)
-		b = base64.StdEncoding.AppendEncode(b, a.TPM.EndorsementKey)
-		if len(a.TPM.StorageRootKey) > 0 {
-			b = append(b, `","storageRootKey":"`...)
-			b = base64.StdEncoding.AppendEncode(b, a.TPM.StorageRootKey)
-		}
-		b = append(b, `"}`...)
+		b = a.TPM.appendTo(appendName(b, "tpm"))
 	}
 	b = appendRaw(b, "x509", a.X509)
 	b = appendRaw(b, "symmetricKey", a.SymmetricKey)
