@@ -82,7 +82,8 @@ type DeviceStore interface {
 	// operation is no longer assigning.
 	Finish(ctx context.Context, scope string, f Finish) (Verdict, error)
 	// Prune removes operations created before the given time and generations of ids that have neither enrollment
-	// nor registration and were last moved before idleBefore; at most limit rows of each. It returns the rows removed.
+	// nor registration and were last moved before idleBefore, and forgets owners remembered before idleBefore; at most limit rows
+	// of each. It returns the rows removed.
 	Prune(ctx context.Context, operationsBefore, idleBefore time.Time, limit int) (int, error)
 }
 
