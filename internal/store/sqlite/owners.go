@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -83,8 +82,11 @@ func remove(path, vfsName string) error {
 		return fmt.Errorf("no VFS named %q", vfsName)
 	}
 	for _, name := range []string{path, path + "-wal", path + "-shm", path + "-journal"} {
-		err := v.Delete(name, false)
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, sqlite3.IOERR_DELETE_NOENT) {
+		there, err := v.Access(name, vfs.ACCESS_EXISTS)
+		if there && err == nil {
+			err = v.Delete(name, false)
+		}
+		if err != nil {
 			return err
 		}
 	}
