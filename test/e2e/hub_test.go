@@ -1,0 +1,88 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+
+	"latchkey.example/latchkey/test/rig"
+)
+
+// hubLimit bounds each thing that a device asks of its hub.
+const hubLimit = 30 * time.Second
+
+// worker is a device at its hub, on an MQTT client that is not ours.
+type worker struct {
+	t        *testing.T
+	client   mqtt.Client
+	deviceID string
+}
+
+// login connects as the vendor's SDKs do: MQTT 3.1.1, the device id as client
+// id, the SAS token as password.
+func login(t *testing.T, service *rig.Service, deviceID, token string) (*worker, error) {
+	t.Helper()
+	options := mqtt.NewClientOptions().
+		AddBroker("ssl://" + service.MQTT).
+		SetTLSConfig(service.TLS()).
+		SetProtocolVersion(4).
+		SetCleanSession(false).
+		SetClientID(deviceID).
+		SetUsername(service.Host + "/" + deviceID + "/?api-version=2021-04-12&DeviceClientType=e2e").
+		SetPassword(token).
+		SetAutoReconnect(false).
+		SetConnectTimeout(hubLimit)
+	client := mqtt.NewClient(options)
+	if err := done(client.Connect()); err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { client.Disconnect(0) })
+	return &worker{t, client, deviceID}, nil
+}
+
+func mustLogin(t *testing.T, service *rig.Service, deviceID, token string) *worker {
+	t.Helper()
+	w, err := login(t, service, deviceID, token)
+	if err != nil {
+		t.Fatalf("connect to the hub: %v", err)
+	}
+	return w
+}
+
+func done(token mqtt.Token) error {
+	if !token.WaitTimeout(hubLimit) {
+		return fmt.Errorf("the hub has not answered within %v", hubLimit)
+	}
+	return token.Error()
+}
+
+// send publishes telemetry and returns when the hub has taken it.
+func (w *worker) send(text string) {
+	w.t.Helper()
+	if err := done(w.client.Publish("devices/"+w.deviceID+"/messages/events/", 1, false, text)); err != nil {
+		w.t.Fatalf("send telemetry: %v", err)
+	}
+}
+
+// wantTelemetry: the hub shows exactly these messages of the device. It writes
+// before it acknowledges, so there is nothing to wait for.
+func wantTelemetry(t *testing.T, service *rig.Service, deviceID string, want ...string) {
+	t.Helper()
+	lines, err := service.Telemetry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(lines) != len(want) {
+		t.Fatalf("the hub shows %d messages, want %d: %s", len(lines), len(want), lines)
+	}
+	for i, line := range lines {
+		text := string(line)
+		if !json.Valid(line) || !strings.Contains(text, deviceID) || !strings.Contains(text, want[i]) {
+			t.Errorf("message %d does not show %q from %s: %s", i, want[i], deviceID, text)
+		}
+	}
+}
