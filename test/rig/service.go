@@ -128,7 +128,7 @@ func (s *Service) Run() error {
 	if s.Running() {
 		return errors.New("rig: the service runs already")
 	}
-	arguments := append([]string{"serve", "--data", s.DataDir, "--https", "127.0.0.1:0", "--mqtt", "127.0.0.1:0",
+	arguments := append([]string{"serve", "--data", s.DataDir, "--https", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
 		"--log-format", "json"}, s.config.Flags...)
 	cmd := exec.Command(s.config.Programs.Service, arguments...)
 	cmd.Env = append(environment(), s.config.Env...)
