@@ -1,0 +1,34 @@
+package embedded
+
+// cause is why a connection ended. The set is closed: metrics label by it.
+type cause string
+
+const (
+	// Before login.
+	causeTooMany     cause = "too-many"      // connections are at their limit
+	causeTLS         cause = "tls"           // no handshake
+	causeSlow        cause = "slow"          // no CONNECT in time
+	causeLevel       cause = "level"         // another MQTT than 3.1.1
+	causeUser        cause = "user"          // user name, client id or hub name make no sense
+	causeToken       cause = "token"         // not a SAS token, or for another resource
+	causeExpired     cause = "token-expired" // at login or later: the SAS token has run out
+	causeFar         cause = "token-far"     // the SAS token expires too far ahead
+	causeCredentials cause = "credentials"   // unknown device or not its key
+	causeWill        cause = "will"          // a will that could not be a telemetry message
+	causeUnavailable cause = "unavailable"   // store or sealer failed, or the old session would not end
+	// After it.
+	causeClient   cause = "client"         // DISCONNECT
+	causeLost     cause = "lost"           // the connection broke or went silent
+	causeTakeover cause = "takeover"       // the device logged in again
+	causeRekeyed  cause = "rekeyed"        // the device got another key
+	causeTopic    cause = "foreign-topic"  // publish to a topic that is not its own
+	causeProps    cause = "bad-properties" // a property bag that cannot be read
+	causeQoS2     cause = "qos2"
+	causeTwin     cause = "twin"     // a twin request that cannot be answered
+	causeSink     cause = "sink"     // the telemetry record could not be written
+	causeShutdown cause = "shutdown" // also before login
+	// Any time.
+	causeMalformed cause = "malformed"
+	causeTooLarge  cause = "too-large"
+	causePanic     cause = "panic"
+)

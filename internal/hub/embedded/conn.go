@@ -1,0 +1,105 @@
+package embedded
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// errEnded is all that the MQTT library learns of a connection that was ended here.
+var errEnded = errors.New("connection ended by the hub")
+
+// conn is one connection: what the MQTT library reads from and writes to. It hands over the CONNECT packet first and then only
+// packets whose headers are in order.
+type conn struct {
+	net.Conn
+	writeDeadline time.Duration
+	remote        string
+	done          chan struct{} // closed when the library has let go of it and its session is settled
+
+	// Owned by the goroutine that serves the connection.
+	connect []byte // the CONNECT packet, until the library has read it
+	frames  frames
+	user    string // user name as sent, for the log
+	login   *login // set once admitted, never changed
+	clean   bool   // the session ends with the connection
+	scolded bool   // a refused subscription was logged
+
+	cause atomic.Pointer[cause] // why it ended; the first one counts
+
+	mu       sync.Mutex
+	draining bool
+}
+
+func newConn(nc net.Conn, limits Limits) *conn {
+	return &conn{
+		Conn: nc, writeDeadline: limits.WriteDeadline, remote: nc.RemoteAddr().String(), done: make(chan struct{}),
+		frames: frames{maxPublish: maxPublish(limits)},
+	}
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.connect) > 0 {
+		n := copy(p, c.connect)
+		c.connect = c.connect[n:]
+		return n, nil
+	}
+	if c.frames.broken != "" {
+		return 0, errEnded
+	}
+	n, err := c.Conn.Read(p)
+	good := c.frames.check(p[:n])
+	if c.frames.broken == "" {
+		return n, err
+	}
+	c.end(c.frames.broken)
+	if good == 0 {
+		return 0, errEnded
+	}
+	return good, nil // packets before the bad one are still served
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	c.Conn.SetWriteDeadline(time.Now().Add(c.writeDeadline))
+	return c.Conn.Write(p)
+}
+
+// SetDeadline is called by the library before each packet (keep-alive); a draining connection reads no further one.
+func (c *conn) SetDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining {
+		return nil
+	}
+	return c.Conn.SetDeadline(t)
+}
+
+// end notes why the connection ends; what was noted first stays.
+func (c *conn) end(why cause) { c.cause.CompareAndSwap(nil, &why) }
+
+func (c *conn) why() cause {
+	if why := c.cause.Load(); why != nil {
+		return *why
+	}
+	return causeLost
+}
+
+// cut tears the connection down at once. It goes below TLS, whose farewell would wait for a peer that reads nothing.
+func (c *conn) cut(why cause) {
+	c.end(why)
+	if tls, ok := c.Conn.(interface{ NetConn() net.Conn }); ok {
+		tls.NetConn().Close()
+	}
+	c.Conn.Close()
+}
+
+// drain lets the packet at work be finished and reads no other.
+func (c *conn) drain(why cause) {
+	c.end(why)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.draining = true
+	c.Conn.SetReadDeadline(time.Unix(1, 0))
+}

@@ -1,0 +1,161 @@
+package embedded
+
+import (
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// maxKeepAlive in seconds, times 1.5, is the longest silence of a device: about that of the imitated hub. It also stands for
+// "no keep-alive", and keeps the library's 16-bit arithmetic from wrapping.
+const maxKeepAlive = 1177
+
+// hook is where the MQTT library asks. All methods run on the goroutine of the connection they are about.
+type hook struct {
+	mqtt.HookBase
+	hub *Hub
+}
+
+func (*hook) ID() string { return "latchkey" }
+
+func (*hook) Provides(b byte) bool {
+	switch b {
+	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead, mqtt.OnPublish, mqtt.OnWill:
+		return true
+	}
+	return false
+}
+
+// connOf finds our end of a client. The library keeps clients under cl.ID, which is the client id, the same at two hubs: it is
+// replaced by the device's key at login.
+func connOf(cl *mqtt.Client) *conn {
+	c, _ := cl.Net.Conn.(*conn)
+	return c
+}
+
+// OnConnect decides about the login, before the library touches any session.
+func (k *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
+	c := connOf(cl)
+	c.user = string(pk.Connect.Username)
+	why := k.hub.login(c, &pk.Connect)
+	if why != "" {
+		return k.refuse(cl, c, why)
+	}
+	cl.ID = c.login.key()
+	if cl.State.Keepalive == 0 || cl.State.Keepalive > maxKeepAlive {
+		cl.State.Keepalive = maxKeepAlive
+	}
+	k.hub.metrics.logins.Inc()
+	k.hub.log.Info("hub: connected", "scope", c.login.scope, "hub", c.login.hub, "device", c.login.deviceID,
+		"until", c.login.expires.UTC(), "remote", c.remote)
+	return nil
+}
+
+// refuse answers "not authorized" (5) whatever the reason, except that "server unavailable" (3) asks to come again.
+func (k *hook) refuse(cl *mqtt.Client, c *conn, why cause) error {
+	c.end(why)
+	code := packets.ErrBadUsernameOrPassword // the library's name for 5
+	if why == causeUnavailable || why == causeShutdown {
+		code = packets.ErrServerUnavailable
+	}
+	_ = k.hub.server.SendConnack(cl, code, false, nil)
+	return errEnded
+}
+
+func (k *hook) OnConnectAuthenticate(cl *mqtt.Client, _ packets.Packet) bool {
+	return connOf(cl).login != nil
+}
+
+// OnPacketRead ends a connection that publishes where it may not: the library would swallow such a message silently.
+func (k *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	c := connOf(cl)
+	switch pk.FixedHeader.Type {
+	case packets.Disconnect:
+		c.end(causeClient)
+	case packets.Publish:
+		if why := judgePublish(c.login.deviceID, &pk, k.hub.config.Limits.Message); why != "" {
+			c.end(why)
+			return pk, packets.ErrRejectPacket
+		}
+	}
+	return pk, nil
+}
+
+// judgePublish judges topic and size; properties are read when the message is written.
+func judgePublish(deviceID string, pk *packets.Packet, maxMessage int) cause {
+	switch {
+	case len(pk.TopicName) > maxTopic, len(pk.Payload) > maxMessage:
+		return causeTooLarge
+	case !isEvents(pk.TopicName, deviceID) && !isTwinRequest(pk.TopicName):
+		return causeTopic
+	}
+	return ""
+}
+
+// OnACLCheck is asked for each topic filter of a SUBSCRIBE, and for each PUBLISH, which was judged before.
+func (k *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
+	c := connOf(cl)
+	if write {
+		return isEvents(topic, c.login.deviceID) || isTwinRequest(topic)
+	}
+	if maySubscribe(topic, c.login.deviceID) {
+		return true
+	}
+	k.hub.metrics.refusedFilters.Inc()
+	if !c.scolded {
+		c.scolded = true
+		k.hub.log.Info("hub: refused a topic filter", "scope", c.login.scope, "hub", c.login.hub, "device", c.login.deviceID,
+			"filter", clip(topic))
+	}
+	return false
+}
+
+// OnPublish does the work of a message before the library acknowledges it. "Ignore" means: acknowledge if QoS 1, keep nothing,
+// pass it to nobody. Any other error but "reject" would be acknowledged too, so what fails closes the connection and rejects.
+func (k *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	c := connOf(cl)
+	why := causeExpired
+	if k.hub.config.Now().Before(c.login.expires) {
+		why = k.hub.take(cl, c, &pk)
+	}
+	if why != "" {
+		c.cut(why)
+		cl.Stop(errEnded)
+		return pk, packets.ErrRejectPacket
+	}
+	return pk, packets.CodeSuccessIgnore
+}
+
+func (h *Hub) take(cl *mqtt.Client, c *conn, pk *packets.Packet) cause {
+	if isTwinRequest(pk.TopicName) {
+		return refuseTwin(cl, pk.TopicName)
+	}
+	return h.takeEvent(c.login, event{topic: pk.TopicName, payload: pk.Payload, retain: pk.FixedHeader.Retain, qos: pk.FixedHeader.Qos})
+}
+
+// refuseTwin answers a twin request as the imitated hub answers an error. A device that does not listen is cut off: a request
+// that is taken and never answered would be a lie.
+func refuseTwin(cl *mqtt.Client, topic string) cause {
+	rid, ok := requestID(topic)
+	if _, listens := cl.State.Subscriptions.Get(twinAnswers); !ok || !listens {
+		return causeTwin
+	}
+	err := cl.WritePacket(packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Publish},
+		TopicName:   "$iothub/twin/res/501/?$rid=" + rid,
+		Payload:     []byte(`{"message":"device twins are not supported by this hub"}`),
+	})
+	if err != nil {
+		return causeLost
+	}
+	return ""
+}
+
+// OnWill turns a will into a telemetry message. The will of an owner who was cut off is void, and a hub that stops sends none
+// (MQTT 3.1.1, 3.1.2.5 lets it wait). An error here would make the library go on with the device's own will.
+func (k *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
+	c := connOf(cl)
+	if why := c.why(); why != causeRekeyed && why != causeShutdown {
+		k.hub.takeEvent(c.login, event{topic: will.TopicName, payload: will.Payload, retain: will.Retain, qos: will.Qos, will: true})
+	}
+	return mqtt.Will{TopicName: "devices/" + c.login.deviceID + "/messages/events/"}, nil
+}

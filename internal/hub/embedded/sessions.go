@@ -1,0 +1,150 @@
+package embedded
+
+import (
+	"context"
+	"time"
+)
+
+// device is what the hub remembers of a device while it has a session: a connection, or subscriptions that outlive one.
+//
+// Who holds the device's lock (Hub.logins) decides about its session: a login and EnsureDevice first cut the connection that is
+// there and wait until the library has let go of it. So the library never sees two connections of one device at a time, and its
+// races between a leaving and an arriving client do not come up.
+type device struct {
+	digest [32]byte // of the key under which the session was made
+	conn   *conn    // nil while the session outlives its connection
+	timer  *time.Timer
+}
+
+// admit makes l the device's session on c, after the one that was there has ended. It does not trust what was verified before
+// the lock was taken: meanwhile EnsureDevice may have given the device another key.
+func (h *Hub) admit(ctx context.Context, c *conn, l *login) cause {
+	unlock, err := h.logins.lock(ctx, l.key())
+	if err != nil {
+		return causeUnavailable
+	}
+	defer unlock()
+	if why := h.verify(ctx, l); why != "" {
+		return why
+	}
+	if err := h.evict(ctx, l.key(), causeTakeover); err != nil {
+		return causeUnavailable
+	}
+	h.forgetOthers(l.key(), l.digest)
+	return h.register(c, l)
+}
+
+// evict cuts the device's connection and returns when it is gone. The caller holds the device's lock.
+func (h *Hub) evict(ctx context.Context, key string, why cause) error {
+	h.mu.Lock()
+	d := h.devices[key]
+	var old *conn
+	if d != nil {
+		old = d.conn
+	}
+	h.mu.Unlock()
+	if old == nil {
+		return nil
+	}
+	old.cut(why)
+	select {
+	case <-old.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// boundToOther reports whether the device has a session that was made under another key than the digest's.
+func (h *Hub) boundToOther(key string, digest [32]byte) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.devices[key]
+	return d != nil && d.digest != digest
+}
+
+// forgetOthers drops what is left of a session under another key. The caller holds the device's lock and has evicted.
+func (h *Hub) forgetOthers(key string, digest [32]byte) {
+	if !h.boundToOther(key, digest) {
+		return
+	}
+	h.forget(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.devices[key].timer.Stop()
+	delete(h.devices, key)
+}
+
+// forget removes the device's subscriptions and messages from the library. Its connection has ended.
+func (h *Hub) forget(key string) {
+	if cl, ok := h.server.Clients.Get(key); ok {
+		h.server.UnsubscribeClient(cl)
+		cl.ClearInflights()
+		h.server.Clients.Delete(key)
+	}
+}
+
+func (h *Hub) register(c *conn, l *login) cause {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return causeShutdown
+	}
+	d := h.devices[l.key()]
+	if d == nil {
+		d = &device{}
+		h.devices[l.key()] = d
+	} else {
+		d.timer.Stop()
+	}
+	d.digest, d.conn = l.digest, c
+	d.timer = time.AfterFunc(l.expires.Sub(h.config.Now()), func() { c.cut(causeExpired) })
+	c.login = l
+	h.pending.Add(-1)
+	h.metrics.sessions.Inc()
+	return ""
+}
+
+// release settles the session of a connection that the library has let go of, then lets the next one in.
+func (h *Hub) release(c *conn) {
+	defer close(c.done)
+	if c.login == nil {
+		return
+	}
+	h.metrics.sessions.Dec()
+	key := c.login.key()
+	gone := c.clean || c.why() == causePanic
+	if gone {
+		h.forget(key) // the library does so too, but not on every path
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.devices[key]
+	d.timer.Stop()
+	d.conn = nil
+	switch {
+	case gone:
+		delete(h.devices, key)
+	case !h.closed:
+		d.timer = time.AfterFunc(h.config.SessionExpiry, func() { h.expire(key, d) })
+	}
+}
+
+// expire ends a session whose device stayed away.
+func (h *Hub) expire(key string, d *device) {
+	unlock, err := h.logins.lock(h.base, key)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	h.mu.Lock()
+	stale := h.devices[key] == d && d.conn == nil
+	h.mu.Unlock()
+	if !stale {
+		return
+	}
+	h.forget(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.devices, key)
+}

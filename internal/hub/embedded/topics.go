@@ -1,0 +1,106 @@
+package embedded
+
+import (
+	"net/url"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	twinAnswers   = "$iothub/twin/res/#"
+	maxProperties = 256
+	maxRequestID  = 128
+)
+
+// isEvents reports whether topic is where the device sends telemetry: devices/{id}/messages/events/{properties}.
+func isEvents(topic, deviceID string) bool {
+	_, ok := eventBag(topic, deviceID)
+	return ok
+}
+
+func eventBag(topic, deviceID string) (bag string, ok bool) {
+	rest, ok := strings.CutPrefix(topic, "devices/"+deviceID+"/messages/events")
+	if !ok || rest == "" {
+		return "", ok
+	}
+	return rest[1:], rest[0] == '/'
+}
+
+// isTwinRequest reports whether topic asks something of the device's twin.
+func isTwinRequest(topic string) bool {
+	return strings.HasPrefix(topic, "$iothub/twin/GET/") || strings.HasPrefix(topic, "$iothub/twin/PATCH/properties/reported/")
+}
+
+// requestID finds the $rid of a twin request; the answer carries it back.
+func requestID(topic string) (string, bool) {
+	_, query, _ := strings.Cut(topic, "?")
+	for field := range strings.SplitSeq(query, "&") {
+		if rid, ok := strings.CutPrefix(field, "$rid="); ok {
+			return rid, rid != "" && len(rid) <= maxRequestID && !strings.Contains(rid, "/")
+		}
+	}
+	return "", false
+}
+
+// maySubscribe knows the four topic filters that there are for a device. Nothing is sent on them yet, except answers to twin
+// requests; that they are exact bounds what a session can hold.
+func maySubscribe(filter, deviceID string) bool {
+	switch filter {
+	case "devices/" + deviceID + "/messages/devicebound/#", twinAnswers, "$iothub/twin/PATCH/properties/desired/#", "$iothub/methods/POST/#":
+		return true
+	}
+	return false
+}
+
+// properties of a message, split as the imitated hub does: names that begin with "$." are the system's.
+type properties struct {
+	application, system map[string]string
+}
+
+// systemNames spells out the short names of the wire.
+var systemNames = map[string]string{
+	"$.mid": "messageId", "$.cid": "correlationId", "$.uid": "userId", "$.to": "to", "$.ct": "contentType", "$.ce": "contentEncoding",
+	"$.exp": "expiryTimeUtc", "$.ctime": "creationTimeUtc", "$.on": "outputName", "$.ifid": "interfaceId", "$.sub": "componentName",
+}
+
+// eventProperties reads the property bag of a telemetry topic: a=b&c=d, each side percent-encoded, a plus sign being itself. A
+// name without "=" has an empty value; of a name given twice the last value counts. Not ok if the topic is another, an escape is
+// broken, text is not UTF-8 or there are too many.
+func eventProperties(topic, deviceID string) (properties, bool) {
+	p := properties{application: map[string]string{}, system: map[string]string{}}
+	bag, ok := eventBag(topic, deviceID)
+	if !ok {
+		return p, false
+	}
+	bag = strings.TrimPrefix(strings.TrimSuffix(bag, "/"), "?")
+	if bag == "" {
+		return p, true
+	}
+	if strings.Count(bag, "&") >= maxProperties {
+		return p, false
+	}
+	for field := range strings.SplitSeq(bag, "&") {
+		if !p.add(field) {
+			return p, false
+		}
+	}
+	return p, true
+}
+
+func (p *properties) add(field string) bool {
+	rawName, rawValue, _ := strings.Cut(field, "=")
+	name, errName := url.PathUnescape(rawName)
+	value, errValue := url.PathUnescape(rawValue)
+	if errName != nil || errValue != nil || name == "" || !utf8.ValidString(name) || !utf8.ValidString(value) {
+		return false
+	}
+	switch spelled, known := systemNames[name]; {
+	case known:
+		p.system[spelled] = value
+	case strings.HasPrefix(name, "$."):
+		p.system[name] = value
+	default:
+		p.application[name] = value
+	}
+	return true
+}
