@@ -1,0 +1,122 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+)
+
+// Activate opens an activation blob and leaves the HMAC key that it carries
+// loaded in the TPM: the challenge of a service, or the hub key. The TPM does
+// so only if the blob was made for its EK and SRK; else the error is
+// ErrNotForThisTPM, with the *TPMError behind it.
+//
+// The caller closes the Key.
+func (id *Identity) Activate(activationBlob []byte) (*Key, error) {
+	b, err := parseBlob(activationBlob)
+	if err != nil {
+		return nil, err
+	}
+	id.mu.Lock()
+	defer id.mu.Unlock()
+	if id.closed {
+		return nil, ErrClosed
+	}
+	inner, err := id.activateCredential(b)
+	if err != nil {
+		return nil, err
+	}
+	private, err := id.importKey(b, inner)
+	if err != nil {
+		return nil, err
+	}
+	return id.loadLocked(b.public, private)
+}
+
+// activateCredential gives the key of the inner wrapper, which is bound to the
+// SRK's name.
+func (id *Identity) activateCredential(b *blob) (inner []byte, err error) {
+	done := id.progress.timed(StepActivateCredential)
+	defer func() { done(fmt.Sprintf("inner key of %d bits", 8*len(inner)), err) }()
+	auth, release, err := id.ekAuth()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	answer, err := tpm2.ActivateCredential{
+		ActivateHandle: id.srk.named(),
+		KeyHandle:      tpm2.AuthHandle{Handle: id.ek.handle, Name: id.ek.name, Auth: auth},
+		CredentialBlob: tpm2.TPM2BIDObject{Buffer: b.credential},
+		Secret:         tpm2.TPM2BEncryptedSecret{Buffer: b.credentialSecret},
+	}.Execute(id.tpm)
+	if err != nil {
+		return nil, tpmErrorMeaning("TPM2_ActivateCredential", err, ErrNotForThisTPM, notOurs...)
+	}
+	return answer.CertInfo.Buffer, nil
+}
+
+// notOurs are the answers to something that was encrypted to another key or is
+// bound to another name. An RSA secret for another EK fails as TPM_RC_VALUE or
+// _FAILURE, an ECC one shows only in the integrity value.
+var notOurs = []tpm2.TPMRC{tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCSize}
+
+// ekAuth satisfies the EK's role USER: with the empty password if it allows
+// that (high range templates), else with PolicySecret of the endorsement
+// hierarchy. The caller calls release when done.
+func (id *Identity) ekAuth() (auth tpm2.Session, release func() error, err error) {
+	if id.ek.area.ObjectAttributes.UserWithAuth {
+		return tpm2.PasswordAuth(nil), func() error { return nil }, nil
+	}
+	const nonceSize = 16
+	session, flushSession, err := tpm2.PolicySession(id.tpm, id.ek.area.NameAlg, nonceSize)
+	if err != nil {
+		return nil, nil, tpmError("TPM2_StartAuthSession", err)
+	}
+	release = func() error { return tpmError("TPM2_FlushContext", flushSession()) }
+	_, err = tpm2.PolicySecret{
+		AuthHandle:    tpm2.TPMRHEndorsement,
+		PolicySession: session.Handle(),
+		NonceTPM:      session.NonceTPM(),
+	}.Execute(id.tpm)
+	if err != nil {
+		return nil, nil, errors.Join(tpmError("TPM2_PolicySecret", err), release())
+	}
+	return session, release, nil
+}
+
+// importKey turns the duplicate into a private area under the SRK.
+func (id *Identity) importKey(b *blob, inner []byte) (private tpm2.TPM2BPrivate, err error) {
+	done := id.progress.timed(StepImport)
+	defer func() { done("key wrapped under the SRK", err) }()
+	symmetric, err := innerWrapper(inner)
+	if err != nil {
+		return private, err
+	}
+	answer, err := tpm2.Import{
+		ParentHandle:  id.srk.named(),
+		EncryptionKey: tpm2.TPM2BData{Buffer: inner},
+		ObjectPublic:  b.public,
+		Duplicate:     tpm2.TPM2BPrivate{Buffer: b.duplicate},
+		InSymSeed:     tpm2.TPM2BEncryptedSecret{Buffer: b.duplicateSecret},
+		Symmetric:     symmetric,
+	}.Execute(id.tpm)
+	if err != nil {
+		return private, tpmErrorMeaning("TPM2_Import", err, ErrNotForThisTPM, notOurs...)
+	}
+	return answer.OutPrivate, nil
+}
+
+// innerWrapper is AES in CFB mode with a key of the size that came.
+func innerWrapper(key []byte) (tpm2.TPMTSymDef, error) {
+	switch len(key) {
+	case 16, 24, 32:
+	default:
+		return tpm2.TPMTSymDef{}, fmt.Errorf("activation blob: inner key of %d bytes, which is no AES key", len(key))
+	}
+	return tpm2.TPMTSymDef{
+		Algorithm: tpm2.TPMAlgAES,
+		KeyBits:   tpm2.NewTPMUSymKeyBits(tpm2.TPMAlgAES, tpm2.TPMKeyBits(8*len(key))),
+		Mode:      tpm2.NewTPMUSymMode(tpm2.TPMAlgAES, tpm2.TPMAlgCFB),
+	}, nil
+}

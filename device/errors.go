@@ -1,0 +1,84 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2"
+)
+
+var (
+	// ErrOtherKey says that a key sits at the standard handle that does not fit:
+	// of another algorithm than asked for, or no storage key at all.
+	ErrOtherKey = errors.New("another key is at the handle")
+
+	// ErrOtherOwner says that a saved key does not open under the TPM's present
+	// SRK: the TPM was cleared since, or it is another TPM. Register again.
+	ErrOtherOwner = errors.New("the saved key does not belong to the TPM's present owner; register again")
+
+	// ErrNotForThisTPM says that an activation blob was made for another TPM, or
+	// for another owner of this one.
+	ErrNotForThisTPM = errors.New("the activation blob was not made for this TPM and its present owner")
+
+	// ErrClosed says that the Key or Identity is closed.
+	ErrClosed = errors.New("closed")
+)
+
+// TPMError is a TPM command that failed.
+type TPMError struct {
+	// Command is its name in TPM 2.0 Part 3, such as "TPM2_Load".
+	Command string
+
+	// Code is the TPM's response code, and 0 if there was no response: then Err
+	// says what happened on the way to the TPM.
+	Code tpm2.TPMRC
+
+	// Reason is what the failure means here, if that is known: ErrOtherOwner or
+	// ErrNotForThisTPM. Else nil.
+	Reason error
+
+	// Err is what the TPM or the transport said.
+	Err error
+}
+
+// Error names the command, what the TPM said and the response code.
+func (e *TPMError) Error() string {
+	text := e.Command + ": " + e.Err.Error()
+	if e.Code != 0 {
+		text = fmt.Sprintf("%s (response code 0x%03x)", text, uint32(e.Code))
+	}
+	if e.Reason != nil {
+		text = fmt.Sprintf("%v: %s", e.Reason, text)
+	}
+	return text
+}
+
+// Unwrap gives Reason and Err, so that errors.Is finds both ErrOtherOwner and
+// codes such as tpm2.TPMRCLockout.
+func (e *TPMError) Unwrap() []error {
+	if e.Reason == nil {
+		return []error{e.Err}
+	}
+	return []error{e.Reason, e.Err}
+}
+
+func tpmError(command string, err error) error {
+	if err == nil {
+		return nil
+	}
+	failure := &TPMError{Command: command, Err: err}
+	errors.As(err, &failure.Code)
+	return failure
+}
+
+// tpmErrorMeaning is tpmError with a reason, for the given response codes.
+func tpmErrorMeaning(command string, err, reason error, codes ...tpm2.TPMRC) error {
+	failure := &TPMError{Command: command, Err: err}
+	errors.As(err, &failure.Code)
+	for _, code := range codes {
+		if errors.Is(err, code) {
+			failure.Reason = reason
+		}
+	}
+	return failure
+}
