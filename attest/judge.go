@@ -90,9 +90,10 @@ func parseStorageKey(o Object, tpm2b []byte) (*Public, error) {
 //     cannot be duplicated to one, nor can any ancestor.
 //   - fixedParent is implied by fixedTPM in a conforming TPM; asking for it
 //     costs nothing and stays right if one of the two checks were lost in a TPM.
-//   - sensitiveDataOrigin closes 4. Where a TPM lets the caller choose the
-//     secret of a fixedTPM derivation parent (the reference code refuses it and
-//     calls that a choice), derived keys are fixedTPM and known outside.
+//   - sensitiveDataOrigin closes 4. The reference code refuses a fixedTPM
+//     derivation parent with a chosen secret, and derived storage keys too, but
+//     treats both as its own choice. Where a TPM allows them, such keys are
+//     fixedTPM and known outside.
 //   - restricted keeps the TPM from being used as an oracle. With it CLEAR,
 //     TPM2_RSA_Decrypt or TPM2_ECDH_ZGen would open the duplication seed for
 //     anybody on the device, and the HMAC key would end in software.
@@ -100,6 +101,10 @@ func parseStorageKey(o Object, tpm2b []byte) (*Public, error) {
 //     TPM2_Import takes as a parent.
 //   - sign CLEAR: restricted with both sign and decrypt is no key a TPM makes,
 //     so a public area that shows it was invented.
+//
+// What rests on the TPM alone: that no storage key with fixedTPM SET has a seed
+// known outside. Below such a key any private blob could be forged, with all
+// the attributes above, and no public area would show it.
 //
 // userWithAuth, adminWithPolicy, noDA and stClear say who on the device may use
 // the key and for how long, not where it lives, so they are left to the owner.
