@@ -1,0 +1,144 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"latchkey.example/latchkey/dps"
+)
+
+const (
+	apiVersion   = "2021-10-01"
+	callTime     = 30 * time.Second
+	tokenLife    = 5 * time.Minute
+	answerLimit  = 4 << 20
+	manageHelp   = "connection string of an access policy (LATCHKEY_CONNECTION_STRING; better there than on a command line that others can list)"
+	connectHelp  = "address to dial in place of the connection string's host (LATCHKEY_CONNECT)"
+	caHelp       = "PEM file of the CA to trust, in place of the system's (LATCHKEY_CA_FILE)"
+	hintNoString = "give the connection string that `latchkey init` printed, in LATCHKEY_CONNECTION_STRING or with --connection-string"
+)
+
+// client speaks the management API.
+type client struct {
+	connection dps.ConnectionString
+	http       *http.Client
+}
+
+// clientFlags adds the flags that every remote command has.
+func clientFlags(cmd *cobra.Command) func() (*client, error) {
+	text := cmd.PersistentFlags().String("connection-string", "", manageHelp)
+	connect := cmd.PersistentFlags().String("connect", os.Getenv("LATCHKEY_CONNECT"), connectHelp)
+	ca := cmd.PersistentFlags().String("ca-file", os.Getenv("LATCHKEY_CA_FILE"), caHelp)
+	return func() (*client, error) {
+		if *text == "" {
+			*text = os.Getenv("LATCHKEY_CONNECTION_STRING")
+		}
+		if *text == "" {
+			return nil, usageError{errors.New(hintNoString)}
+		}
+		return newClient(*text, *connect, *ca)
+	}
+}
+
+func newClient(text, connect, caFile string) (*client, error) {
+	connection, err := dps.ParseConnectionString(text)
+	if err != nil {
+		return nil, fmt.Errorf("the connection string: %w", err)
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, fmt.Errorf("the CA file: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("the CA file %s holds no PEM certificate", caFile)
+		}
+	}
+	transport := &http.Transport{TLSClientConfig: config, Proxy: http.ProxyFromEnvironment}
+	if connect != "" {
+		transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, connect)
+		}
+	}
+	return &client{connection, &http.Client{Transport: transport, Timeout: callTime}}, nil
+}
+
+// call sends one request and gives the body of a good answer.
+func (c *client) call(ctx context.Context, method, path string, query url.Values, ifMatch string, body []byte) ([]byte, error) {
+	target := url.URL{Scheme: "https", Host: c.connection.HostName, RawPath: path, RawQuery: query.Encode()}
+	var err error
+	if target.Path, err = url.PathUnescape(path); err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	token, err := dps.NewToken(c.connection.Signer(), c.connection.HostName, time.Now().Add(tokenLife), c.connection.SharedAccessKeyName)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Authorization", token)
+	if len(body) > 0 {
+		request.Header.Set("Content-Type", "application/json; charset=utf-8")
+	}
+	if ifMatch != "" {
+		request.Header.Set("If-Match", ifMatch)
+	}
+	answer, err := c.http.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("reaching the service: %w", err)
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(answer.Body, answerLimit))
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	}
+	if answer.StatusCode >= 300 {
+		return nil, refusal(answer, data)
+	}
+	return data, nil
+}
+
+// refused is an error answer of the service.
+type refused struct {
+	status int
+	body   dps.ErrorBody
+}
+
+func (r *refused) Error() string {
+	text := fmt.Sprintf("the service refused: %s (errorCode %d)", r.body.Message, r.body.ErrorCode)
+	if r.status == http.StatusUnauthorized {
+		text += "; the connection string may be of another installation, or this machine's clock may be wrong"
+	}
+	return text + "\nlatchkey why " + r.body.TrackingID
+}
+
+func refusal(answer *http.Response, data []byte) error {
+	r := &refused{status: answer.StatusCode}
+	if json.Unmarshal(data, &r.body) != nil || r.body.ErrorCode == 0 {
+		return fmt.Errorf("the service answered %s", answer.Status)
+	}
+	return r
+}
+
+func versioned() url.Values { return url.Values{"api-version": {apiVersion}} }
+
+func (c *client) enrollment(ctx context.Context, id string) ([]byte, error) {
+	return c.call(ctx, http.MethodGet, "/enrollments/"+url.PathEscape(id), versioned(), "", nil)
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"latchkey.example/latchkey/attest"
+	"latchkey.example/latchkey/dps"
+)
+
+func enrollCommand() *cobra.Command {
+	cmd := group("enroll", "Individual enrollments")
+	connect := clientFlags(cmd)
+	cmd.AddCommand(enrollAdd(connect), enrollShow(connect), enrollRemove(connect))
+	return cmd
+}
+
+// addFlags are what `enroll add` can be told.
+type addFlags struct {
+	id, ek, srk, deviceID, from string
+	disabled, asJSON            bool
+}
+
+func enrollAdd(connect func() (*client, error)) *cobra.Command {
+	var f addFlags
+	cmd := &cobra.Command{
+		Use:   "add (--endorsement-key BASE64 | --from-device FILE)",
+		Short: "Enroll a device by its endorsement key",
+		Long: `Enroll a device by its endorsement key, base64 of a TPM2B_PUBLIC as 'latchkey-device ek' prints it.
+
+--from-device reads the output of 'latchkey-device ek --json' ('-' is standard input).`,
+		Args: noArgs,
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.ek, "endorsement-key", "", "EK_pub: base64 of the TPM2B_PUBLIC")
+	flags.StringVar(&f.from, "from-device", "", "file with the output of latchkey-device ek --json, - for standard input")
+	flags.StringVar(&f.id, "registration-id", "", "registration id; default: derived from the EK, as devices do")
+	flags.StringVar(&f.deviceID, "device-id", "", "name at the hub; default: the registration id")
+	flags.StringVar(&f.srk, "storage-root-key", "", "pin the owner: base64 of the SRK's TPM2B_PUBLIC")
+	flags.BoolVar(&f.disabled, "disabled", false, "enroll it disabled")
+	flags.BoolVar(&f.asJSON, "json", false, "print the enrollment as JSON")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		wanted, err := f.enrollment(cmd.InOrStdin())
+		if err != nil {
+			return err
+		}
+		c, err := connect()
+		if err != nil {
+			return err
+		}
+		stored, err := c.call(cmd.Context(), http.MethodPut, "/enrollments/"+url.PathEscape(wanted.RegistrationID), versioned(), "", wanted.Encode())
+		if err != nil {
+			return err
+		}
+		if f.asJSON {
+			return printJSON(cmd.OutOrStdout(), stored)
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Enrolled %s\n", wanted.RegistrationID)
+		return err
+	}
+	return cmd
+}
+
+// enrollment judges on this side what the service would refuse, so that the message comes with the command.
+func (f *addFlags) enrollment(stdin io.Reader) (dps.IndividualEnrollment, error) {
+	var none dps.IndividualEnrollment
+	if (f.ek == "") == (f.from == "") {
+		return none, usageError{errors.New("give the endorsement key: --endorsement-key BASE64, or --from-device FILE")}
+	}
+	if f.from != "" {
+		if err := f.readDevice(stdin); err != nil {
+			return none, err
+		}
+	}
+	ek, err := base64.StdEncoding.DecodeString(f.ek)
+	if err != nil {
+		return none, errors.New("the endorsement key is not base64")
+	}
+	if _, err := attest.ParseEK(ek); err != nil {
+		return none, fmt.Errorf("the endorsement key: %w", err)
+	}
+	srk, err := base64.StdEncoding.DecodeString(f.srk)
+	if err != nil {
+		return none, errors.New("the storage root key is not base64")
+	}
+	if f.id == "" {
+		f.id = attest.RegistrationID(ek)
+	}
+	if !dps.ValidRegistrationID(f.id) {
+		return none, fmt.Errorf("%q is not a registration id: 1 to 128 letters, digits, - . _ : and a letter, digit or dash at the end", f.id)
+	}
+	wanted := dps.IndividualEnrollment{RegistrationID: f.id, DeviceID: f.deviceID, ProvisioningStatus: dps.EnrollmentEnabled,
+		Attestation: dps.Attestation{Type: dps.AttestationTPM, TPM: &dps.TPMKeys{EndorsementKey: ek, StorageRootKey: srk}}}
+	if f.disabled {
+		wanted.ProvisioningStatus = dps.EnrollmentDisabled
+	}
+	return wanted, nil
+}
+
+func (f *addFlags) readDevice(stdin io.Reader) error {
+	var data []byte
+	var err error
+	if f.from == "-" {
+		data, err = io.ReadAll(io.LimitReader(stdin, 1<<20))
+	} else {
+		data, err = os.ReadFile(f.from)
+	}
+	if err != nil {
+		return err
+	}
+	var said struct{ RegistrationID, EndorsementKey string }
+	if err := json.Unmarshal(data, &said); err != nil || said.EndorsementKey == "" {
+		return fmt.Errorf("%s is not the output of latchkey-device ek --json", f.from)
+	}
+	f.ek = said.EndorsementKey
+	if f.id == "" {
+		f.id = said.RegistrationID
+	}
+	return nil
+}
+
+func enrollShow(connect func() (*client, error)) *cobra.Command {
+	cmd := &cobra.Command{Use: "show ID", Short: "Show an enrollment with its registration", Args: oneArg("registration id")}
+	asJSON := cmd.Flags().Bool("json", false, "print it as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := connect()
+		if err != nil {
+			return err
+		}
+		data, err := c.enrollment(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), data)
+		}
+		return printEnrollment(cmd.OutOrStdout(), data)
+	}
+	return cmd
+}
+
+func enrollRemove(connect func() (*client, error)) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "remove ID",
+		Short: "Remove an enrollment and its registration; the device's identity at the hub stays",
+		Args:  oneArg("registration id"),
+	}
+	yes := cmd.Flags().Bool("yes", false, "do not ask")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := connect()
+		if err != nil {
+			return err
+		}
+		if !*yes {
+			if err := confirm(cmd, fmt.Sprintf("Remove the enrollment %s and its registration? The device cannot register again until it is enrolled anew.", args[0])); err != nil {
+				return err
+			}
+		}
+		if _, err := c.call(cmd.Context(), http.MethodDelete, "/enrollments/"+url.PathEscape(args[0]), versioned(), "", nil); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Removed %s\n", args[0])
+		return err
+	}
+	return cmd
+}
+
+func confirm(cmd *cobra.Command, question string) error {
+	fmt.Fprintf(cmd.ErrOrStderr(), "%s [y/N] ", question)
+	var answer string
+	_, _ = fmt.Fscanln(cmd.InOrStdin(), &answer) // nothing typed is a no
+	if a := strings.ToLower(answer); a != "y" && a != "yes" {
+		return errors.New("nothing was changed; answer y, or give --yes")
+	}
+	return nil
+}
+
+func printJSON(w io.Writer, data []byte) error {
+	var out bytes.Buffer
+	if err := json.Indent(&out, data, "", "  "); err != nil {
+		return fmt.Errorf("the service's answer is not JSON: %w", err)
+	}
+	out.WriteByte('\n')
+	_, err := out.WriteTo(w)
+	return err
+}
+
+func printEnrollment(w io.Writer, data []byte) error {
+	var e struct {
+		RegistrationID, DeviceID, ProvisioningStatus, ETag, CreatedDateTimeUtc, LastUpdatedDateTimeUtc string
+		Attestation                                                                                    struct {
+			Type string
+			TPM  struct{ EndorsementKey, StorageRootKey string }
+		}
+		RegistrationState *dps.RegistrationState
+	}
+	if err := json.Unmarshal(data, &e); err != nil {
+		return fmt.Errorf("the service's answer: %w", err)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", name, value)
+		}
+	}
+	row("Registration id", e.RegistrationID)
+	row("Status", e.ProvisioningStatus)
+	row("Wanted device id", e.DeviceID)
+	row("Endorsement key", describeKey(e.Attestation.TPM.EndorsementKey))
+	row("Pinned SRK", describeKey(e.Attestation.TPM.StorageRootKey))
+	row("Created", e.CreatedDateTimeUtc)
+	row("Updated", e.LastUpdatedDateTimeUtc)
+	if s := e.RegistrationState; s != nil {
+		row("Registration", s.Status)
+		row("Hub", s.AssignedHub)
+		row("Device id", s.DeviceID)
+		row("Error", s.ErrorMessage)
+	}
+	return t.Flush()
+}
+
+// describeKey shortens a key to what a person compares.
+func describeKey(text string) string {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(raw) == 0 {
+		return ""
+	}
+	public, err := attest.ParsePublic(raw)
+	if err != nil {
+		return "not a TPM2B_PUBLIC"
+	}
+	id := public.KeyID()
+	return fmt.Sprintf("%s, SHA-256 %x…", public.Algorithm(), id[:8])
+}

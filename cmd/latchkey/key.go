@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"latchkey.example/latchkey/internal/config"
+	"latchkey.example/latchkey/internal/daemon"
+	"latchkey.example/latchkey/internal/keyring"
+)
+
+func keyCommand() *cobra.Command {
+	return group("key", "The master key ring that seals secrets at rest", keyList(), keyAdd(), keyRotate())
+}
+
+// onRing makes a command that works on the key ring of a data directory.
+func onRing(use, short, long string, do func(cmd *cobra.Command, cfg config.Config, ring *keyring.Ring) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: noArgs}
+	data := dataFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := needData(*data); err != nil {
+			return err
+		}
+		cfg, err := config.Load(*data, os.Getenv("LATCHKEY_CONFIG"), os.Getenv, nil)
+		if err != nil {
+			return err
+		}
+		ring, err := keyring.Open(cfg.MasterKey)
+		if err != nil {
+			return err
+		}
+		return do(cmd, cfg, ring)
+	}
+	return cmd
+}
+
+func keyList() *cobra.Command {
+	return onRing("list --data DIR", "List the keys, never their bytes, and how many secrets each still seals", "", func(cmd *cobra.Command, cfg config.Config, ring *keyring.Ring) error {
+		sealed, err := daemon.CountSealed(cmd.Context(), cfg)
+		if err != nil {
+			return err
+		}
+		t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "ID\tCREATED\tPRIMARY\tSEALS")
+		for _, k := range ring.Keys() {
+			primary := ""
+			if k.Primary {
+				primary = "yes"
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%d\n", k.ID, k.Created.Format(time.RFC3339), primary, sealed[k.ID])
+		}
+		return t.Flush()
+	})
+}
+
+func keyAdd() *cobra.Command {
+	return onRing("add --data DIR", "Add a key to the ring, not in use yet", `Add a key to the ring. It seals nothing yet: first let every running service read the ring again (SIGHUP), then run
+latchkey key rotate. That order keeps the service up throughout.`, func(cmd *cobra.Command, cfg config.Config, ring *keyring.Ring) error {
+		id, err := ring.Add(time.Now())
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Added %s. Next: send SIGHUP to the service, then run latchkey key rotate.\n", id)
+		return err
+	})
+}
+
+func keyRotate() *cobra.Command {
+	return onRing("rotate --data DIR", "Make the newest key primary and seal everything under it again", `Make the newest key primary and seal every secret under it again, while the service runs. Run it after latchkey key add and SIGHUP. Run
+it again after a second SIGHUP: it then also catches what the service sealed under the old key in between.`, func(cmd *cobra.Command, cfg config.Config, ring *keyring.Ring) error {
+		id, err := ring.Rotate()
+		if err != nil {
+			return err
+		}
+		resealed, err := daemon.Reseal(cmd.Context(), cfg, ring)
+		if err != nil {
+			return fmt.Errorf("%d secrets sealed again before this; run it once more: %w", resealed, err)
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Primary is %s; %d secrets sealed again. Next: send SIGHUP to the service, then run this once more.\n", id, resealed)
+		return err
+	})
+}

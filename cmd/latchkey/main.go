@@ -1,0 +1,103 @@
+// Command latchkey is the provisioning service and the operator's commands.
+//
+// init, serve, key and cert work on a data directory; every other command speaks HTTPS with a connection string, from anywhere.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+// Exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := command()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "latchkey: %v\nSee latchkey --help.\n", err)
+		return exitUsage
+	}
+	fmt.Fprintf(stderr, "latchkey: %v\n", err)
+	return exitFailure
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "latchkey",
+		Short:         "A self-hosted device provisioning service for devices with a TPM 2.0",
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), registrationCommand(), whyCommand(), keyCommand(), certCommand())
+	return root
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s: unexpected %q", cmd.CommandPath(), args[0])}
+	}
+	return nil
+}
+
+func oneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usageError{fmt.Errorf("%s needs one %s", cmd.CommandPath(), what)}
+		}
+		return nil
+	}
+}
+
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	g := &cobra.Command{Use: use, Short: short, Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	g.AddCommand(commands...)
+	return g
+}
+
+// dataFlag adds --data, with LATCHKEY_DATA in its place.
+func dataFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("data", os.Getenv("LATCHKEY_DATA"), "data directory (LATCHKEY_DATA)")
+}
+
+func needData(data string) error {
+	if data == "" {
+		return usageError{errors.New("name the data directory with --data DIR")}
+	}
+	return nil
+}

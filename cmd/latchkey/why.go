@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/spf13/cobra"
+)
+
+func registrationCommand() *cobra.Command {
+	cmd := group("registration", "Registrations")
+	connect := clientFlags(cmd)
+	show := &cobra.Command{Use: "show ID", Short: "Show a registration as JSON", Args: oneArg("registration id")}
+	show.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := connect()
+		if err != nil {
+			return err
+		}
+		data, err := c.call(cmd.Context(), http.MethodGet, "/registrations/"+url.PathEscape(args[0]), versioned(), "", nil)
+		if err != nil {
+			return err
+		}
+		return printJSON(cmd.OutOrStdout(), data)
+	}
+	cmd.AddCommand(show)
+	return cmd
+}
+
+func whyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "why TRACKINGID",
+		Short: "Say why a request was answered as it was",
+		Long: `Say why a request was answered as it was.
+
+Every answer of the service carries a tracking id (trackingId in the body, x-ms-request-id in the header). A stranger is told
+no reason; this command tells the operator.`,
+		Args: oneArg("tracking id"),
+	}
+	connect := clientFlags(cmd)
+	asJSON := cmd.Flags().Bool("json", false, "print it as JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := connect()
+		if err != nil {
+			return err
+		}
+		data, err := c.call(cmd.Context(), http.MethodGet, "/latchkey/v1/decisions/"+url.PathEscape(args[0]), nil, "", nil)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), data)
+		}
+		return printDecision(cmd.OutOrStdout(), data)
+	}
+	return cmd
+}
+
+func printDecision(w io.Writer, data []byte) error {
+	var d struct {
+		Time, Reason, Meaning string
+		Request               *struct {
+			RegistrationID, Scope, Address, Note, First string
+			Count                                       uint64
+		}
+		Audit []struct{ Time, Actor, Address, Action, Object, Outcome, Reason string }
+	}
+	if err := json.Unmarshal(data, &d); err != nil {
+		return fmt.Errorf("the service's answer: %w", err)
+	}
+	fmt.Fprintf(w, "%s at %s\n%s\n", d.Reason, d.Time, d.Meaning)
+	if r := d.Request; r != nil {
+		fmt.Fprintf(w, "\nAsked by %s for registration id %q in scope %q; %d times since %s.\n", r.Address, r.RegistrationID, r.Scope, r.Count, r.First)
+		if r.Note != "" {
+			fmt.Fprintf(w, "%s\n", r.Note)
+		}
+	}
+	for _, row := range d.Audit {
+		fmt.Fprintf(w, "\nAudit %s  %s %s %s: %s (%s) %s\n", row.Time, row.Actor, row.Action, row.Object, row.Outcome, row.Reason, row.Address)
+	}
+	return nil
+}

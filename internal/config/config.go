@@ -1,0 +1,248 @@
+// Package config reads the settings of the service: defaults, then a strict YAML file, then LATCHKEY_ environment variables, then
+// flags. Unknown keys are errors that name the key; every key may be left out.
+//
+// Secrets are not settings: the file points at the files that hold them.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// FileName is the configuration's name in a data directory.
+const FileName = "latchkey.yaml"
+
+// Config is all settings. Relative paths count from the data directory.
+type Config struct {
+	// HTTPS is the address of the one HTTPS listener: device API, management API, /healthz and /readyz.
+	HTTPS string `yaml:"https"`
+	// MQTT is the address of the one MQTT listener (TLS).
+	MQTT string `yaml:"mqtt"`
+	// Metrics is the address of /metrics, plain HTTP; it must be a loopback address. Empty: no metrics listener.
+	Metrics string `yaml:"metrics"`
+	// Database is the file of the embedded store.
+	Database string `yaml:"database"`
+	// MasterKey is the file of the master key ring, mode 0600.
+	MasterKey string `yaml:"masterKey"`
+	// Certificate and PrivateKey are PEM files of the server's certificate chain and its key.
+	Certificate string `yaml:"certificate"`
+	PrivateKey  string `yaml:"privateKey"`
+	// LogLevel is debug, info, warn or error. Reloaded on SIGHUP.
+	LogLevel string `yaml:"logLevel"`
+	// LogFormat is text or json.
+	LogFormat string `yaml:"logFormat"`
+	// Limits bound what strangers can make the service do. Reloaded on SIGHUP.
+	Limits Limits `yaml:"limits"`
+	// Hub is the embedded hub.
+	Hub Hub `yaml:"hub"`
+}
+
+// Limits of the HTTPS listener.
+type Limits struct {
+	// Concurrent is the number of requests at work at one time.
+	Concurrent int `yaml:"concurrent"`
+	// Parked is the number of requests that may wait for a place; more are refused with 429.
+	Parked int `yaml:"parked"`
+	// Wait is how long a request waits for a place before it is refused.
+	Wait time.Duration `yaml:"wait"`
+	// BodyTime is how long a request's body may take to arrive.
+	BodyTime time.Duration `yaml:"bodyTime"`
+	// HandlerTime is how long the work on one request may take.
+	HandlerTime time.Duration `yaml:"handlerTime"`
+	// Connections is the number of open HTTPS connections; further ones wait to be accepted. Needs a restart.
+	Connections int `yaml:"connections"`
+}
+
+// Hub settings.
+type Hub struct {
+	// MaxTokenLife is the furthest expiry of a SAS token that the embedded hub accepts.
+	MaxTokenLife time.Duration `yaml:"maxTokenLife"`
+	// Telemetry is the NDJSON file that telemetry is appended to; it is reopened on SIGHUP.
+	Telemetry string `yaml:"telemetry"`
+	// Connections is the number of MQTT connections at one time.
+	Connections int `yaml:"connections"`
+}
+
+// Default is the configuration without any file.
+func Default() Config {
+	return Config{
+		HTTPS: ":443", MQTT: ":8883", Metrics: "127.0.0.1:9464",
+		Database: "latchkey.db", MasterKey: "master.key", Certificate: "tls/server.crt", PrivateKey: "tls/server.key",
+		LogLevel: "info", LogFormat: "text",
+		Limits: Limits{Concurrent: 128, Parked: 256, Wait: 5 * time.Second, BodyTime: 10 * time.Second, HandlerTime: 20 * time.Second, Connections: 10000},
+		Hub:    Hub{MaxTokenLife: 24 * time.Hour, Telemetry: "telemetry/hub.ndjson", Connections: 10000},
+	}
+}
+
+// Setting is one key that can also be given by environment or flag.
+type Setting struct {
+	Name string // of the flag; the variable is LATCHKEY_ and the name in upper case with _ for -
+	Help string
+	Set  func(string) error
+	Get  func() string
+}
+
+// Variable is the setting's environment variable.
+func (s Setting) Variable() string {
+	return "LATCHKEY_" + strings.ToUpper(strings.ReplaceAll(s.Name, "-", "_"))
+}
+
+// Settings lists the keys of c that can be given by environment or flag.
+func (c *Config) Settings() []Setting {
+	return []Setting{
+		text("https", "address of the HTTPS listener", &c.HTTPS),
+		text("mqtt", "address of the MQTT listener", &c.MQTT),
+		text("metrics", "loopback address of /metrics, empty for none", &c.Metrics),
+		text("database", "file of the embedded store", &c.Database),
+		text("master-key", "file of the master key ring", &c.MasterKey),
+		text("certificate", "PEM file of the server's certificate chain", &c.Certificate),
+		text("private-key", "PEM file of the server's private key", &c.PrivateKey),
+		text("log-level", "debug, info, warn or error", &c.LogLevel),
+		text("log-format", "text or json", &c.LogFormat),
+		number("limits-concurrent", "requests at work at one time", &c.Limits.Concurrent),
+		number("limits-parked", "requests that may wait for a place", &c.Limits.Parked),
+		span("limits-wait", "how long a request waits for a place", &c.Limits.Wait),
+		span("limits-body-time", "how long a body may take to arrive", &c.Limits.BodyTime),
+		span("limits-handler-time", "how long the work on one request may take", &c.Limits.HandlerTime),
+		number("limits-connections", "open HTTPS connections", &c.Limits.Connections),
+		span("hub-max-token-life", "furthest expiry of a SAS token at the embedded hub", &c.Hub.MaxTokenLife),
+		text("hub-telemetry", "NDJSON file of the embedded hub's telemetry", &c.Hub.Telemetry),
+		number("hub-connections", "MQTT connections at one time", &c.Hub.Connections),
+	}
+}
+
+func text(name, help string, p *string) Setting {
+	return Setting{name, help, func(v string) error { *p = v; return nil }, func() string { return *p }}
+}
+
+func number(name, help string, p *int) Setting {
+	return Setting{name, help, func(v string) (err error) {
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", v)
+		}
+		*p = n
+		return nil
+	}, func() string { return strconv.Itoa(*p) }}
+}
+
+func span(name, help string, p *time.Duration) Setting {
+	return Setting{name, help, func(v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			return fmt.Errorf("%q is not a duration such as 5s or 24h", v)
+		}
+		*p = d
+		return nil
+	}, func() string { return p.String() }}
+}
+
+// Load reads the configuration of a data directory: file (may be missing only if it is the default one), environment, then overrides by
+// setting name, which are flags that were given.
+func Load(dataDir, file string, getenv func(string) string, overrides map[string]string) (Config, error) {
+	c := Default()
+	if err := c.readFile(dataDir, file); err != nil {
+		return Config{}, err
+	}
+	for _, s := range c.Settings() {
+		if v := getenv(s.Variable()); v != "" {
+			if err := s.Set(v); err != nil {
+				return Config{}, fmt.Errorf("%s: %w", s.Variable(), err)
+			}
+		}
+		if v, given := overrides[s.Name]; given {
+			if err := s.Set(v); err != nil {
+				return Config{}, fmt.Errorf("--%s: %w", s.Name, err)
+			}
+		}
+	}
+	for _, p := range []*string{&c.Database, &c.MasterKey, &c.Certificate, &c.PrivateKey, &c.Hub.Telemetry} {
+		if !filepath.IsAbs(*p) {
+			*p = filepath.Join(dataDir, *p)
+		}
+	}
+	return c, c.validate()
+}
+
+func (c *Config) readFile(dataDir, file string) error {
+	optional := file == ""
+	if optional {
+		file = filepath.Join(dataDir, FileName)
+	}
+	data, err := os.ReadFile(file)
+	if optional && errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the configuration: %w", err)
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: %w", file, plainer(err))
+	}
+	return nil
+}
+
+// plainer takes Go's type names out of a YAML error.
+func plainer(err error) error {
+	text := err.Error()
+	for _, t := range []string{"config.Config", "config.Limits", "config.Hub"} {
+		text = strings.ReplaceAll(text, " in type "+t, ": no such key; see docs/configuration.md")
+	}
+	return errors.New(strings.TrimPrefix(text, "yaml: "))
+}
+
+func (c *Config) validate() error {
+	if _, err := c.Level(); err != nil {
+		return err
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return fmt.Errorf("logFormat is %q: use text or json", c.LogFormat)
+	}
+	for name, n := range map[string]int64{
+		"limits.concurrent": int64(c.Limits.Concurrent), "limits.parked": int64(c.Limits.Parked) + 1, "limits.wait": int64(c.Limits.Wait),
+		"limits.bodyTime": int64(c.Limits.BodyTime), "limits.handlerTime": int64(c.Limits.HandlerTime), "limits.connections": int64(c.Limits.Connections),
+		"hub.maxTokenLife": int64(c.Hub.MaxTokenLife), "hub.connections": int64(c.Hub.Connections),
+	} {
+		if n <= 0 {
+			return fmt.Errorf("%s must be greater than zero", name)
+		}
+	}
+	return loopback(c.Metrics)
+}
+
+func loopback(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("metrics is %q: metrics are served in plain text, so the address must be a loopback one such as 127.0.0.1:9464", addr)
+	}
+	return nil
+}
+
+// Level is LogLevel as slog knows it.
+func (c *Config) Level() (slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil || strings.ContainsAny(c.LogLevel, "+-") {
+		return 0, fmt.Errorf("logLevel is %q: use debug, info, warn or error", c.LogLevel)
+	}
+	return level, nil
+}

@@ -1,0 +1,252 @@
+// Package daemon wires the rooms together: it opens what the configuration names, starts the listeners and stops them in reverse order.
+//
+// Run is what `latchkey serve` and tests call; Init is what `latchkey init` calls.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"latchkey.example/latchkey/internal/adminapi"
+	"latchkey.example/latchkey/internal/config"
+	"latchkey.example/latchkey/internal/httpapi"
+	"latchkey.example/latchkey/internal/hub/embedded"
+	"latchkey.example/latchkey/internal/keyring"
+	"latchkey.example/latchkey/internal/registration"
+	"latchkey.example/latchkey/internal/store/sqlite"
+	"latchkey.example/latchkey/internal/telemetry"
+	"latchkey.example/latchkey/internal/web"
+)
+
+// Options of Run.
+type Options struct {
+	// Load reads the configuration; it is called at the start and at every reload.
+	Load func() (config.Config, error)
+	// Reload asks for a reload of certificate, log level, limits, key ring, scopes and telemetry file. May be nil.
+	Reload <-chan os.Signal
+	// Log is where the log goes.
+	Log *os.File
+}
+
+// How long the parts of a graceful end may take.
+const (
+	drainTime      = 15 * time.Second
+	maintainEvery  = time.Minute
+	certCheckEvery = time.Hour
+)
+
+// service is a running installation: its parts in the order in which they were opened.
+type service struct {
+	config  config.Config
+	level   *slog.LevelVar
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	ring    *keyring.Ring
+	store   *sqlite.Store
+	sink    *embedded.LineFile
+	hub     *embedded.Hub
+	core    *registration.Core
+	cert    *certificate
+	shared  *web.Shared
+	front   *front
+}
+
+// Run serves until ctx ends, then drains. It returns nil after a clean end.
+func Run(ctx context.Context, opts Options) error {
+	cfg, err := opts.Load()
+	if err != nil {
+		return err
+	}
+	s := &service{config: cfg, metrics: prometheus.NewRegistry()}
+	s.level, s.log = telemetry.NewLogger(opts.Log, cfg.LogFormat)
+	if err := s.setLevel(cfg); err != nil {
+		return err
+	}
+	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := s.open(ctx); err != nil {
+		return errors.Join(err, s.close())
+	}
+	return errors.Join(s.serve(ctx, opts), s.close())
+}
+
+func (s *service) setLevel(cfg config.Config) error {
+	level, err := cfg.Level()
+	if err == nil {
+		s.level.Set(level)
+	}
+	return err
+}
+
+// open opens the parts, each of which may need those before it.
+func (s *service) open(ctx context.Context) (err error) {
+	if s.ring, err = keyring.Open(s.config.MasterKey); err != nil {
+		return err
+	}
+	if s.store, err = sqlite.Open(ctx, s.config.Database, sqlite.Options{}); err != nil {
+		return err
+	}
+	if s.cert, err = loadCertificate(s.config, s.metrics); err != nil {
+		return err
+	}
+	if err = os.MkdirAll(filepath.Dir(s.config.Hub.Telemetry), 0o750); err != nil {
+		return err
+	}
+	if s.sink, err = embedded.OpenLineFile(s.config.Hub.Telemetry); err != nil {
+		return err
+	}
+	return s.wire(ctx)
+}
+
+// wire connects core and hub: the core calls the hub, the hub asks which scope a name belongs to.
+func (s *service) wire(ctx context.Context) (err error) {
+	s.hub, err = embedded.New(embedded.Config{
+		Identities: s.store, Sealer: s.ring, Telemetry: s.sink, Logger: s.log.With("room", "hub"), Metrics: embedded.NewMetrics(s.metrics),
+		Names:        func(hub string) (string, bool) { return s.core.HubScope(hub) },
+		MaxTokenLife: s.config.Hub.MaxTokenLife, Limits: embedded.Limits{Connections: s.config.Hub.Connections},
+	})
+	if err != nil {
+		return err
+	}
+	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Sealer: s.ring, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	s.shared = web.NewShared(limits(s.config))
+	metrics := web.NewMetrics(s.metrics)
+	s.front = &front{
+		device: httpapi.New(s.core, web.NewServer("device", s.core, s.log, metrics, s.shared)),
+		admin:  adminapi.New(s.core, web.NewServer("management", s.core, s.log, metrics, s.shared)),
+		ready:  func(ctx context.Context) error { _, err := s.store.Scopes(ctx); return err },
+	}
+	return nil
+}
+
+func limits(c config.Config) web.Limits {
+	return web.Limits{Body: c.Limits.BodyTime, Handler: c.Limits.HandlerTime, Concurrent: c.Limits.Concurrent, Parked: c.Limits.Parked, Wait: c.Limits.Wait}
+}
+
+// close ends the parts in reverse order.
+func (s *service) close() error {
+	var errs []error
+	if s.hub != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+		errs = append(errs, s.hub.Close(ctx))
+		cancel()
+	}
+	if s.sink != nil {
+		errs = append(errs, s.sink.Close())
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// serve runs the listeners and the background loops until ctx ends or one of them fails.
+func (s *service) serve(ctx context.Context, opts Options) error {
+	listeners, err := s.listen()
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	s.serveHTTPS(ctx, group, listeners.https)
+	s.serveMQTT(ctx, group, listeners.mqtt)
+	if listeners.metrics != nil {
+		s.serveMetrics(ctx, group, listeners.metrics)
+	}
+	group.Go(func() error { s.maintain(ctx); return nil })
+	group.Go(func() error { s.reloads(ctx, opts); return nil })
+	for what, l := range listeners.all() {
+		s.log.Info("listening", "what", what, "addr", l.Addr().String())
+	}
+	return group.Wait()
+}
+
+// maintain prunes what is past its time and warns of a certificate that ends soon.
+func (s *service) maintain(ctx context.Context) {
+	prune, check := time.NewTicker(maintainEvery), time.NewTicker(certCheckEvery)
+	defer prune.Stop()
+	defer check.Stop()
+	s.cert.warn(s.log)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-prune.C:
+			if err := s.core.Maintain(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("pruning", "err", err)
+			}
+		case <-check.C:
+			s.cert.warn(s.log)
+		}
+	}
+}
+
+// reloads answers SIGHUP. What cannot be reloaded stays as it was, and says so.
+func (s *service) reloads(ctx context.Context, opts Options) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-opts.Reload:
+			if err := s.reload(ctx, opts); err != nil {
+				s.log.Error("reload: what failed stays as it was", "err", err)
+				continue
+			}
+			s.log.Info("reloaded")
+		}
+	}
+}
+
+func (s *service) reload(ctx context.Context, opts Options) error {
+	cfg, err := opts.Load()
+	if err != nil {
+		return err
+	}
+	s.shared.Set(limits(cfg))
+	return errors.Join(s.setLevel(cfg), s.cert.reload(cfg), s.ring.Reload(), s.core.ReloadScopes(ctx), s.sink.Reopen())
+}
+
+// listeners of one service.
+type listeners struct{ https, mqtt, metrics net.Listener }
+
+func (l listeners) all() map[string]net.Listener {
+	all := map[string]net.Listener{"https": l.https, "mqtt": l.mqtt}
+	if l.metrics != nil {
+		all["metrics"] = l.metrics
+	}
+	return all
+}
+
+// listen binds all addresses before anything is served, so that a wrong one is found at once.
+func (s *service) listen() (l listeners, err error) {
+	bind := func(what, addr string) (bound net.Listener) {
+		if err != nil || addr == "" {
+			return nil
+		}
+		if bound, err = net.Listen("tcp", addr); err != nil {
+			err = fmt.Errorf("%s: %w", what, err)
+			return nil
+		}
+		return bound
+	}
+	l.https, l.mqtt, l.metrics = bind("https", s.config.HTTPS), bind("mqtt", s.config.MQTT), bind("metrics", s.config.Metrics)
+	if err != nil {
+		for _, open := range []net.Listener{l.https, l.mqtt, l.metrics} {
+			if open != nil {
+				open.Close()
+			}
+		}
+	}
+	return l, err
+}

@@ -1,0 +1,81 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"latchkey.example/latchkey/internal/config"
+	"latchkey.example/latchkey/internal/keyring"
+	"latchkey.example/latchkey/internal/registration"
+	"latchkey.example/latchkey/internal/store/sqlite"
+)
+
+// resealBatch is small, so that a running service's own transitions get between.
+const resealBatch = 200
+
+// CountSealed counts, for each master key id, the values it seals.
+func CountSealed(ctx context.Context, cfg config.Config) (map[string]int, error) {
+	counts := map[string]int{}
+	err := eachSealed(ctx, cfg, func(_ *sqlite.Store, values []registration.SealedValue) error {
+		for _, v := range values {
+			id, err := keyring.KeyID(v.Sealed)
+			if err != nil {
+				return fmt.Errorf("a %s: %w", v.Kind, err)
+			}
+			counts[id]++
+		}
+		return nil
+	})
+	return counts, err
+}
+
+// Reseal seals every value under the ring's primary key that is sealed under another, and says how many those were. It may run beside
+// a service on the same database: each value is replaced only if it is still the one that was read.
+func Reseal(ctx context.Context, cfg config.Config, ring *keyring.Ring) (int, error) {
+	total := 0
+	err := eachSealed(ctx, cfg, func(store *sqlite.Store, values []registration.SealedValue) error {
+		var changes []registration.SealedReplacement
+		for _, v := range values {
+			if !ring.NeedsReseal(v.Sealed) {
+				continue
+			}
+			plain, err := ring.Open(v.Context(), v.Sealed)
+			if err != nil {
+				return fmt.Errorf("a %s of scope %s: %w", v.Kind, v.Scope, err)
+			}
+			sealed, err := ring.Seal(v.Context(), plain)
+			if err != nil {
+				return err
+			}
+			changes = append(changes, registration.SealedReplacement{SealedValue: v, New: sealed})
+		}
+		n, err := store.ReplaceSealed(ctx, changes)
+		total += n
+		return err
+	})
+	return total, err
+}
+
+func eachSealed(ctx context.Context, cfg config.Config, do func(*sqlite.Store, []registration.SealedValue) error) (err error) {
+	store, err := sqlite.Open(ctx, cfg.Database, sqlite.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	for cursor := ""; ; {
+		values, next, err := store.SealedValues(ctx, cursor, resealBatch)
+		if err != nil {
+			return err
+		}
+		if len(values) > 0 {
+			if err := do(store, values); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		cursor = next
+	}
+}

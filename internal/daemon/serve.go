@@ -1,0 +1,130 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+
+	"latchkey.example/latchkey/internal/adminapi"
+	"latchkey.example/latchkey/internal/telemetry"
+)
+
+// front tells the two APIs of the HTTPS listener apart by the first path segment. Scope names that would be taken for the
+// management API are reserved.
+type front struct {
+	device, admin http.Handler
+	ready         func(context.Context) error
+	draining      atomic.Bool
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	first, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	switch {
+	case first == "healthz" && rest == "":
+		probe(w, nil)
+	case first == "readyz" && rest == "":
+		probe(w, f.readiness(r.Context()))
+	case adminapi.Serves(first):
+		f.admin.ServeHTTP(w, r)
+	default:
+		f.device.ServeHTTP(w, r)
+	}
+}
+
+func (f *front) readiness(ctx context.Context) error {
+	if f.draining.Load() {
+		return errors.New("draining")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if f.ready(ctx) != nil {
+		return errors.New("the store does not answer")
+	}
+	return nil
+}
+
+func probe(w http.ResponseWriter, err error) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, err.Error()+"\n")
+		return
+	}
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+// httpServer has the deadlines that every listener needs. HTTP/1.1 alone: it is what the device SDKs speak.
+func (s *service) httpServer(handler http.Handler) *http.Server {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 10 * time.Second,
+		WriteTimeout:      s.config.Limits.BodyTime + s.config.Limits.Wait + s.config.Limits.HandlerTime + 10*time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          telemetry.Quiet(s.log),
+		Protocols:         new(http.Protocols),
+	}
+	server.Protocols.SetHTTP1(true)
+	return server
+}
+
+func (s *service) serveHTTPS(ctx context.Context, group *errgroup.Group, l net.Listener) {
+	server := s.httpServer(s.front)
+	server.TLSConfig = s.cert.tls()
+	l = netutil.LimitListener(l, s.config.Limits.Connections)
+	s.serveUntil(ctx, group, server, func() error { return server.ServeTLS(l, "", "") })
+}
+
+func (s *service) serveMetrics(ctx context.Context, group *errgroup.Group, l net.Listener) {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { probe(w, nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { probe(w, s.front.readiness(r.Context())) })
+	server := s.httpServer(mux)
+	s.serveUntil(ctx, group, server, func() error { return server.Serve(l) })
+}
+
+// serveUntil serves, and drains when ctx ends: no new connections, requests at work finish.
+func (s *service) serveUntil(ctx context.Context, group *errgroup.Group, server *http.Server, serve func() error) {
+	group.Go(func() error {
+		if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		s.front.draining.Store(true)
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		if err := server.Shutdown(drain); err != nil {
+			s.log.Warn("draining: requests were cut", "err", err)
+			return server.Close()
+		}
+		return nil
+	})
+}
+
+func (s *service) serveMQTT(ctx context.Context, group *errgroup.Group, l net.Listener) {
+	group.Go(func() error { return s.hub.Serve(tls.NewListener(l, s.cert.tls())) })
+	group.Go(func() error {
+		<-ctx.Done()
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		if err := s.hub.Close(end); err != nil {
+			s.log.LogAttrs(end, slog.LevelWarn, "closing the hub", slog.Any("err", err))
+		}
+		return nil
+	})
+}
