@@ -71,24 +71,31 @@ need_test() {
   want npm "fetches the device SDK" has npm
 }
 
-# as_root COMMAND...: runs it as root or says, in one sentence, what the reader must run.
-as_root() {
+# become_root sets how to run a command as root, or says, in one sentence, what the reader must run.
+become_root() {
   if [ "$(id -u)" = 0 ]; then
-    "$@"
+    root=()
   elif has sudo >/dev/null && sudo -n true 2>/dev/null; then
-    sudo -n "$@"
+    root=(sudo -n)
   else
-    die "root is needed to install these; run: apt-get install -y ${packages[*]}"
+    die "root is needed to install what is missing; as root, run: apt-get install -y ${packages[*]}"
   fi
+}
+
+# quietly COMMAND...: shows what the command printed only if it failed; apt has a line for each step of each package.
+quietly() {
+  local output
+  output=$("$@" 2>&1) || { printf '%s\n' "$output" >&2; exit 1; }
 }
 
 install_packages() {
   [ ${#packages[@]} -gt 0 ] || return 0
   [ $dry = no ] || exit 1
   has apt-get >/dev/null || die "this machine has no apt-get; install by its own means what Debian calls: ${packages[*]}"
+  become_root
   say "installing with apt-get: ${packages[*]}"
-  as_root apt-get update -q
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}"
+  quietly "${root[@]}" apt-get update
+  quietly "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
 }
 
 # install_sdk fetches exactly what the lockfile names, and runs none of the packages' install scripts. The copy of
@@ -99,6 +106,10 @@ install_sdk() {
   cmp -s "$lock" "$stamp" && return
   say "missing: the device SDK's npm packages, into $sdk/node_modules (git ignores it)"
   [ $dry = no ] || exit 1
+  # Node.js brings its own list of authorities; npm shall trust those of the machine too, as git and go do.
+  if [ -z "${NODE_EXTRA_CA_CERTS:-}" ] && [ -f /etc/ssl/certs/ca-certificates.crt ]; then
+    export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
+  fi
   (cd "$sdk" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error)
   cp "$lock" "$stamp"
 }
