@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -106,14 +107,17 @@ func (b *toolbox) write(name string, parts ...[]byte) {
 	must(b.t, os.WriteFile(b.path(name), bytes.Join(parts, nil), 0o600))
 }
 
-// createKeys makes an EK and an SRK by the tools' own templates and returns
-// their public areas.
-func (b *toolbox) createKeys(ekAlgorithm, srkAlgorithm string) (ek, srk []byte) {
+// createKeys makes an EK and an SRK by the tools' own templates.
+func (b *toolbox) createKeys(ekAlgorithm, srkAlgorithm, srkNameAlg string) (*EK, *SRK) {
 	b.t.Helper()
 	b.run("tpm2_createek", "-G", ekAlgorithm, "-c", "ek.ctx", "-u", "ek.pub", "-f", "tss")
-	b.run("tpm2_createprimary", "-C", "o", "-G", srkAlgorithm, "-c", "srk.ctx")
+	b.run("tpm2_createprimary", "-C", "o", "-G", srkAlgorithm, "-g", srkNameAlg, "-c", "srk.ctx")
 	b.run("tpm2_readpublic", "-c", "srk.ctx", "-f", "tss", "-o", "srk.pub")
-	return b.read("ek.pub"), b.read("srk.pub")
+	ek, err := ParseEK(b.read("ek.pub"))
+	must(b.t, err)
+	srk, err := ParseSRK(b.read("srk.pub"))
+	must(b.t, err)
+	return ek, srk
 }
 
 // split writes a blob's fields as the files the tools read. A credential file
@@ -131,12 +135,18 @@ func (b *toolbox) split(blob []byte) {
 	b.write("identity.pub", tpm2b(p.public))
 }
 
-func (b *toolbox) activate() (string, error) {
+// activate uses the EK as its template wants it: low-range EKs by policy, high-
+// range ones by their empty password.
+func (b *toolbox) activate(ek *EK) (string, error) {
 	b.t.Helper()
+	args := []string{"-c", "srk.ctx", "-C", "ek.ctx", "-i", "credential", "-o", "inner.key"}
+	if ek.Attributes.Has(UserWithAuth) {
+		return b.try("tpm2_activatecredential", args...)
+	}
 	b.run("tpm2_startauthsession", "--policy-session", "-S", "session.ctx")
 	defer b.run("tpm2_flushcontext", "session.ctx")
 	b.run("tpm2_policysecret", "-S", "session.ctx", "-c", "e")
-	return b.try("tpm2_activatecredential", "-c", "srk.ctx", "-C", "ek.ctx", "-i", "credential", "-o", "inner.key", "-P", "session:session.ctx")
+	return b.try("tpm2_activatecredential", append(args, "-P", "session:session.ctx")...)
 }
 
 func (b *toolbox) importKey() (string, error) {
@@ -145,22 +155,26 @@ func (b *toolbox) importKey() (string, error) {
 }
 
 func TestTPM2ToolsOpenABlobOnSwtpm(t *testing.T) {
-	for _, c := range []struct{ ek, srk string }{
-		{"rsa", "rsa2048"}, {"ecc", "ecc256"}, {"rsa", "ecc256"}, {"ecc", "rsa2048"},
+	for _, c := range []struct{ want, ek, srk, srkNameAlg string }{
+		{"rsa2048 SHA256 AES-128, rsa2048 SHA256 AES-128", "rsa", "rsa2048", "sha256"},
+		{"ecc-p256 SHA256 AES-128, ecc-p256 SHA256 AES-128", "ecc", "ecc256", "sha256"},
+		{"rsa2048 SHA256 AES-128, ecc-p256 SHA256 AES-128", "rsa", "ecc256", "sha256"},
+		{"ecc-p256 SHA256 AES-128, rsa2048 SHA256 AES-128", "ecc", "rsa2048", "sha256"},
+		{"ecc-p384 SHA384 AES-256, rsa3072 SHA384 AES-256", "ecc384", "rsa3072:aes256cfb", "sha384"},
+		{"rsa3072 SHA384 AES-256, ecc-p384 SHA384 AES-256", "rsa3072", "ecc384:aes256cfb", "sha384"},
 	} {
-		t.Run(c.ek+" EK, "+c.srk+" SRK", func(t *testing.T) {
+		t.Run(c.want, func(t *testing.T) {
 			b := newToolbox(t)
-			ekBytes, srkBytes := b.createKeys(c.ek, c.srk)
-			ek, err := ParseEK(ekBytes)
-			must(t, err)
-			srk, err := ParseSRK(srkBytes)
-			must(t, err)
+			ek, srk := b.createKeys(c.ek, c.srk, c.srkNameAlg)
+			if got := profileOf(&ek.Public) + ", " + profileOf(&srk.Public); got != c.want {
+				t.Fatalf("the tools made %s, want %s", got, c.want)
+			}
 			key, text := randomKey(32), []byte("scope/registrations/device\n1700000000")
 			blob, err := Seal(rand.Reader, ek, srk, key)
 			must(t, err)
 
 			b.split(blob)
-			if out, err := b.activate(); err != nil {
+			if out, err := b.activate(ek); err != nil {
 				t.Fatalf("tpm2_activatecredential: %v\n%s", err, out)
 			}
 			if n := len(b.read("inner.key")); n != innerKeySize {
@@ -179,23 +193,23 @@ func TestTPM2ToolsOpenABlobOnSwtpm(t *testing.T) {
 	}
 }
 
+func profileOf(p *Public) string {
+	return fmt.Sprintf("%s %s AES-%d", p.Algorithm(), p.NameAlg, p.Symmetric.Bits)
+}
+
 func TestTPM2ToolsCannotOpenAnAlteredBlob(t *testing.T) {
 	b := newToolbox(t)
-	ekBytes, srkBytes := b.createKeys("ecc", "ecc256")
-	ek, err := ParseEK(ekBytes)
-	must(t, err)
-	srk, err := ParseSRK(srkBytes)
-	must(t, err)
+	ek, srk := b.createKeys("ecc", "ecc256", "sha256")
 	blob, err := Seal(rand.Reader, ek, srk, randomKey(32))
 	must(t, err)
 	b.split(blob)
 
 	good := b.read("credential")
 	b.write("credential", flipLast(good[:8+54]), good[8+54:])
-	out, err := b.activate()
+	out, err := b.activate(ek)
 	wantToolError(t, "tpm2_activatecredential", out, err)
 	b.write("credential", good)
-	if out, err := b.activate(); err != nil {
+	if out, err := b.activate(ek); err != nil {
 		t.Fatalf("tpm2_activatecredential: %v\n%s", err, out)
 	}
 	b.write("duplicate", flipLast(b.read("duplicate")))
