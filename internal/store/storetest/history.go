@@ -1,0 +1,195 @@
+package storetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// histories runs random operations on a store and on the model; both must answer the same and hold the same after every step.
+// A failure prints the seed and a shortened history.
+func histories(t *testing.T, open func(t *testing.T) Store) {
+	rapid.Check(t, func(rt *rapid.T) {
+		h := &history{T: rt, ctx: t.Context(), store: open(t), model: newModel(), now: epoch}
+		defer func() {
+			if err := h.store.Close(); err != nil {
+				rt.Errorf("close: %v", err)
+			}
+		}()
+		rt.Repeat(map[string]func(*rapid.T){
+			"put": h.put, "delete enrollment": h.deleteEnrollment, "delete registration": h.deleteRegistration,
+			"redeem": h.redeem, "refuse": h.refuse, "finish": h.finish, "prune": h.prune, "remember": h.remember,
+			"identity": h.identity, "": h.check,
+		})
+	})
+}
+
+type history struct {
+	*rapid.T
+	ctx   context.Context
+	store Store
+	model *model
+	now   time.Time
+	steps int
+}
+
+var (
+	historyScopes = rapid.SampledFrom([]string{"s1", "s2"})
+	historyIDs    = rapid.SampledFrom([]string{"a", "A", "b"})
+)
+
+// step moves the clock and makes a name that no other step has.
+func (h *history) step(t *rapid.T) (scope, id, name string) {
+	h.T = t
+	h.steps++
+	h.now = h.now.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "minutes")) * time.Minute)
+	return historyScopes.Draw(t, "scope"), historyIDs.Draw(t, "id"), numbered("step", h.steps)
+}
+
+func (h *history) agree(what string, got registration.Verdict, err error, want registration.Verdict) {
+	if err != nil || got != want {
+		h.Fatalf("%s: verdict %d, %v; the model says %d", what, got, err, want)
+	}
+}
+
+// revision draws what a caller expects: nothing, any, the current one or one that is not.
+func (h *history) revision(current uint64) *uint64 {
+	return rapid.SampledFrom([]*uint64{nil, anyRevision, pointer(current), pointer(current), pointer(current + 1)}).Draw(h.T, "expect")
+}
+
+// fresh checks that the store has given a new revision of the scope.
+func (h *history) fresh(scope string, revision uint64) uint64 {
+	if revision <= h.model.last[scope] {
+		h.Fatalf("revision %d of %s after %d", revision, scope, h.model.last[scope])
+	}
+	h.model.last[scope] = revision
+	return revision
+}
+
+func (h *history) put(t *rapid.T) {
+	scope, id, name := h.step(t)
+	var current uint64
+	if e := h.model.device(scope, id).Enrollment; e != nil {
+		current = e.Revision
+	}
+	e := enrollment(id, name)
+	e.Created, e.Updated = h.now, h.now
+	expect, a := h.revision(current), audit(name, h.now)
+	stored, verdict, err := h.store.PutEnrollment(h.ctx, scope, e, expect, a)
+	if verdict == registration.Applied && err == nil {
+		e.Revision = h.fresh(scope, stored.Revision)
+	}
+	h.agree("put", verdict, err, h.model.put(scope, e, expect, a))
+}
+
+func (h *history) deleteEnrollment(t *rapid.T) {
+	scope, id, name := h.step(t)
+	var current uint64
+	if e := h.model.device(scope, id).Enrollment; e != nil {
+		current = e.Revision
+	}
+	expect, a := h.revision(current), audit(name, h.now)
+	verdict, err := h.store.DeleteEnrollment(h.ctx, scope, id, expect, a)
+	h.agree("delete enrollment", verdict, err, h.model.deleteEnrollment(scope, id, expect, a))
+}
+
+func (h *history) deleteRegistration(t *rapid.T) {
+	scope, id, name := h.step(t)
+	var current uint64
+	if r := h.model.device(scope, id).Registration; r != nil {
+		current = r.Revision
+	}
+	expect, a := h.revision(current), audit(name, h.now)
+	verdict, err := h.store.DeleteRegistration(h.ctx, scope, id, expect, a)
+	h.agree("delete registration", verdict, err, h.model.deleteRegistration(scope, id, expect, a))
+}
+
+func (h *history) redeem(t *rapid.T) {
+	scope, id, name := h.step(t)
+	r := redemption(id, h.model.device(scope, id), name, h.now)
+	r.Audit.TrackingID = name
+	switch rapid.IntRange(0, 9).Draw(t, "stale") {
+	case 0:
+		r.EnrollmentRevision++
+	case 1:
+		r.RegistrationBefore++
+	case 2:
+		r.Generation, r.Operation.Generation = r.Generation+1, r.Operation.Generation+1
+	}
+	verdict, err := h.store.Redeem(h.ctx, scope, r)
+	if verdict == registration.Applied && err == nil {
+		r.Registration.Revision = h.registrationRevision(scope, id)
+	}
+	h.agree("redeem", verdict, err, h.model.redeem(scope, r))
+}
+
+// registrationRevision reads the revision that a transition gave the registration.
+func (h *history) registrationRevision(scope, id string) uint64 {
+	d, err := h.store.Device(h.ctx, scope, id)
+	if err != nil || d.Registration == nil {
+		h.Fatalf("registration after its transition: %+v, %v", d, err)
+	}
+	return h.fresh(scope, d.Registration.Revision)
+}
+
+func (h *history) refuse(t *rapid.T) {
+	scope, id, name := h.step(t)
+	r := registration.Refused{ID: id, Generation: h.model.device(scope, id).Generation, Audit: audit(name, h.now)}
+	r.Generation += uint64(rapid.IntRange(0, 1).Draw(t, "stale"))
+	verdict, err := h.store.Refuse(h.ctx, scope, r)
+	h.agree("refuse", verdict, err, h.model.refuse(scope, r))
+}
+
+func (h *history) finish(t *rapid.T) {
+	scope, id, name := h.step(t)
+	operation := "none"
+	if r := h.model.device(scope, id).Registration; r != nil {
+		operation = r.OperationID
+	}
+	operations := []string{operation, operation, operation, "none"}
+	if h.steps > 1 {
+		operations = append(operations, numbered("step", rapid.IntRange(1, h.steps-1).Draw(t, "earlier")))
+	}
+	operation = rapid.SampledFrom(operations).Draw(t, "operation")
+	f := finish(id, operation, rapid.SampledFrom([]registration.Status{registration.Assigned, registration.Failed}).Draw(t, "status"), h.now)
+	f.Audit.TrackingID = name
+	verdict, err := h.store.Finish(h.ctx, scope, f)
+	want := h.model.finish(scope, f)
+	h.agree("finish", verdict, err, want)
+	if want == registration.Applied {
+		r := h.model.registrations[h.key(scope, id)]
+		r.Revision = h.registrationRevision(scope, id)
+		h.model.registrations[h.key(scope, id)] = r
+	}
+}
+
+func (h *history) prune(t *rapid.T) {
+	h.step(t)
+	before := h.now.Add(-time.Duration(rapid.IntRange(0, 10).Draw(t, "age")) * time.Minute)
+	idle := h.now.Add(-time.Duration(rapid.IntRange(0, 10).Draw(t, "idle")) * time.Minute)
+	removed, err := h.store.Prune(h.ctx, before, idle, 1000)
+	if want := h.model.prune(before, idle); err != nil || removed != want {
+		h.Fatalf("pruned %d, %v; the model says %d", removed, err, want)
+	}
+}
+
+func (h *history) remember(t *rapid.T) {
+	scope, id, _ := h.step(t)
+	srk := numbered("srk", rapid.IntRange(0, registration.MaxOwners+3).Draw(t, "srk"))
+	if err := h.store.RememberOwner(h.ctx, scope, id, []byte(srk), h.now); err != nil {
+		h.Fatal(err)
+	}
+	h.model.remember(scope, id, srk, h.now)
+}
+
+func (h *history) identity(t *rapid.T) {
+	scope, id, name := h.step(t)
+	i := identity("hub", id, name, uint64(rapid.IntRange(0, 5).Draw(t, "generation")))
+	a := audit(name, h.now)
+	verdict, err := h.store.PutIdentity(h.ctx, scope, i, a)
+	h.agree("identity", verdict, err, h.model.putIdentity(scope, i, a))
+}

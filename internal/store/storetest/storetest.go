@@ -1,0 +1,145 @@
+// Package storetest is the contract of registration.Store in executable form: an implementation passes all of Run or it is not one.
+//
+// It knows the interface only, nothing of how an implementation keeps its rows, and trusts nothing but what the
+// interface answers. Implementations that also keep the identities of the embedded hub are tested for both.
+package storetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// Store is what is tested.
+type Store interface {
+	registration.Store
+
+	// PutIdentity writes a device identity of a hub; Conflict if the stored generation is higher.
+	PutIdentity(ctx context.Context, scope string, id registration.Identity, audit registration.Audit) (registration.Verdict, error)
+	// Identity reads one; registration.ErrNotFound.
+	Identity(ctx context.Context, scope, hub, deviceID string) (registration.Identity, error)
+
+	Close() error
+}
+
+// Run runs the contract. Open returns an empty store, another one at each call; the test closes it.
+func Run(t *testing.T, open func(t *testing.T) Store) {
+	for _, test := range []struct {
+		name string
+		run  func(w *world)
+	}{
+		{"scope is created once", scopeIsCreatedOnce},
+		{"scope keeps all it was given", scopeKeepsAll},
+		{"enrollment round trip", enrollmentRoundTrip},
+		{"enrollment replaced keeps when it was created", enrollmentReplaced},
+		{"revisions never repeat", revisionsNeverRepeat},
+		{"every state meets every event", statesMeetEvents},
+		{"deleting an enrollment ends all of the id", deleteEnrollmentEndsAll},
+		{"deleting a registration leaves the enrollment", deleteRegistrationLeavesEnrollment},
+		{"unknown device is empty, not an error", unknownDevice},
+		{"redemption round trip", redemptionRoundTrip},
+		{"second redemption supersedes the first", secondRedemption},
+		{"redemption that contradicts itself is refused", contradictoryRedemption},
+		{"finish round trip", finishRoundTrip},
+		{"operation id is taken once", operationIDTaken},
+		{"ids are compared without case", idsFold},
+		{"nothing crosses scopes", scopesAreIsolated},
+		{"prune removes old operations, oldest first", pruneOperations},
+		{"generation outlives deletion until it is idle", generationOutlivesDeletion},
+		{"prune spares generations in use", pruneSparesUsed},
+		{"prune forgets old owners", pruneForgetsOwners},
+		{"owners come newest first, each once", ownersNewestFirst},
+		{"owners are bounded for an id", ownersBounded},
+		{"audit by tracking id is ordered and bounded", auditOrdered},
+		{"identity never moves back", identityNeverMovesBack},
+		{"identity names keep their case", identityKeepsCase},
+		{"sealed values are all listed with their contexts", sealedListed},
+		{"sealed values are listed once while rows change", sealedListedWhileChanging},
+		{"sealed value is replaced only if unchanged", sealedReplaced},
+		{"one of 100 redeems", oneOfHundredRedeems},
+		{"concurrent writers of many ids all succeed", manyWriters},
+		{"snapshot is consistent while writers run", snapshotConsistent},
+		{"a caller that has given up changes nothing", cancelledBefore},
+		{"closed store refuses", closedRefuses},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := &world{T: t, ctx: t.Context(), store: open(t)}
+			t.Cleanup(func() { w.closeStore() })
+			test.run(w)
+		})
+	}
+	t.Run("random histories agree with the model", func(t *testing.T) { histories(t, open) })
+}
+
+// world is one test's store and what it needs to talk to it.
+type world struct {
+	*testing.T
+	ctx   context.Context
+	store Store
+}
+
+func (w *world) closeStore() {
+	if err := w.store.Close(); err != nil {
+		w.Errorf("close: %v", err)
+	}
+}
+
+// epoch is the time at which tests begin; stores keep microseconds.
+var epoch = time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)
+
+const scope = "0ne00000001"
+
+func (w *world) ok(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) verdict(want registration.Verdict) func(registration.Verdict, error) {
+	return func(got registration.Verdict, err error) {
+		w.Helper()
+		if err != nil {
+			w.Fatalf("%v, want verdict %d", err, want)
+		}
+		if got != want {
+			w.Fatalf("verdict %d, want %d", got, want)
+		}
+	}
+}
+
+func (w *world) applied(got registration.Verdict, err error) {
+	w.Helper()
+	w.verdict(registration.Applied)(got, err)
+}
+
+func (w *world) same(what string, got, want any) {
+	w.Helper()
+	if d := diff(got, want); d != "" {
+		w.Fatalf("%s (-want +got):\n%s", what, d)
+	}
+}
+
+func diff(got, want any) string { return cmp.Diff(want, got, cmpopts.EquateEmpty()) }
+
+func (w *world) device(scope, id string) registration.Device {
+	w.Helper()
+	d, err := w.store.Device(w.ctx, scope, id)
+	w.ok(err)
+	return d
+}
+
+// audited asserts how many audit rows carry a tracking id.
+func (w *world) audited(scope, trackingID string, want int) {
+	w.Helper()
+	rows, err := w.store.AuditByTrackingID(w.ctx, scope, trackingID)
+	w.ok(err)
+	if len(rows) != want {
+		w.Fatalf("%d audit rows for %s, want %d", len(rows), trackingID, want)
+	}
+}
