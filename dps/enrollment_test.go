@@ -189,6 +189,12 @@ func TestEnrollmentsThatAreRefused(t *testing.T) {
 		"definition not an object":   {"a", `{"customAllocationDefinition":1,` + tpmOnly + `}`, "customAllocationDefinition", "object"},
 		"webhook missing":            {"a", `{"customAllocationDefinition":{"apiVersion":"2021-10-01"},` + tpmOnly + `}`, "customAllocationDefinition.webhookUrl", "address"},
 		"webhook is a file":          {"a", `{"customAllocationDefinition":{"webhookUrl":"file:///etc/passwd","apiVersion":"2021-10-01"},` + tpmOnly + `}`, "customAllocationDefinition.webhookUrl", "address"},
+		"webhook address too long":   {"a", `{"customAllocationDefinition":{"webhookUrl":"https://h/` + strings.Repeat("x", 2048) + `","apiVersion":"2021-10-01"},` + tpmOnly + `}`, "customAllocationDefinition.webhookUrl", "at most"},
+		"webhook with a line feed":   {"a", `{"customAllocationDefinition":{"webhookUrl":"https://h/\nx","apiVersion":"2021-10-01"},` + tpmOnly + `}`, "customAllocationDefinition.webhookUrl", "address"},
+		"webhook version unknown":    {"a", `{"customAllocationDefinition":{"webhookUrl":"https://h/","apiVersion":"2222-10-01"},` + tpmOnly + `}`, "customAllocationDefinition.apiVersion", "api-version"},
+		"webhook member misspelt":    {"a", `{"customAllocationDefinition":{"webhookURL":"https://h/","apiVersion":"2021-10-01"},` + tpmOnly + `}`, "customAllocationDefinition.webhookUrl", "spelled"},
+		"twin member misspelt":       {"a", `{"initialTwin":{"Tags":{}},` + tpmOnly + `}`, "initialTwin.tags", "spelled"},
+		"desired misspelt":           {"a", `{"initialTwin":{"properties":{"Desired":{}}},` + tpmOnly + `}`, "initialTwin.properties.desired", "spelled"},
 		"webhook of an old version":  {"a", `{"customAllocationDefinition":{"webhookUrl":"https://h/","apiVersion":"2018-04-01"},` + tpmOnly + `}`, "customAllocationDefinition.apiVersion", "api-version"},
 	} {
 		t.Run(name, func(t *testing.T) {

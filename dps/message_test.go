@@ -106,6 +106,7 @@ func TestRegisterRequestsThatAreRefused(t *testing.T) {
 		"invalid UTF-8":             {"{\"payload\":\"\xff\"}", "", "UTF-8"},
 		"UTF-16":                    {"\xff\xfe{\x00}\x00", "", "UTF-8"},
 		"65 levels":                 {nested(64), "", "deeper"},
+		"65 levels of objects":      {`{"payload":` + strings.Repeat(`{"a":`, 64) + "1" + strings.Repeat("}", 65), "", "deeper"},
 		"ten thousand levels":       {nested(10000), "", ""},
 		"too large":                 {large + " ", "", "longer"},
 		"too large, all blanks":     {strings.Repeat(" ", dps.MaxMessage+1), "", "longer"},
@@ -274,6 +275,32 @@ func TestHandWrittenEncodingIsTheStandardOne(t *testing.T) {
 			if got := s.Encode(); !bytes.Equal(got, expected) {
 				t.Fatalf("text %d, absent %010b:\ngot  %s\nwant %s", i, absent, got, expected)
 			}
+		}
+	}
+}
+
+func TestStandardEncoderMeetsTheSameTimes(t *testing.T) {
+	state, enrollment := assignedState([]byte{1}), fullest()
+	for _, c := range []struct {
+		value any
+		want  []byte
+	}{
+		{state, state.Encode()},
+		{*state, state.Encode()},
+		{dps.OperationStatus{OperationID: "a", Status: "assigned", RegistrationState: state}, dps.OperationStatus{OperationID: "a", Status: "assigned", RegistrationState: state}.Encode()},
+		{enrollment, enrollment.Encode()},
+		{[]dps.IndividualEnrollment{enrollment}, append(append([]byte("["), enrollment.Encode()...), ']')},
+	} {
+		got, err := json.Marshal(c.value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want bytes.Buffer
+		if err := json.Compact(&want, c.want); err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != want.String() {
+			t.Errorf("got  %s\nwant %s", got, want.String())
 		}
 	}
 }

@@ -112,6 +112,11 @@ func TestConnectionStrings(t *testing.T) {
 		if c.HostName != "dps.example.net" || c.SharedAccessKeyName != "owner" || string(c.SharedAccessKey) != string(testKey) {
 			t.Errorf("%s: %s", name, c.Reveal())
 		}
+		if want, _ := dps.NewToken(dps.KeySigner(testKey), "h", moment, ""); want == "" {
+			t.Error("no SAS token")
+		} else if got, err := dps.NewToken(c.Signer(), "h", moment, ""); got != want || err != nil {
+			t.Errorf("%s: signs differently: %v", name, err)
+		}
 		if c.Reveal() != "HostName=dps.example.net;SharedAccessKeyName=owner;SharedAccessKey="+key {
 			t.Errorf("%s: %s", name, c.Reveal())
 		}
@@ -128,18 +133,22 @@ func TestConnectionStringsThatAreRefused(t *testing.T) {
 	const secret = "c2VjcmV0"
 	good := "HostName=h;SharedAccessKeyName=a;SharedAccessKey=" + secret
 	for text, want := range map[string]string{
-		"":                                       "HostName is missing",
-		"HostName=h;SharedAccessKey=" + secret:   "SharedAccessKeyName is missing",
-		"HostName=h;SharedAccessKeyName=a":       "SharedAccessKey is missing",
-		"SharedAccessKeyName=a;SharedAccessKey=": "SharedAccessKey is not base64",
-		good + ";HostName=h":                     "HostName is given twice",
-		good + ";SharedAccessKeyName=a":          "SharedAccessKeyName is given twice",
-		good + ";SharedAccessKey=" + secret:      "SharedAccessKey is given twice",
-		good + ";DeviceId=" + secret:             "are known",
-		good + "!":                               "SharedAccessKey is not base64",
-		"HostName=" + secret + "/x":              "HostName is not a host name",
-		"HostName=h;SharedAccessKeyName=a b":     "SharedAccessKeyName may hold",
-		"HostName=" + strings.Repeat("h", 5000):  "too long",
+		"":                                                      "HostName is missing",
+		"HostName=h;SharedAccessKey=" + secret:                  "SharedAccessKeyName is missing",
+		"HostName=h;SharedAccessKeyName=a":                      "SharedAccessKey is missing",
+		"SharedAccessKeyName=a;SharedAccessKey=":                "SharedAccessKey is not base64",
+		good + ";HostName=h":                                    "HostName is given twice",
+		good + ";SharedAccessKeyName=a":                         "SharedAccessKeyName is given twice",
+		good + ";SharedAccessKey=" + secret:                     "SharedAccessKey is given twice",
+		good + ";DeviceId=" + secret:                            "are known",
+		"HostName=h;SharedAccessKeyName=a;SharedAccessKey=AB==": "SharedAccessKey is not base64",
+		"HostName=h;SharedAccessKeyName=a;SharedAccessKey=" + base64.StdEncoding.EncodeToString(make([]byte, 65)): "SharedAccessKey is not base64",
+		"HostName=h;SharedAccessKeyName=" + strings.Repeat("a", 129):                                              "SharedAccessKeyName may hold",
+		"HostName=.h":                           "HostName is not a host name",
+		good + "!":                              "SharedAccessKey is not base64",
+		"HostName=" + secret + "/x":             "HostName is not a host name",
+		"HostName=h;SharedAccessKeyName=a b":    "SharedAccessKeyName may hold",
+		"HostName=" + strings.Repeat("h", 5000): "too long",
 	} {
 		_, err := dps.ParseConnectionString(text)
 		if err == nil || !strings.Contains(err.Error(), want) {

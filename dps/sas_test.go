@@ -175,44 +175,47 @@ func TestTokensThatAreRefused(t *testing.T) {
 	}
 	raw := sign(testKey, "s", "1")
 	for name, text := range map[string]string{
-		"empty":                        "",
-		"scheme only":                  "SharedAccessSignature",
-		"other scheme":                 "Bearer sr=s&sig=" + sig + "&se=1",
-		"scheme glued on":              "SharedAccessSignaturesr=s&sig=" + sig + "&se=1",
-		"no sr":                        "SharedAccessSignature sig=" + sig + "&se=1",
-		"empty sr":                     "SharedAccessSignature sr=&sig=" + sig + "&se=1",
-		"no sig":                       "SharedAccessSignature sr=s&se=1",
-		"empty sig":                    "SharedAccessSignature sr=s&sig=&se=1",
-		"no se":                        "SharedAccessSignature sr=s&sig=" + sig,
-		"sr twice":                     good + "&sr=s",
-		"sig twice":                    good + "&sig=" + sig,
-		"se twice":                     good + "&se=1",
-		"skn twice":                    good + "&skn=a&skn=a",
-		"field without equals sign":    good + "&skn",
-		"ends with an ampersand":       good + "&",
-		"expiry with sign":             "SharedAccessSignature sr=s&sig=" + sig + "&se=+1",
-		"expiry negative":              "SharedAccessSignature sr=s&sig=" + sig + "&se=-1",
-		"expiry with fraction":         "SharedAccessSignature sr=s&sig=" + sig + "&se=1.5",
-		"expiry hexadecimal":           "SharedAccessSignature sr=s&sig=" + sig + "&se=0x10",
-		"expiry escaped":               "SharedAccessSignature sr=s&sig=" + sig + "&se=%31",
-		"expiry empty":                 "SharedAccessSignature sr=s&sig=" + sig + "&se=",
-		"expiry after the year 9999":   "SharedAccessSignature sr=s&sig=" + sig + "&se=253402300800",
-		"expiry of thirteen digits":    "SharedAccessSignature sr=s&sig=" + sig + "&se=1893456000000",
-		"expiry that overflows":        "SharedAccessSignature sr=s&sig=" + sig + "&se=99999999999999999999",
-		"escape cut short":             "SharedAccessSignature sr=s%2&sig=" + sig + "&se=1",
-		"escape that is none":          "SharedAccessSignature sr=s%zz&sig=" + sig + "&se=1",
-		"escaped line feed in sr":      "SharedAccessSignature sr=s%0A2&sig=" + sig + "&se=1",
-		"escaped zero byte in skn":     good + "&skn=a%00",
-		"escaped byte outside ASCII":   "SharedAccessSignature sr=s%C3%A9&sig=" + sig + "&se=1",
-		"line feed":                    good + "\n",
-		"blank inside":                 "SharedAccessSignature sr=s &sig=" + sig + "&se=1",
-		"letter outside ASCII":         "SharedAccessSignature sr=\u212A&sig=" + sig + "&se=1",
-		"signature too short":          "SharedAccessSignature sr=s&sig=" + base64.StdEncoding.EncodeToString(make([]byte, 31)) + "&se=1",
-		"signature too long":           "SharedAccessSignature sr=s&sig=" + base64.StdEncoding.EncodeToString(make([]byte, 33)) + "&se=1",
-		"signature without padding":    "SharedAccessSignature sr=s&sig=" + strings.TrimRight(raw, "=") + "&se=1",
-		"signature in the URL's way":   "SharedAccessSignature sr=s&sig=" + strings.Repeat("-_", 21) + "A=&se=1",
-		"signature with escaped break": "SharedAccessSignature sr=s&sig=" + raw[:20] + "%0D%0A" + raw[20:] + "&se=1",
-		"longer than 4 KB":             "SharedAccessSignature sr=" + strings.Repeat("s", 4<<10) + "&sig=" + sig + "&se=1",
+		"empty":                         "",
+		"scheme only":                   "SharedAccessSignature",
+		"other scheme":                  "Bearer sr=s&sig=" + sig + "&se=1",
+		"scheme glued on":               "SharedAccessSignaturesr=s&sig=" + sig + "&se=1",
+		"no sr":                         "SharedAccessSignature sig=" + sig + "&se=1",
+		"empty sr":                      "SharedAccessSignature sr=&sig=" + sig + "&se=1",
+		"no sig":                        "SharedAccessSignature sr=s&se=1",
+		"empty sig":                     "SharedAccessSignature sr=s&sig=&se=1",
+		"no se":                         "SharedAccessSignature sr=s&sig=" + sig,
+		"sr twice":                      good + "&sr=s",
+		"sig twice":                     good + "&sig=" + sig,
+		"se twice":                      good + "&se=1",
+		"skn twice":                     good + "&skn=a&skn=a",
+		"field without equals sign":     good + "&skn",
+		"ends with an ampersand":        good + "&",
+		"expiry with sign":              "SharedAccessSignature sr=s&sig=" + sig + "&se=+1",
+		"expiry negative":               "SharedAccessSignature sr=s&sig=" + sig + "&se=-1",
+		"expiry with fraction":          "SharedAccessSignature sr=s&sig=" + sig + "&se=1.5",
+		"expiry hexadecimal":            "SharedAccessSignature sr=s&sig=" + sig + "&se=0x10",
+		"expiry escaped":                "SharedAccessSignature sr=s&sig=" + sig + "&se=%31",
+		"expiry empty":                  "SharedAccessSignature sr=s&sig=" + sig + "&se=",
+		"expiry after the year 9999":    "SharedAccessSignature sr=s&sig=" + sig + "&se=253402300800",
+		"expiry of thirteen digits":     "SharedAccessSignature sr=s&sig=" + sig + "&se=1893456000000",
+		"expiry that overflows":         "SharedAccessSignature sr=s&sig=" + sig + "&se=99999999999999999999",
+		"escape cut short":              "SharedAccessSignature sr=s%2&sig=" + sig + "&se=1",
+		"escape that is none":           "SharedAccessSignature sr=s%zz&sig=" + sig + "&se=1",
+		"escaped line feed in sr":       "SharedAccessSignature sr=s%0A2&sig=" + sig + "&se=1",
+		"escaped zero byte in skn":      good + "&skn=a%00",
+		"escaped byte outside ASCII":    "SharedAccessSignature sr=s%C3%A9&sig=" + sig + "&se=1",
+		"line feed":                     good + "\n",
+		"blank inside":                  "SharedAccessSignature sr=s &sig=" + sig + "&se=1",
+		"letter outside ASCII":          "SharedAccessSignature sr=\u212A&sig=" + sig + "&se=1",
+		"signature too short":           "SharedAccessSignature sr=s&sig=" + base64.StdEncoding.EncodeToString(make([]byte, 31)) + "&se=1",
+		"signature too long":            "SharedAccessSignature sr=s&sig=" + base64.StdEncoding.EncodeToString(make([]byte, 33)) + "&se=1",
+		"signature of a longer hash":    "SharedAccessSignature sr=s&sig=" + base64.StdEncoding.EncodeToString(make([]byte, 64)) + "&se=1",
+		"expiry behind many zeros":      "SharedAccessSignature sr=s&sig=" + sig + "&se=0000000000001",
+		"blank in a field nobody knows": good + "&v=a b",
+		"signature without padding":     "SharedAccessSignature sr=s&sig=" + strings.TrimRight(raw, "=") + "&se=1",
+		"signature in the URL's way":    "SharedAccessSignature sr=s&sig=" + strings.Repeat("-_", 21) + "A=&se=1",
+		"signature with escaped break":  "SharedAccessSignature sr=s&sig=" + raw[:20] + "%0D%0A" + raw[20:] + "&se=1",
+		"longer than 4 KB":              "SharedAccessSignature sr=" + strings.Repeat("s", 4<<10) + "&sig=" + sig + "&se=1",
 	} {
 		t.Run(name, func(t *testing.T) {
 			token, err := dps.ParseToken(text)
@@ -233,6 +236,31 @@ func TestPlusSignIsNotABlank(t *testing.T) {
 	}
 	if token.Resource != "a+b+c" {
 		t.Errorf("resource %q", token.Resource)
+	}
+}
+
+func TestEveryEscapeOfAPrintableLetterIsResolved(t *testing.T) {
+	for c := byte('!'); c <= '~'; c++ {
+		for _, form := range []string{"%%%02x", "%%%02X"} {
+			if got := tokenFor(t, fmt.Sprintf(form, c)).Resource; got != string(rune(c)) {
+				t.Errorf(form+" is read as %q", c, got)
+			}
+		}
+	}
+}
+
+// TestAnEmptyKeyVerifiesNothing: a store that answers "no key" must not become
+// a key that everybody has.
+func TestAnEmptyKeyVerifiesNothing(t *testing.T) {
+	token, err := dps.ParseToken("SharedAccessSignature sr=s&sig=" + upperEscapes.Replace(sign(nil, "s", "1")) + "&se=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token.Verify(nil) || token.Verify([]byte{}) {
+		t.Error("signed with no key, and verifies")
+	}
+	if (dps.Token{}).Verify(testKey) {
+		t.Error("the zero SAS token verifies")
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -174,7 +175,10 @@ func (r *Ring) Add(now time.Time) (id string, err error) {
 		c.Keys = append(c.Keys, newEntry(id, now))
 		return nil
 	})
-	return id, err
+	if err != nil {
+		return "", err
+	}
+	return id, nil
 }
 
 // Rotate makes the newest key primary and writes the file.
@@ -187,7 +191,10 @@ func (r *Ring) Rotate() (id string, err error) {
 		c.Primary = id
 		return nil
 	})
-	return id, err
+	if err != nil {
+		return "", err
+	}
+	return id, nil
 }
 
 // update changes the file as it is on disk now, not as this process last read
@@ -196,19 +203,23 @@ func (r *Ring) Rotate() (id string, err error) {
 func (r *Ring) update(change func(*contents) error) error {
 	r.change.Lock()
 	defer r.change.Unlock()
-	unlock, err := lockDir(r.path)
+	path, err := filepath.EvalSymlinks(r.path) // the rename must not turn a link into a file
+	if err != nil {
+		return fmt.Errorf("keyring: %w", err)
+	}
+	unlock, err := lockDir(path)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	c, err := read(r.path)
+	c, err := read(path)
 	if err != nil {
 		return err
 	}
 	if err := change(&c); err != nil {
 		return err
 	}
-	if err := c.replace(r.path); err != nil {
+	if err := c.replace(path); err != nil {
 		return err
 	}
 	r.current.Store(c.ring())

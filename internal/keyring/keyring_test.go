@@ -109,6 +109,35 @@ func TestEveryChangedByteAndEveryCutIsNoticed(t *testing.T) {
 	refused("nothing", nil)
 }
 
+func TestKeyIDOfBytesThatNobodySealed(t *testing.T) {
+	for _, forged := range []string{"", "\x01", "\x02\x02k1", "\x00\x02k1", "\x01\x03k1", "\x01\x00", "\x01\x03k\n1", "\x01\x21" + strings.Repeat("k", 33), "\x01\xff" + strings.Repeat("k", 300)} {
+		if id, err := keyring.KeyID([]byte(forged)); !errors.Is(err, keyring.ErrTampered) || id != "" {
+			t.Errorf("%q: id %q, error %v", forged, id, err)
+		}
+	}
+}
+
+func TestChangesGoThroughALink(t *testing.T) {
+	_, path := newRing(t)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	r, err := keyring.Open(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Add(now); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Lstat(link); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		t.Errorf("the link became %v, error %v", info.Mode(), err)
+	}
+	if behind, err := keyring.Open(path); err != nil || len(behind.Keys()) != 2 {
+		t.Errorf("the file behind the link did not change: %v", err)
+	}
+}
+
 func TestUnknownKeyIsNamed(t *testing.T) {
 	r, _ := newRing(t)
 	other, _ := newRing(t)
@@ -137,8 +166,8 @@ func TestKeysAreRotatedWithoutLosingAnything(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := seal(t, node1)
-	if _, err := node1.Rotate(); !errors.Is(err, keyring.ErrNewestIsPrimary) {
-		t.Errorf("rotated to nothing: %v", err)
+	if id, err := node1.Rotate(); !errors.Is(err, keyring.ErrNewestIsPrimary) || id != "" {
+		t.Errorf("rotated to %q: %v", id, err)
 	}
 	id, err := node1.Add(now.Add(time.Hour))
 	if err != nil || id != "k2" || node1.Primary() != "k1" {
