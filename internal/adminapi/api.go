@@ -68,7 +68,7 @@ func (a *API) route(r *http.Request) web.Route {
 		if !ok {
 			return a.server.MethodNotAllowed("")
 		}
-		return web.Route{Operation: found.operation, ID: id, WantsBody: found.wantsBody, Handle: a.guarded(found)}
+		return web.Route{Operation: found.operation, Scope: a.core.HostScope(host(r)), ID: id, WantsBody: found.wantsBody, Handle: a.guarded(found)}
 	}
 }
 
@@ -103,7 +103,9 @@ func (a *API) guarded(e endpoint) func(context.Context, web.Call) (web.Reply, er
 				return web.Reply{}, err
 			}
 		}
-		return e.handle(ctx, call, caller)
+		reply, err := e.handle(ctx, call, caller)
+		reply.TrackingID, reply.Reason = caller.TrackingID, registration.ReasonManaged
+		return reply, err
 	}
 }
 

@@ -146,6 +146,14 @@ func (c *Core) scope(id string) (*scope, bool) {
 	return table.nobody, false
 }
 
+// HostScope names the scope whose management API answers at a host name (lower case), empty if none does.
+func (c *Core) HostScope(host string) string {
+	if s, ok := c.scopes.Load().byHost[host]; ok {
+		return s.ID
+	}
+	return ""
+}
+
 // HubScope says which scope a hub name belongs to, for the embedded hub's logins.
 func (c *Core) HubScope(hub string) (string, bool) {
 	s, ok := c.scopes.Load().byHost[strings.ToLower(hub)]
@@ -179,6 +187,9 @@ func (c *Core) track(s *scope, reason Reason) string {
 	}
 	return id
 }
+
+// plain is the sentence of a refused key: it names the rule, and holds nothing but what the caller sent.
+func plain(err error) string { return strings.TrimPrefix(err.Error(), "attest: ") }
 
 // storeFault is the answer when the store failed: nothing is known, so nothing is claimed.
 func (c *Core) storeFault(s *scope, doing string, err error) *Fault {

@@ -65,5 +65,6 @@ var reasons = [reasonCount]struct{ name, text string }{
 	ReasonSuperseded:          {"superseded", "A newer registration of the same device took the place of this operation."},
 	ReasonChanged:             {"changed", "The operator changed the entry."},
 	ReasonDeleted:             {"deleted", "The operator deleted the entry."},
+	ReasonManaged:             {"managed", "An operator's request was carried out."},
 	ReasonOwnerChanged:        {"owner-changed", "The device proved itself under a new owner and was given a new hub key; the old one is dead."},
 }

@@ -15,6 +15,8 @@ type Caller struct {
 	Scope   string
 	Policy  string
 	Address string
+	// TrackingID of the request: answer and audit rows carry the same one.
+	TrackingID string
 }
 
 // Authorize judges a management request's SAS token: right host, right path, right key, right permission. Every failure looks the same.
@@ -47,12 +49,12 @@ func (c *Core) Authorize(host, path, authorization, address string, right Right,
 	case policy.rights&right != right:
 		return refuse(ReasonAdminRight, nil)
 	}
-	return Caller{Scope: s.ID, Policy: token.KeyName, Address: address}, nil
+	return Caller{Scope: s.ID, Policy: token.KeyName, Address: address, TrackingID: c.track(s, ReasonManaged)}, nil
 }
 
-func (c *Core) callerAudit(by Caller, action, object string, reason Reason, tracking, detail string) Audit {
+func (c *Core) callerAudit(by Caller, action, object string, reason Reason, detail string) Audit {
 	return Audit{At: c.now(), Actor: "policy:" + by.Policy, Address: by.Address, Action: action, Object: object,
-		Outcome: OutcomeOK, Reason: reason, TrackingID: tracking, Detail: detail}
+		Outcome: OutcomeOK, Reason: reason, TrackingID: by.TrackingID, Detail: detail}
 }
 
 // PutEnrollment creates an enrollment (ifMatch empty) or replaces it (ifMatch names its etag, or any).
@@ -68,9 +70,8 @@ func (c *Core) PutEnrollment(ctx context.Context, by Caller, wire dps.Individual
 		if err != nil {
 			return dps.IndividualEnrollment{}, err
 		}
-		tracking := c.track(s, ReasonChanged)
 		detail := fmt.Sprintf(`{"ekKeyId":"%x","disabled":%t,"pinned":%t}`, row.EKKeyID, row.Disabled, row.PinnedSRK != nil)
-		stored, verdict, err := c.store.PutEnrollment(ctx, s.ID, row, expect, c.callerAudit(by, ActionEnrollmentPut, id, ReasonChanged, tracking, detail))
+		stored, verdict, err := c.store.PutEnrollment(ctx, s.ID, row, expect, c.callerAudit(by, ActionEnrollmentPut, id, ReasonChanged, detail))
 		switch {
 		case err != nil:
 			return dps.IndividualEnrollment{}, c.storeFault(s, "writing an enrollment", err)
@@ -109,7 +110,7 @@ func (c *Core) enrollmentRow(s *scope, wire dps.IndividualEnrollment) (Enrollmen
 	}
 	ek, err := c.parseEK(wire.Attestation.TPM.EndorsementKey)
 	if err != nil {
-		return refuse("Endorsement key is invalid, or does not match the Enrollment. "+err.Error(), err)
+		return refuse("Endorsement key is invalid, or does not match the Enrollment. "+plain(err), err)
 	}
 	row := Enrollment{
 		ID: wire.RegistrationID, EK: ek.Bytes(), EKKeyID: ek.KeyID(), DeviceID: wire.DeviceID,
@@ -118,10 +119,10 @@ func (c *Core) enrollmentRow(s *scope, wire dps.IndividualEnrollment) (Enrollmen
 	if pinned := wire.Attestation.TPM.StorageRootKey; len(pinned) > 0 {
 		srk, err := c.parseSRK(pinned)
 		if err != nil {
-			return refuse("attestation.tpm.storageRootKey: "+err.Error(), err)
+			return refuse("attestation.tpm.storageRootKey: "+plain(err), err)
 		}
 		if err := attest.JudgePair(ek, srk); err != nil {
-			return refuse("attestation.tpm: "+err.Error(), err)
+			return refuse("attestation.tpm: "+plain(err), err)
 		}
 		row.PinnedSRK = srk.Bytes()
 	}
@@ -228,7 +229,7 @@ func (c *Core) remove(ctx context.Context, by Caller, id, ifMatch string, what r
 			}
 			expect = &revision
 		}
-		verdict, err := what.write(ctx, s.ID, id, expect, c.callerAudit(by, what.action, id, ReasonDeleted, c.track(s, ReasonDeleted), ""))
+		verdict, err := what.write(ctx, s.ID, id, expect, c.callerAudit(by, what.action, id, ReasonDeleted, ""))
 		switch {
 		case err != nil:
 			return c.storeFault(s, "deleting", err)

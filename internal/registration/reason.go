@@ -55,6 +55,7 @@ const (
 	ReasonChanged
 	ReasonDeleted
 	ReasonOwnerChanged
+	ReasonManaged
 
 	reasonCount
 )

@@ -99,14 +99,14 @@ func (c *Core) admit(r Request) (*scope, error) {
 func (c *Core) judge(s *scope, tpm *dps.TPMKeys) (keys, error) {
 	ek, err := c.parseEK(tpm.EndorsementKey)
 	if err != nil {
-		return keys{}, c.fault(s, dps.CodeBadRequest, ReasonBadEK, "tpm.endorsementKey: "+err.Error(), err)
+		return keys{}, c.fault(s, dps.CodeBadRequest, ReasonBadEK, "tpm.endorsementKey: "+plain(err), err)
 	}
 	srk, err := c.parseSRK(tpm.StorageRootKey)
 	if err != nil {
-		return keys{}, c.fault(s, dps.CodeBadRequest, ReasonBadSRK, "tpm.storageRootKey: "+err.Error(), err)
+		return keys{}, c.fault(s, dps.CodeBadRequest, ReasonBadSRK, "tpm.storageRootKey: "+plain(err), err)
 	}
 	if err := attest.JudgePair(ek, srk); err != nil {
-		return keys{}, c.fault(s, dps.CodeBadRequest, ReasonBadSRK, "tpm: "+err.Error(), err)
+		return keys{}, c.fault(s, dps.CodeBadRequest, ReasonBadSRK, "tpm: "+plain(err), err)
 	}
 	return keys{ek, srk}, nil
 }
