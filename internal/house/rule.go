@@ -48,8 +48,8 @@ var testOnly = []string{"test/...", "internal/store/storetest/...", "internal/ho
 // pure are the rooms that do no I/O, read no clock and hold no logger.
 var pure = []string{"attest/...", "dps/..."}
 
-// impure are the standard packages that would let a pure room reach outside, for chance as well: its randomness is a parameter. dps alone may import log/slog, to redact
-// its secrets; what it may use of it is judged by uses.
+// impure are the standard packages that would let a pure room reach outside, be it for chance: its randomness is a
+// parameter. dps alone may import log/slog, to redact its secrets; what it may use of it is judged by uses.
 var impure = []string{
 	"os/...", "io/fs", "io/ioutil", "net", "net/http/...", "net/rpc/...", "net/smtp", "net/textproto", "log/...", "math/rand/...", "crypto/rand",
 	"syscall/...", "database/...", "embed", "expvar", "plugin", "unsafe",
