@@ -127,6 +127,22 @@ func TestEnrollmentsOfClients(t *testing.T) {
 	}
 }
 
+func TestEnrollmentDoesNotHoldOnToTheBody(t *testing.T) {
+	full := fullest()
+	body := full.Encode()
+	e, err := dps.DecodeEnrollment("", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := string(e.Encode())
+	for i := range body {
+		body[i] = 'x' // a transport uses its buffer again
+	}
+	if after := string(e.Encode()); after != before {
+		t.Errorf("changed with the buffer: %s", after)
+	}
+}
+
 func TestOtherAttestationsKeepTheirMember(t *testing.T) {
 	for _, attestation := range []string{
 		`{"type":"x509","x509":{"clientCertificates":{"primary":{"certificate":"MIIB"}}}}`,
