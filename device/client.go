@@ -57,7 +57,8 @@ type Client struct {
 	http       *http.Client
 	progress   Progress
 
-	// wait sleeps; tests replace it.
+	// The clock; tests replace it.
+	now  func() time.Time
 	wait func(context.Context, time.Duration) error
 }
 
@@ -71,7 +72,7 @@ func NewClient(config ClientConfig) (*Client, error) {
 		return nil, errors.New("no ID scope")
 	}
 	c := &Client{base: base, scope: config.IDScope, apiVersion: config.APIVersion,
-		progress: config.Progress, wait: sleep}
+		progress: config.Progress, now: time.Now, wait: sleep}
 	if c.apiVersion == "" {
 		c.apiVersion = DefaultAPIVersion
 	}

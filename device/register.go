@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"latchkey.example/latchkey/dps"
@@ -80,8 +81,8 @@ type proof struct {
 	id           *Identity
 	registration Registration
 
-	key     *Key          // the challenge's; nil before one was opened
-	keyName string        //
+	key     *Key // the challenge's; nil before one was opened
+	keyName string
 	ahead   time.Duration // of the service's clock before ours
 	token   string        // signed by key
 	expiry  time.Time     // of token, by our clock
@@ -171,20 +172,20 @@ func (p *proof) answerChallenge(ctx context.Context) error {
 	}
 	p.keyName, p.ahead = challenge.KeyName, 0
 	if !challenge.ServerTime.IsZero() {
-		p.ahead = time.Until(challenge.ServerTime)
+		p.ahead = challenge.ServerTime.Sub(p.c.now())
 	}
 	return p.sign()
 }
 
 // sign reckons by the service's clock: many devices start with a wrong one.
 func (p *proof) sign() (err error) {
-	p.expiry = time.Now().Add(proofLife)
+	p.expiry = p.c.now().Add(proofLife)
 	p.token, err = dps.NewToken(p.key, p.c.Resource(p.registration.ID), p.expiry.Add(p.ahead), p.keyName)
 	return err
 }
 
 func (p *proof) poll(ctx context.Context, operationID string) (op *Operation, err error) {
-	if time.Until(p.expiry) < proofSpare {
+	if p.expiry.Sub(p.c.now()) < proofSpare {
 		if err := p.sign(); err != nil {
 			return nil, err
 		}
@@ -223,7 +224,7 @@ func openAssignment(id *Identity, registrationID string, op *Operation) (*Assign
 		return nil, failure
 	case op.Status != dps.StatusAssigned:
 		return nil, fmt.Errorf("%w: status %.40q", ErrAnswer, op.Status)
-	case state == nil || state.AssignedHub == "" || state.DeviceID == "":
+	case state == nil || !validHub(state.AssignedHub) || !dps.ValidDeviceID(state.DeviceID):
 		return nil, fmt.Errorf("%w: assigned, but to no hub or under no device id", ErrAnswer)
 	case len(state.HubKey) == 0:
 		return nil, fmt.Errorf("%w: assigned, but without a hub key", ErrAnswer)
@@ -234,4 +235,14 @@ func openAssignment(id *Identity, registrationID string, op *Operation) (*Assign
 	}
 	return &Assignment{Hub: state.AssignedHub, DeviceID: state.DeviceID, RegistrationID: registrationID,
 		OperationID: op.ID, Status: op.Status, Substatus: state.Substatus, Payload: state.Payload, Key: key}, nil
+}
+
+// validHub takes what can be a host name or an address, with or without a port:
+// it becomes part of user names and SAS tokens.
+func validHub(s string) bool {
+	const longest = 255 + len(":65535")
+	if s == "" || len(s) > longest {
+		return false
+	}
+	return !strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:[]", r) })
 }
