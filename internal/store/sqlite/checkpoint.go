@@ -6,13 +6,6 @@ import (
 	"github.com/ncruces/go-sqlite3"
 )
 
-const (
-	// checkpointEvery is the growth of the log, in pages, after which the background copies it into the database.
-	checkpointEvery = 1000
-	// checkpointForce is the length of the log at which the writer itself finishes the copy, so that the log starts over.
-	checkpointForce = 8000
-)
-
 // checkpointer copies the log into the database beside the commits, on its own connection. Under steady writes it cannot finish,
 // since the log grows while it copies; then the writer does the small rest.
 type checkpointer struct {
@@ -21,15 +14,19 @@ type checkpointer struct {
 	ended  chan struct{}
 	failed atomic.Uint64 // a failed copy loses nothing: the log keeps the pages and the next one tries again
 
-	mark int // length of the log when last woken; the writer's
+	every, force int // pages; see Options
+	mark         int // length of the log when last woken; the writer's
 }
 
-func openCheckpointer(path, vfsName, sync string) (*checkpointer, error) {
-	c, err := dialExisting(path, vfsName, sync, "wal_autocheckpoint = 0")
+func openCheckpointer(path string, opts Options, sync string) (*checkpointer, error) {
+	c, err := dialExisting(path, opts.VFS, sync, "wal_autocheckpoint = 0")
 	if err != nil {
 		return nil, err
 	}
-	k := &checkpointer{conn: c, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	k := &checkpointer{
+		conn: c, wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		every: opts.checkpointEvery, force: opts.checkpointForce,
+	}
 	go k.loop()
 	return k, nil
 }
@@ -51,11 +48,11 @@ func (k *checkpointer) run(db *sqlite3.Conn) {
 // succeeded, so it never returns one.
 func (k *checkpointer) committed(db *sqlite3.Conn, _ string, pages int) error {
 	switch {
-	case pages >= checkpointForce:
+	case pages >= k.force:
 		k.run(db)
 	case pages < k.mark:
 		k.mark = pages // the log has started over
-	case pages-k.mark >= checkpointEvery:
+	case pages-k.mark >= k.every:
 		k.mark = pages
 		select {
 		case k.wake <- struct{}{}:

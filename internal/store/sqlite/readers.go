@@ -15,12 +15,8 @@ type readers struct {
 }
 
 func openReaders(path string, opts Options) (*readers, error) {
-	n := opts.Readers
-	if n <= 0 {
-		n = defaultReaders()
-	}
-	p := &readers{idle: make(chan *conn, n), closed: make(chan struct{}), size: n}
-	for i := range n {
+	p := &readers{idle: make(chan *conn, opts.Readers), closed: make(chan struct{}), size: opts.Readers}
+	for i := range opts.Readers {
 		c, err := dialExisting(path, opts.VFS, "query_only = ON")
 		if err != nil {
 			p.size = i

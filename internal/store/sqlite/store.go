@@ -34,6 +34,10 @@ type Options struct {
 	VFS string
 
 	faults faults
+
+	// The growth of the log, in pages, after which the background copies it into the database, and its length at which the
+	// writer finishes the copy itself, so that the log starts over. Zero means the defaults; tests make them small.
+	checkpointEvery, checkpointForce int
 }
 
 // faults are the negative controls of the durability test. A Store with one of them set breaks its promises.
@@ -46,7 +50,24 @@ const (
 	defaultLinger = 2 * time.Millisecond
 	queueLimit    = 4096 // transitions waiting; more are refused
 	batchLimit    = 512  // transitions in one commit
+
+	defaultCheckpointEvery = 1000
+	defaultCheckpointForce = 8000
 )
+
+// withDefaults replaces zero values.
+func (o Options) withDefaults() Options {
+	if o.Linger == 0 {
+		o.Linger = defaultLinger
+	}
+	if o.Readers <= 0 {
+		o.Readers = max(2, runtime.GOMAXPROCS(0))
+	}
+	if o.checkpointEvery == 0 {
+		o.checkpointEvery, o.checkpointForce = defaultCheckpointEvery, defaultCheckpointForce
+	}
+	return o
+}
 
 // Store is an open database. Its methods are safe together.
 type Store struct {
@@ -67,6 +88,7 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	opts = opts.withDefaults()
 	w, err := openWriter(path, opts)
 	if err != nil {
 		return nil, err
@@ -93,11 +115,15 @@ func (s *Store) Close() error {
 type Stats struct {
 	Transitions uint64 // committed, refused ones included
 	Commits     uint64 // that they shared
+	// FailedCheckpoints counts copies of the log into the database that failed. Nothing is lost by one, but while they
+	// fail the log grows.
+	FailedCheckpoints uint64
 }
 
 // Stats returns the counters.
 func (s *Store) Stats() Stats {
-	return Stats{Transitions: s.writer.transitions.Load(), Commits: s.writer.commits.Load()}
+	w := s.writer
+	return Stats{
+		Transitions: w.transitions.Load(), Commits: w.commits.Load(), FailedCheckpoints: w.checkpoint.failed.Load(),
+	}
 }
-
-func defaultReaders() int { return max(2, runtime.GOMAXPROCS(0)) }

@@ -76,7 +76,7 @@ func openWriter(path string, opts Options) (*writer, error) {
 	if err := useWAL(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("database %s: %w", path, err), c.close())
 	}
-	k, err := openCheckpointer(path, opts.VFS, sync)
+	k, err := openCheckpointer(path, opts, sync)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("database %s: %w", path, err), c.close())
 	}
@@ -87,9 +87,6 @@ func openWriter(path string, opts Options) (*writer, error) {
 		stopped:    make(chan struct{}),
 		conn:       c,
 		checkpoint: k,
-	}
-	if opts.Linger == 0 {
-		w.pace.linger = defaultLinger
 	}
 	c.db.WALHook(k.committed)
 	go w.loop()

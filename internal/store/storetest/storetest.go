@@ -68,12 +68,16 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		{"closed store refuses", closedRefuses},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			w := &world{T: t, ctx: t.Context(), store: open(t)}
 			t.Cleanup(func() { w.closeStore() })
 			test.run(w)
 		})
 	}
-	t.Run("random histories agree with the model", func(t *testing.T) { histories(t, open) })
+	t.Run("random histories agree with the model", func(t *testing.T) {
+		t.Parallel()
+		histories(t, open)
+	})
 }
 
 // world is one test's store and what it needs to talk to it.
