@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -72,17 +70,16 @@ func (w *worker) send(text string) {
 // before it acknowledges, so there is nothing to wait for.
 func wantTelemetry(t *testing.T, service *rig.Service, deviceID string, want ...string) {
 	t.Helper()
-	lines, err := service.Telemetry()
+	messages, err := service.Telemetry()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(lines) != len(want) {
-		t.Fatalf("the hub shows %d messages, want %d: %s", len(lines), len(want), lines)
+	if len(messages) != len(want) {
+		t.Fatalf("the hub shows %d messages, want %d: %+v", len(messages), len(want), messages)
 	}
-	for i, line := range lines {
-		text := string(line)
-		if !json.Valid(line) || !strings.Contains(text, deviceID) || !strings.Contains(text, want[i]) {
-			t.Errorf("message %d does not show %q from %s: %s", i, want[i], deviceID, text)
+	for i, m := range messages {
+		if m.DeviceID != deviceID || m.Hub != service.Host || m.Scope != service.IDScope || string(m.BodyBase64) != want[i] {
+			t.Errorf("message %d is not %q from %s: %+v", i, want[i], deviceID, m)
 		}
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
+	"time"
 )
 
 // Latchkey runs an operator's command as from another machine: over HTTPS with
@@ -27,25 +27,34 @@ func (s *Service) Enroll(ctx context.Context, registrationID, endorsementKey str
 	return err
 }
 
-// Telemetry reads what the embedded hub has written of its devices' messages:
-// the lines of all NDJSON files in the data directory's telemetry folder, by
-// file name, then in order. A last line without its end is left out.
-func (s *Service) Telemetry() ([]json.RawMessage, error) {
-	files, err := filepath.Glob(filepath.Join(s.DataDir, "telemetry", "*.ndjson"))
+// Message is a line of the embedded hub's telemetry file: one message of a
+// device, as the hub took it.
+type Message struct {
+	Time             time.Time         `json:"time"`
+	Scope            string            `json:"scope"`
+	Hub              string            `json:"hub"`
+	DeviceID         string            `json:"deviceId"`
+	Properties       map[string]string `json:"properties"`
+	SystemProperties map[string]string `json:"systemProperties"`
+	Body             json.RawMessage   `json:"body"`       // if the payload was JSON
+	BodyBase64       []byte            `json:"bodyBase64"` // if it was not
+}
+
+// Telemetry reads what the embedded hub has written of its devices' messages
+// to the file telemetry/hub.ndjson of the data directory. A last line without
+// its end is left out.
+func (s *Service) Telemetry() ([]Message, error) {
+	content, err := os.ReadFile(filepath.Join(s.DataDir, "telemetry", "hub.ndjson"))
 	if err != nil {
 		return nil, fmt.Errorf("rig: %w", err)
 	}
-	slices.Sort(files)
-	var lines []json.RawMessage
-	for _, file := range files {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("rig: %w", err)
+	var messages []Message
+	for line := range bytes.Lines(content[:bytes.LastIndexByte(content, '\n')+1]) {
+		var m Message
+		if err := json.Unmarshal(line, &m); err != nil {
+			return nil, fmt.Errorf("rig: telemetry line %d: %w", len(messages)+1, err)
 		}
-		whole := content[:bytes.LastIndexByte(content, '\n')+1]
-		for line := range bytes.Lines(whole) {
-			lines = append(lines, json.RawMessage(bytes.TrimSpace(line)))
-		}
+		messages = append(messages, m)
 	}
-	return lines, nil
+	return messages, nil
 }

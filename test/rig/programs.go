@@ -2,7 +2,9 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,11 +87,26 @@ func compile(dir string) error {
 	if err != nil {
 		return err
 	}
+	source := strings.TrimSpace(root.Stdout)
 	_, err = Run(ctx, Command{
 		Path: "go",
 		Args: []string{"build", "-o", dir + string(filepath.Separator), "./cmd/latchkey", "./cmd/latchkey-device"},
-		Dir:  strings.TrimSpace(root.Stdout),
+		Dir:  source,
 		Env:  []string{"CGO_ENABLED=0"},
 	})
-	return err
+	return errors.Join(err, dependOn(source))
+}
+
+// dependOn looks at all directories that the programs may be built from. go
+// test notes what a test looks at inside the module, and runs it again when that
+// has changed; else it would answer "cached" for a service that is another one
+// by now, since no test imports it.
+func dependOn(source string) error {
+	return filepath.WalkDir(source, func(path string, entry fs.DirEntry, err error) error {
+		apart := entry != nil && entry.IsDir() && (entry.Name() == "test" || entry.Name() == "bin" || strings.HasPrefix(entry.Name(), "."))
+		if err == nil && apart && path != source {
+			return fs.SkipDir
+		}
+		return err
+	})
 }

@@ -43,6 +43,7 @@ type Service struct {
 	DataDir          string         // of `latchkey --data`
 	HTTPS            string         // address of the listener of this run, host:port
 	MQTT             string         // likewise
+	Metrics          string         // likewise, plain HTTP
 
 	config  Config
 	scratch string // ours, removed by Close
@@ -151,7 +152,7 @@ func (s *Service) waitReady() error {
 	for _, listener := range []struct {
 		what string
 		to   *string
-	}{{"https", &s.HTTPS}, {"mqtt", &s.MQTT}} {
+	}{{"https", &s.HTTPS}, {"mqtt", &s.MQTT}, {"metrics", &s.Metrics}} {
 		address, err := s.waitAddress(ctx, listener.what)
 		if err != nil {
 			return err

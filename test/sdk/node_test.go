@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -129,24 +130,30 @@ func firstLight(t *testing.T, tpm string) {
 		assigned.DeviceID != "press-07" || assigned.Status != "assigned" || assigned.Substatus != "initialAssignment" {
 		t.Errorf("assigned: %+v", assigned)
 	}
-	wantTelemetry(t, service, "press-07", `{"temperature":21.5}`)
+	wantTelemetry(t, service)
 
 	n.run(t, "service.js", "retire", identity.RegistrationID, service.Host)
 }
 
-func wantTelemetry(t *testing.T, service *rig.Service, parts ...string) {
+// wantTelemetry: the hub shows the message of register.js, its properties
+// decoded.
+func wantTelemetry(t *testing.T, service *rig.Service) {
 	t.Helper()
-	lines, err := service.Telemetry()
+	messages, err := service.Telemetry()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(lines) != 1 {
-		t.Fatalf("the hub shows %d messages, want 1: %s", len(lines), lines)
+	if len(messages) != 1 {
+		t.Fatalf("the hub shows %d messages, want 1: %+v", len(messages), messages)
 	}
-	for _, part := range parts {
-		if !strings.Contains(string(lines[0]), part) {
-			t.Errorf("%q is not in the message: %s", part, lines[0])
-		}
+	m := messages[0]
+	if m.Scope != service.IDScope || m.Hub != service.Host || m.DeviceID != "press-07" || string(m.Body) != `{"temperature":21.5}` {
+		t.Errorf("message: %+v", m)
+	}
+	properties := map[string]string{"made-by": "node & sdk"}
+	system := map[string]string{"messageId": "first-light", "contentType": "application/json", "contentEncoding": "utf-8"}
+	if !maps.Equal(m.Properties, properties) || !maps.Equal(m.SystemProperties, system) {
+		t.Errorf("properties %q, system properties %q", m.Properties, m.SystemProperties)
 	}
 }
 
@@ -154,7 +161,7 @@ func TestNodeSDKIsRefusedWhenItsTPMIsNotEnrolled(t *testing.T) {
 	service := rig.New(t, rig.Config{})
 	n := newNode(t, service)
 	result, err := n.try(t, "register.js", simtpm.NewSwtpmTCP(t).Spec(), service.Host, service.IDScope, "{}")
-	if err == nil || !strings.Contains(result.Stderr, "InvalidOperationError") { // its word for anything but a challenge
+	if result.ExitCode != 1 || !strings.Contains(result.Stderr, "InvalidOperationError") { // its word for anything but a challenge
 		t.Errorf("error %v, standard error:\n%s", err, result.Stderr)
 	}
 	if lines, err := service.Telemetry(); err != nil || len(lines) != 0 {
@@ -172,7 +179,7 @@ func TestNodeSDKRefusesAServiceThatItHasNoReasonToTrust(t *testing.T) {
 	n := newNode(t, rig.New(t, rig.Config{}))
 	n.caFile = rig.New(t, rig.Config{}).CAFile
 	result, err := n.try(t, "service.js", "retire", "anything", "anywhere")
-	if err == nil || !distrust.MatchString(result.Stderr) {
+	if result.ExitCode != 1 || !distrust.MatchString(result.Stderr) {
 		t.Errorf("error %v, standard error:\n%s", err, result.Stderr)
 	}
 }

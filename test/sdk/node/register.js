@@ -13,8 +13,7 @@ const { Client, Message } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
 const { open } = require('./tpm');
 
-async function main(tpmSpec, provisioningHost, idScope, text) {
-  const tpm = open(tpmSpec);
+async function main(tpm, provisioningHost, idScope, text) {
   const security = new TpmSecurityClient(undefined, tpm);
   const provisioning = ProvisioningDeviceClient.create(provisioningHost, idScope, new Http(), security);
 
@@ -31,11 +30,15 @@ async function main(tpmSpec, provisioningHost, idScope, text) {
   message.properties.add('made-by', 'node & sdk');
   await hub.sendEvent(message);
   await hub.close();
-  tpm.close();
   console.log(JSON.stringify({ registrationId, assignedHub, deviceId, status, substatus }));
 }
 
-main(...process.argv.slice(2)).catch((err) => {
-  console.error(err);
-  process.exitCode = 1;
-});
+const [tpmSpec, ...parameters] = process.argv.slice(2);
+const tpm = open(tpmSpec);
+
+main(tpm, ...parameters)
+  .catch((err) => {
+    console.error(err);
+    process.exitCode = 1;
+  })
+  .finally(() => tpm.close());
