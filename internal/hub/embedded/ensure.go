@@ -13,6 +13,8 @@ import (
 
 const keySize = 32
 
+func digestOf(key []byte) [32]byte { return sha256.Sum256(key) }
+
 // EnsureDevice implements registration.Hub. The order is: the new key durable, then every session that was made under another
 // key ended, then the answer. Sessions remember their key, so a call that repeats a half-done one ends them too.
 func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, d registration.HubDevice) error {
@@ -32,7 +34,7 @@ func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, d registratio
 	if err := h.putKey(ctx, scope, hub, d); err != nil {
 		return err
 	}
-	digest := sha256.Sum256(d.Key)
+	digest := digestOf(d.Key)
 	if !h.boundToOther(key, digest) {
 		return nil
 	}

@@ -110,6 +110,7 @@ type sealer struct {
 	aead  cipher.AEAD
 	mu    sync.Mutex
 	opens int
+	boom  int // the opening that panics
 }
 
 func newSealer(t *testing.T) *sealer {
@@ -130,9 +131,17 @@ func (s *sealer) Seal(context string, plaintext []byte) ([]byte, error) {
 
 func (s *sealer) Open(context string, sealed []byte) ([]byte, error) {
 	s.mu.Lock()
-	s.opens++
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if s.opens++; s.opens == s.boom {
+		panic("sealer")
+	}
 	return s.aead.Open(nil, nil, sealed, []byte(context))
+}
+
+func (s *sealer) panicIn(opens int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.boom = s.opens + opens
 }
 
 // lines is a sink in memory; fail decides what happens to a line.
@@ -199,12 +208,12 @@ type world struct {
 	sink   *lines
 	logs   *logBuffer
 	pipe   *pipeListener
-	ended  chan error
+	served chan error
 }
 
 func newWorld(t *testing.T, change func(*Config)) *world {
 	t.Helper()
-	w := &world{t: t, store: newMemory(t), sealer: newSealer(t), sink: &lines{}, logs: &logBuffer{}, ended: make(chan error, 4)}
+	w := &world{t: t, store: newMemory(t), sealer: newSealer(t), sink: &lines{}, logs: &logBuffer{}, served: make(chan error, 4)}
 	config := Config{
 		Identities: w.store, Sealer: w.sealer, Names: scopeOf, Telemetry: w.sink,
 		Logger: slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -222,7 +231,7 @@ func newWorld(t *testing.T, change func(*Config)) *world {
 	return w
 }
 
-func (w *world) serve(l net.Listener) { go func() { w.ended <- w.Serve(l) }() }
+func (w *world) serve(l net.Listener) { go func() { w.served <- w.Serve(l) }() }
 
 func (w *world) shut() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -302,8 +311,10 @@ func (w *world) dial() *raw {
 	}
 	ours.SetDeadline(time.Now().Add(patience))
 	w.t.Cleanup(func() { ours.Close() })
-	return &raw{Conn: ours, t: w.t, r: bufio.NewReader(ours)}
+	return newRaw(w.t, ours)
 }
+
+func newRaw(t *testing.T, nc net.Conn) *raw { return &raw{Conn: nc, t: t, r: bufio.NewReader(nc)} }
 
 func (r *raw) send(b ...[]byte) {
 	r.t.Helper()
@@ -458,4 +469,4 @@ func mustContain(t *testing.T, s, part string) {
 }
 
 // settled waits until all connections have ended and are counted. The test has seen them closed.
-func (w *world) settled() { w.Hub.served.Wait() }
+func (w *world) settled() { w.waitIdle() }

@@ -91,7 +91,6 @@ type Hub struct {
 	base     context.Context // of all work, ended by Close
 	stop     context.CancelFunc
 	pending  atomic.Int64
-	served   sync.WaitGroup // connections
 
 	// Stands in for the key of an unknown device, so that the same work is done for it.
 	dummyKey, dummySealed []byte
@@ -100,6 +99,7 @@ type Hub struct {
 	closed    bool
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
+	gone      sync.Cond          // a connection has left conns
 	devices   map[string]*device // by deviceKey
 }
 
@@ -126,6 +126,7 @@ func New(config Config) (*Hub, error) {
 		config: config, log: config.Logger, metrics: config.Metrics,
 		listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}, devices: map[string]*device{},
 	}
+	h.gone.L = &h.mu
 	h.base, h.stop = context.WithCancel(context.Background())
 	h.dummyKey = make([]byte, 32)
 	rand.Read(h.dummyKey)
@@ -220,7 +221,7 @@ func (h *Hub) Close(ctx context.Context) error {
 		c.drain(causeShutdown)
 	}
 	done := make(chan struct{})
-	go func() { h.served.Wait(); close(done) }()
+	go func() { h.waitIdle(); close(done) }()
 	var err error
 	select {
 	case <-done:
@@ -233,6 +234,15 @@ func (h *Hub) Close(ctx context.Context) error {
 	}
 	h.start.Do(func() {}) // Serve can no longer start it
 	return errors.Join(err, h.server.Close())
+}
+
+// waitIdle returns when no connection is left.
+func (h *Hub) waitIdle() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for len(h.conns) > 0 {
+		h.gone.Wait()
+	}
 }
 
 func (h *Hub) beginClose() (conns []*conn, first bool) {

@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"net/url"
 	"strings"
@@ -101,7 +100,7 @@ func (h *Hub) verify(ctx context.Context, l *login) cause {
 	if good := l.token.Verify(key); !good || !known {
 		return causeCredentials
 	}
-	l.digest = sha256.Sum256(key)
+	l.digest = digestOf(key)
 	return ""
 }
 

@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"syscall"
 	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // isExhausted says that accepting failed for want of descriptors or memory, which passes.
@@ -39,18 +41,17 @@ func (h *Hub) addConn(c *conn) cause {
 	h.conns[c] = struct{}{}
 	h.pending.Add(1)
 	h.metrics.connections.Inc()
-	h.served.Add(1)
 	return ""
 }
 
 // serve runs one connection to its end. Whatever panics on its way, in the library or here, ends this connection and no other.
 func (h *Hub) serve(c *conn) {
-	defer h.served.Done()
 	defer h.removeConn(c)
 	defer func() {
 		if p := recover(); p != nil {
 			h.metrics.panics.Inc()
 			c.end(causePanic)
+			c.panicked = true
 			h.log.Error("hub: a connection panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()), "remote", c.remote)
 		}
 		c.end(causeLost)
@@ -62,8 +63,11 @@ func (h *Hub) serve(c *conn) {
 		c.end(why)
 		return
 	}
-	// The error tells nothing that the cause does not.
-	_ = h.server.EstablishConnection("hub", c)
+	err := h.server.EstablishConnection("hub", c)
+	// What was ended here is noted already; else a code of the library says that it could not make sense of a packet.
+	if code, ok := errors.AsType[packets.Code](err); ok && code.Code >= packets.ErrUnspecifiedError.Code {
+		c.end(causeMalformed)
+	}
 }
 
 // handshake does TLS and takes the CONNECT packet off the wire, judged but not parsed.
@@ -85,14 +89,15 @@ func (h *Hub) handshake(c *conn) cause {
 }
 
 func (h *Hub) removeConn(c *conn) {
-	h.mu.Lock()
-	delete(h.conns, c)
-	h.mu.Unlock()
 	if c.login == nil {
 		h.pending.Add(-1)
 	}
 	h.metrics.connections.Dec()
 	h.logEnd(c)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.conns, c)
+	h.gone.Broadcast()
 }
 
 // logEnd writes the one line of an ended connection. Strangers share a budget of lines.

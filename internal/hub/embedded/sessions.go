@@ -113,7 +113,7 @@ func (h *Hub) release(c *conn) {
 	}
 	h.metrics.sessions.Dec()
 	key := c.login.key()
-	gone := c.clean || c.why() == causePanic
+	gone := c.clean || c.panicked
 	if gone {
 		h.forget(key) // the library does so too, but not on every path
 	}

@@ -1,0 +1,121 @@
+package embedded
+
+import (
+	"context"
+	"io"
+	"net"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+// settled hub for fuzzing: made once per worker.
+func fuzzWorld(f *testing.F) (*Hub, *memory, []byte) {
+	f.Helper()
+	t := &testing.T{}
+	store, key := newMemory(t), newKey()
+	sealer := newSealer(t)
+	h, err := New(Config{Identities: store, Sealer: sealer, Names: scopeOf, Telemetry: &lines{}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	w := &world{Hub: h, t: t, store: store}
+	w.ensure("dev", key, 1)
+	if t.Failed() {
+		f.Fatal("no device")
+	}
+	f.Cleanup(func() { h.Close(context.Background()) })
+	return h, store, key
+}
+
+// FuzzConnection feeds a connection with hostile bytes, before login or after it. The connection must end, no panic may be
+// needed to end it, a message is acknowledged if it was written, and the hub goes on serving.
+func FuzzConnection(f *testing.F) {
+	h, _, key := fuzzWorld(f)
+	w := &world{Hub: h, t: &testing.T{}}
+	good := w.greet("dev", key)
+	for _, b := range [][]byte{
+		good.packet(), packet(0xc0), packet(0xe0), publish(0x32, devTopic+"a=b", 1, "{}"), publish(0x31, "devices/dev/messages/events", 0, ""),
+		subscribe(1, twinAnswers, "#"), packet(0xa2, []byte{0, 1}, text(twinAnswers)), packet(0x40, []byte{0, 1}),
+		publish(0x30, "$iothub/twin/GET/?$rid=1", 0, " "), publish(0x34, devTopic, 1, ""), packet(0xf0, []byte{0, 2, 0x15, 0}),
+		packet(0x10, text("MQTT"), []byte{5, 2, 0, 60, 0}, text("dev")), {0x10, 0xff, 0xff, 0xff, 0x7f}, {0x30, 0x80, 0x80, 0x80, 0x80},
+	} {
+		f.Add(false, b)
+		f.Add(true, b)
+	}
+	f.Fuzz(func(t *testing.T, loggedIn bool, b []byte) {
+		panics := metric(t, h.metrics.panics)
+		feed(h, t, loggedIn, good, b)
+		h.waitIdle()
+		if n := metric(t, h.metrics.panics); n != panics {
+			t.Error("it took a panic to end the connection")
+		}
+		feed(h, t, true, good, packet(0xe0))
+	})
+}
+
+// feed plays a device that logs in, if told so, sends b, and hangs up when the hub has read it all or hung up itself.
+func feed(h *Hub, t *testing.T, loggedIn bool, good hello, b []byte) {
+	ours, theirs := net.Pipe()
+	ours.SetDeadline(time.Now().Add(patience))
+	h.accept(theirs)
+	if loggedIn {
+		answer := make([]byte, 4)
+		ours.Write(good.packet())
+		if _, err := io.ReadFull(ours, answer); err != nil || answer[3] != 0 {
+			t.Fatalf("login: % x, %v", answer, err)
+		}
+	}
+	read := make(chan struct{})
+	go func() { defer close(read); io.Copy(io.Discard, ours) }()
+	ours.Write(b)
+	ours.Close()
+	<-read
+}
+
+// FuzzFrames compares the frame follower with the same follower fed byte by byte: how the bytes arrive must not matter.
+func FuzzFrames(f *testing.F) {
+	f.Add(append(publish(0x32, devTopic, 1, "1"), publish(0x34, devTopic, 1, "1")...), uint8(3))
+	f.Add(append(packet(0xc0), 0x30, 0xff, 0xff, 0xff, 0xff), uint8(1))
+	f.Fuzz(func(t *testing.T, b []byte, step uint8) {
+		whole, pieces := frames{maxPublish: 1000}, frames{maxPublish: 1000}
+		good := whole.check(b)
+		for rest := b; len(rest) > 0 && pieces.broken == ""; {
+			n := min(len(rest), int(step)+1)
+			pieces.check(rest[:n])
+			rest = rest[n:]
+		}
+		if whole.broken != pieces.broken {
+			t.Errorf("in one: %q, in pieces of %d: %q", whole.broken, int(step)+1, pieces.broken)
+		}
+		again := frames{maxPublish: 1000}
+		if again.check(b[:good]); again.broken != "" {
+			t.Errorf("the good part holds a bad packet: %s", again.broken)
+		}
+	})
+}
+
+// FuzzProperties checks that whatever a topic says becomes a record, or is refused.
+func FuzzProperties(f *testing.F) {
+	f.Add("a=b&c=%26", []byte("{}"))
+	f.Add("?%24.mid=1&%ff=1&=", []byte("\xff"))
+	f.Fuzz(func(t *testing.T, bag string, payload []byte) {
+		p, ok := eventProperties(devTopic+bag, "dev")
+		if !ok {
+			return
+		}
+		for _, m := range []map[string]string{p.application, p.system} {
+			for k, v := range m {
+				if !utf8.ValidString(k) || !utf8.ValidString(v) || k == "" {
+					t.Errorf("%q=%q", k, v)
+				}
+			}
+		}
+		line, err := encodeRecord(&login{deviceID: "dev"}, p, event{payload: payload}, time.Unix(0, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sink := lines{all: [][]byte{line}}
+		sink.records(t)
+	})
+}
