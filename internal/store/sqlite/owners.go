@@ -61,7 +61,7 @@ func openOwners(path, vfsName string) (*owners, error) {
 }
 
 func dialOwners(path, vfsName string, flags sqlite3.OpenFlag) (*conn, error) {
-	return dial(path, vfsName, flags, "journal_mode = WAL", "synchronous = OFF")
+	return dial(path, vfsName, flags, "synchronous = OFF", "journal_mode = WAL")
 }
 
 func soundOwners(c *conn) bool {

@@ -44,7 +44,7 @@ func firstSeed(t *testing.T) uint64 {
 func TestPowerLossLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
 	first, acknowledged := firstSeed(t), 0
-	for i := range runs(120, 5000) {
+	for i := range runs(200, 5000) {
 		run := powerRun{seed: first + uint64(i)}
 		run.loseAndReopen(t)
 		if len(run.found) > 0 {
@@ -121,11 +121,12 @@ func (r *powerRun) acknowledged() (n int) {
 func (r *powerRun) loseAndReopen(t *testing.T) {
 	rng := rand.New(rand.NewPCG(r.seed, 0))
 	d := newDisk(t)
-	// A life makes some 700 calls: most cuts fall into it, some into Create, some after all is done.
-	d.cutAt = 1 + rng.IntN(900)
-	r.opts = Options{
-		VFS: d.name, Readers: 1, faults: r.faults, checkpointEvery: 20, checkpointForce: 60,
-		Linger: []time.Duration{-1, 200 * time.Microsecond}[rng.IntN(2)],
+	// A life makes about 1800 calls, 1050 with a linger: most cuts fall into it, some into Create, some after all is done.
+	r.opts = Options{VFS: d.name, Readers: 1, faults: r.faults, checkpointEvery: 20, checkpointForce: 60, Linger: -1}
+	d.cutAt = 1 + rng.IntN(2100)
+	if rng.IntN(2) == 0 {
+		r.opts.Linger = 200 * time.Microsecond
+		d.cutAt = 1 + rng.IntN(1300)
 	}
 	r.live()
 	d.cut()

@@ -59,6 +59,9 @@ func Create(ctx context.Context, path string, opts Options) error {
 		}
 	}
 	c, err := dial(path, opts.VFS, sqlite3.OPEN_READWRITE|sqlite3.OPEN_CREATE, "synchronous = FULL")
+	if errors.Is(err, sqlite3.NOTADB) {
+		return fmt.Errorf("%s exists and is not a Latchkey database", path)
+	}
 	if err != nil {
 		return fmt.Errorf("create database %s: %w", path, err)
 	}

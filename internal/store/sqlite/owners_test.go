@@ -1,0 +1,90 @@
+package sqlite
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Ten thousand strangers' first contacts cost no flush and delay nobody who must be durable.
+func TestFloodOfFirstContactsSyncsNothing(t *testing.T) {
+	t.Parallel()
+	s, d := openOnDisk(t, Options{})
+	now := time.Unix(1000, 0)
+	before := d.syncCount("")
+	for i := range 10_000 {
+		srk := fmt.Appendf(nil, "invented srk %d", i)
+		if err := s.RememberOwner(t.Context(), testScope, fmt.Sprint("dev", i%1000), srk, now.Add(time.Duration(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := d.syncCount("") - before; n != 0 {
+		t.Fatalf("the flood made %d syncs", n)
+	}
+	srks, err := s.Owners(t.Context(), testScope, "dev7", now)
+	if err != nil || len(srks) != 8 || string(srks[0]) != "invented srk 9007" {
+		t.Fatalf("%q, %v", srks, err)
+	}
+}
+
+func TestDamagedOwnerMemoryIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(path string) error{
+		"intact":    func(string) error { return nil },
+		"missing":   os.Remove,
+		"garbage":   func(path string) error { return os.WriteFile(path, []byte("this is not a database at all"), 0o600) },
+		"truncated": func(path string) error { return os.Truncate(path, 4096) },
+		"other version": func(path string) error {
+			c, err := dial(path, "", 2, "user_version = 99")
+			if err != nil {
+				return err
+			}
+			return c.close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "latchkey.db")
+			if err := Create(t.Context(), path, Options{}); err != nil {
+				t.Fatal(err)
+			}
+			s := reopen(t, path, Options{})
+			verdict, err := s.Refuse(t.Context(), testScope, refused("dev"))
+			mustApply(t, verdict, err)
+			if err := s.RememberOwner(t.Context(), testScope, "dev", []byte("srk"), time.Unix(1, 0)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := damage(path + ".volatile"); err != nil {
+				t.Fatal(err)
+			}
+			s = reopen(t, path, Options{})
+			defer s.Close()
+			srks, err := s.Owners(t.Context(), testScope, "dev", time.Time{})
+			if err != nil || (len(srks) == 1) != (name == "intact") {
+				t.Errorf("owners %q, %v", srks, err)
+			}
+			if err := s.RememberOwner(t.Context(), testScope, "dev", []byte("new"), time.Unix(2, 0)); err != nil {
+				t.Errorf("the memory made anew does not work: %v", err)
+			}
+			if d, err := s.Device(t.Context(), testScope, "dev"); err != nil || d.Generation != 1 {
+				t.Errorf("the durable part: %+v, %v", d, err)
+			}
+			if mode := fileMode(t, path+".volatile"); mode != 0o600 {
+				t.Errorf("mode %o", mode)
+			}
+		})
+	}
+}
+
+func fileMode(t *testing.T, path string) os.FileMode {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Mode().Perm()
+}

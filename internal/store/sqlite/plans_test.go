@@ -1,0 +1,112 @@
+package sqlite
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// A million enrollments must not be walked for one device: after every kind of call has been made, none of the statements that
+// the connections have prepared walks a table, but the few that list or prune by an index.
+func TestNoStatementWalksATable(t *testing.T) {
+	t.Parallel()
+	s, _ := openOnDisk(t, Options{})
+	everyCall(t, s)
+	checked := 0
+	check := func(c *conn) {
+		for sql := range c.stmts {
+			first := strings.Fields(sql)[0]
+			if first == "PRAGMA" || strings.Contains("SAVEPOINT RELEASE ROLLBACK", first) {
+				continue
+			}
+			for _, step := range plan(t, c, sql) {
+				checked++
+				if strings.HasPrefix(step, "SCAN") && !walksOnPurpose(step) {
+					t.Errorf("%s:\n%s", step, sql)
+				}
+			}
+		}
+	}
+	if _, err := s.write(t.Context(), func(c *conn) (registration.Verdict, error) { check(c); return registration.Conflict, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.read(t.Context(), func(c *conn) error { check(c); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.owners.with(t.Context(), func(c *conn) error { check(c); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if checked < 30 {
+		t.Fatalf("only %d steps were checked", checked)
+	}
+}
+
+// walksOnPurpose: the tenants are few, and neither a constant row nor k, the one row of keys in deviceSQL, is a table.
+func walksOnPurpose(step string) bool {
+	return strings.HasPrefix(step, "SCAN scopes") || strings.Contains(step, "CONSTANT ROW") || step == "SCAN k"
+}
+
+func plan(t *testing.T, c *conn, sql string) (steps []string) {
+	t.Helper()
+	st, _, err := c.db.Prepare("EXPLAIN QUERY PLAN " + sql)
+	if err != nil {
+		t.Fatalf("%v: %s", err, sql)
+	}
+	defer st.Close()
+	for st.Step() {
+		steps = append(steps, st.ColumnText(3))
+	}
+	if err := st.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return steps
+}
+
+func everyCall(t *testing.T, s *Store) {
+	t.Helper()
+	ctx, now := t.Context(), time.Unix(1000, 0)
+	var a registration.Audit
+	verdict, err := s.CreateScope(ctx, registration.Scope{ID: testScope, Hosts: []string{"h"}, Policies: []registration.AccessPolicy{{Name: "p"}}}, a)
+	mustApply(t, verdict, err)
+	e, verdict, err := s.PutEnrollment(ctx, testScope, registration.Enrollment{ID: "dev"}, nil, a)
+	mustApply(t, verdict, err)
+	verdict, err = s.Redeem(ctx, testScope, registration.Redemption{
+		ID: "dev", EnrollmentRevision: e.Revision,
+		Operation:    registration.Operation{ID: "op", RegistrationID: "dev", Generation: 1, Status: registration.Assigning},
+		Registration: registration.Registration{ID: "dev", OperationID: "op"},
+	})
+	mustApply(t, verdict, err)
+	verdict, err = s.Finish(ctx, testScope, registration.Finish{OperationID: "op", RegistrationID: "dev", Status: registration.Assigned})
+	mustApply(t, verdict, err)
+	verdict, err = s.Refuse(ctx, testScope, registration.Refused{ID: "dev", Generation: 1})
+	mustApply(t, verdict, err)
+	verdict, err = s.PutIdentity(ctx, testScope, registration.Identity{Hub: "h", DeviceID: "d"}, a)
+	mustApply(t, verdict, err)
+	_, err1 := s.Scopes(ctx)
+	_, err2 := s.Device(ctx, testScope, "dev")
+	_, err3 := s.Operation(ctx, testScope, "op")
+	_, err4 := s.Identity(ctx, testScope, "h", "d")
+	_, err5 := s.AuditByTrackingID(ctx, testScope, "")
+	_, err6 := s.Owners(ctx, testScope, "dev", now)
+	_, _, err7 := s.SealedValues(ctx, "", 100)
+	err8 := s.RememberOwner(ctx, testScope, "dev", []byte("srk"), now)
+	var replacements []registration.SealedReplacement
+	for _, column := range sealedColumns {
+		replacements = append(replacements, registration.SealedReplacement{SealedValue: registration.SealedValue{Kind: column.kind, Scope: testScope}})
+	}
+	_, err9 := s.ReplaceSealed(ctx, replacements)
+	for _, err := range []error{err1, err2, err3, err4, err5, err6, err7, err8, err9} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	verdict, err = s.DeleteRegistration(ctx, testScope, "dev", nil, a)
+	mustApply(t, verdict, err)
+	verdict, err = s.DeleteEnrollment(ctx, testScope, "dev", nil, a)
+	mustApply(t, verdict, err)
+	if _, err := s.Prune(ctx, now, now, 10); err != nil {
+		t.Fatal(err)
+	}
+}
