@@ -66,6 +66,9 @@ func (c *Core) Lookup(ctx context.Context, r Request) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
+	if proof.repeated != nil { // a redeemed token polls its operation and nothing else
+		return Answer{}, c.fault(s, dps.CodeUnauthorized, ReasonTokenSpent, "", nil)
+	}
 	if proof.device.Enrollment.Disabled {
 		return Answer{}, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil)
 	}
@@ -321,7 +324,6 @@ func sameKeys(ek, srk []byte, shown keys) error {
 // findChallenge tries the owner in the body, then the last proven one, then those remembered; two slots each. Without an
 // enrollment it takes the same steps with the EK that was shown, and never succeeds.
 func (c *Core) findChallenge(ctx context.Context, s *scope, r Request, token dps.Token, device Device, shown keys) (proof, error) {
-	unproven := c.fault(s, dps.CodeUnauthorized, ReasonTokenSignature, "", nil)
 	ek := shown.ek
 	if device.Enrollment != nil {
 		var err error
@@ -333,12 +335,9 @@ func (c *Core) findChallenge(ctx context.Context, s *scope, r Request, token dps
 	if err != nil {
 		return proof{}, c.storeFault(s, "reading remembered owners", err)
 	}
-	if ek == nil {
-		return proof{}, unproven
-	}
 	for _, owner := range owners {
 		srk, err := c.parseSRK(owner)
-		if err != nil {
+		if err != nil || ek == nil {
 			continue // was acceptable when remembered; a newer release may be stricter
 		}
 		subject := challengeSubject{s.ID, dps.FoldID(r.ID), ek.Name(), srk.Name(), device.Generation}
@@ -347,7 +346,7 @@ func (c *Core) findChallenge(ctx context.Context, s *scope, r Request, token dps
 			return proof{device: device, ek: ek, srk: srk, key: key, generation: device.Generation}, nil
 		}
 	}
-	return proof{}, unproven
+	return proof{}, c.fault(s, dps.CodeUnauthorized, ReasonTokenSignature, "", nil)
 }
 
 // owners lists the SRKs whose challenges may be open, likeliest first.
