@@ -44,7 +44,9 @@ func newConn(nc net.Conn, limits Limits) *conn {
 func (c *conn) Read(p []byte) (int, error) {
 	if len(c.connect) > 0 {
 		n := copy(p, c.connect)
-		c.connect = c.connect[n:]
+		if c.connect = c.connect[n:]; len(c.connect) == 0 {
+			c.connect = nil // it holds the SAS token
+		}
 		return n, nil
 	}
 	if c.frames.broken != "" {

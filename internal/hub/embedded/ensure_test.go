@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"latchkey.example/latchkey/internal/registration"
@@ -206,6 +207,25 @@ func TestWhatCannotBeADeviceIsRefused(t *testing.T) {
 	if _, ok := w.store.rows[rowKey(testScope, testHub, "dev")]; err != nil || !ok {
 		t.Errorf("got %v and %v", err, w.store.rows)
 	}
+}
+
+func TestALoginThatWasVerifiedBeforeTheKeyChangedIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, r, key := oneDevice(t, nil)
+		var late *raw
+		w.store.beforePut = func() {
+			late = w.dial()
+			late.send(w.greet("dev", key).packet())
+			synctest.Wait() // its SAS token has verified under the old key; it waits for its turn
+			if n := w.store.reads; n != 5 {
+				t.Errorf("%d reads: first EnsureDevice, login twice, second EnsureDevice, late login", n)
+			}
+		}
+		w.ensure("dev", newKey(), 2)
+		late.expect(0x20, 2, 0, 5)
+		late.expectClosed()
+		r.expectClosed()
+	})
 }
 
 // TestNoLoginSlipsThroughWhileTheKeyChanges lets 100 devices of the old owner race with EnsureDevice. Whatever the order, after

@@ -42,7 +42,7 @@ func scopeOf(hub string) (string, bool) {
 // memory is an Identities that judges its caller: generations never move back, rows are complete, secrets are sealed, and the
 // audit row comes with them. Failures can be ordered in both forms.
 type memory struct {
-	t *testing.T
+	t testing.TB
 
 	mu        sync.Mutex
 	rows      map[string]registration.Identity
@@ -54,7 +54,7 @@ type memory struct {
 	beforePut func() // called without the lock
 }
 
-func newMemory(t *testing.T) *memory {
+func newMemory(t testing.TB) *memory {
 	return &memory{t: t, rows: map[string]registration.Identity{}}
 }
 
@@ -113,7 +113,7 @@ type sealer struct {
 	boom  int // the opening that panics
 }
 
-func newSealer(t *testing.T) *sealer {
+func newSealer(t testing.TB) *sealer {
 	block, err := aes.NewCipher(newKey())
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +202,7 @@ func (l *logBuffer) String() string {
 // world is a hub with all that is around it.
 type world struct {
 	*Hub
-	t      *testing.T
+	t      testing.TB
 	store  *memory
 	sealer *sealer
 	sink   *lines
@@ -211,7 +211,7 @@ type world struct {
 	served chan error
 }
 
-func newWorld(t *testing.T, change func(*Config)) *world {
+func newWorld(t testing.TB, change func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, store: newMemory(t), sealer: newSealer(t), sink: &lines{}, logs: &logBuffer{}, served: make(chan error, 4)}
 	config := Config{
@@ -261,7 +261,7 @@ func newKey() []byte {
 	return key
 }
 
-func token(t *testing.T, key []byte, resource string, expiry time.Time) string {
+func token(t testing.TB, key []byte, resource string, expiry time.Time) string {
 	t.Helper()
 	text, err := dps.NewToken(dps.KeySigner(key), resource, expiry, "")
 	if err != nil {
@@ -297,7 +297,7 @@ func (pipeAddr) String() string  { return "pipe" }
 // raw is a device that speaks MQTT by the byte.
 type raw struct {
 	net.Conn
-	t *testing.T
+	t testing.TB
 	r *bufio.Reader
 }
 
@@ -314,7 +314,7 @@ func (w *world) dial() *raw {
 	return newRaw(w.t, ours)
 }
 
-func newRaw(t *testing.T, nc net.Conn) *raw { return &raw{Conn: nc, t: t, r: bufio.NewReader(nc)} }
+func newRaw(t testing.TB, nc net.Conn) *raw { return &raw{Conn: nc, t: t, r: bufio.NewReader(nc)} }
 
 func (r *raw) send(b ...[]byte) {
 	r.t.Helper()

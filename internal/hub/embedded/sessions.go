@@ -3,6 +3,8 @@ package embedded
 import (
 	"context"
 	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
 )
 
 // device is what the hub remembers of a device while it has a session: a connection, or subscriptions that outlive one.
@@ -116,6 +118,8 @@ func (h *Hub) release(c *conn) {
 	gone := c.clean || c.panicked
 	if gone {
 		h.forget(key) // the library does so too, but not on every path
+	} else if cl, ok := h.server.Clients.Get(key); ok {
+		cl.Net = mqtt.ClientConnection{} // a session without connection need not keep TLS state and buffers
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
