@@ -54,6 +54,7 @@ func TestManyActivationsLeaveNothing(t *testing.T) {
 // What a clone gets: it knows all that is public of its victim and has another
 // TPM.
 func TestBlobForAnotherTPMDoesNotOpen(t *testing.T) {
+	needSwtpm(t)
 	for _, a := range []device.Algorithm{device.RSA2048, device.ECCP256} {
 		t.Run(string(a), func(t *testing.T) {
 			victimTPM, cloneTPM := simtpm.NewSwtpm(t), simtpm.NewSimulator(t)

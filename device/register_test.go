@@ -251,12 +251,14 @@ func TestAnswersThatMakeNoSenseAreToldAsSuch(t *testing.T) {
 
 func TestBlobsThatDoNotOpenEndTheRegistration(t *testing.T) {
 	tpm := simtpm.NewSimulator(t)
+	stranger := openIdentity(t, tpm, device.WithAlgorithm(device.ECCP256))
+	foreign := seal(t, stranger.EK(), stranger.SRK(), newKey())
+	closeAll(t, stranger)
+	if err := tpm.ManufactureReset(); err != nil {
+		t.Fatal(err)
+	}
 	id := openIdentity(t, tpm, device.WithAlgorithm(device.ECCP256))
 	defer closeAll(t, id)
-	swtpm := simtpm.NewSwtpm(t)
-	stranger := openIdentity(t, swtpm, device.WithAlgorithm(device.ECCP256))
-	defer closeAll(t, stranger)
-	foreign := seal(t, stranger.EK(), stranger.SRK(), newKey())
 	key, _ := json.Marshal(foreign)
 	for step, contrary := range map[string]func(s *service) http.HandlerFunc{
 		first: func(*service) http.HandlerFunc {

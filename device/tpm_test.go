@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -32,14 +33,25 @@ func simulator(tb testing.TB) simtpm.TPM { return simtpm.NewSimulator(tb) }
 func swtpm(tb testing.TB) simtpm.TPM     { return simtpm.NewSwtpm(tb) }
 
 // onEachTPM runs a test on every TPM and kind of key. Whatever the test does,
-// the TPM must be as empty afterwards as it was before.
+// the TPM must be as empty afterwards as it was before. A short run does without
+// swtpm, which is a package to be installed.
 func onEachTPM(t *testing.T, test func(t *testing.T, tpm simtpm.TPM, a device.Algorithm)) {
 	for _, c := range tpms {
+		if testing.Short() && strings.HasPrefix(c.name, "swtpm") {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			tpm := c.open(t)
 			defer mustBeEmpty(t, tpm)
 			test(t, tpm, c.algorithm)
 		})
+	}
+}
+
+func needSwtpm(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a short run does without swtpm")
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 )
 
 func TestEverySpellingOfATPMOpensTheSameIdentity(t *testing.T) {
+	needSwtpm(t)
 	unix, overTCP := simtpm.NewSwtpm(t), simtpm.NewSwtpmTCP(t)
 	front := simtpm.NewFront(t, simtpm.NewSimulator(t))
 	for name, spec := range map[string]string{
