@@ -18,12 +18,14 @@ type worker struct {
 	t        *testing.T
 	client   mqtt.Client
 	deviceID string
+	lost     chan struct{} // closed when the hub ends the connection
 }
 
 // login connects as the vendor's SDKs do: MQTT 3.1.1, the device id as client
 // id, the SAS token as password.
 func login(t *testing.T, service *rig.Service, deviceID, token string) (*worker, error) {
 	t.Helper()
+	lost := make(chan struct{})
 	options := mqtt.NewClientOptions().
 		AddBroker("ssl://" + service.MQTT).
 		SetTLSConfig(service.TLS()).
@@ -33,13 +35,14 @@ func login(t *testing.T, service *rig.Service, deviceID, token string) (*worker,
 		SetUsername(service.Host + "/" + deviceID + "/?api-version=2021-04-12&DeviceClientType=e2e").
 		SetPassword(token).
 		SetAutoReconnect(false).
+		SetConnectionLostHandler(func(mqtt.Client, error) { close(lost) }).
 		SetConnectTimeout(hubLimit)
 	client := mqtt.NewClient(options)
 	if err := done(client.Connect()); err != nil {
 		return nil, err
 	}
 	t.Cleanup(func() { client.Disconnect(0) })
-	return &worker{t, client, deviceID}, nil
+	return &worker{t, client, deviceID, lost}, nil
 }
 
 func mustLogin(t *testing.T, service *rig.Service, deviceID, token string) *worker {

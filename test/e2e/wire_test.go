@@ -37,6 +37,17 @@ type hand struct {
 // newHand is an enrolled device.
 func newHand(t *testing.T, service *rig.Service, tpm simtpm.TPM) *hand {
 	t.Helper()
+	id := openIdentity(t, tpm)
+	if err := service.Enroll(t.Context(), id.RegistrationID(), base64.StdEncoding.EncodeToString(id.EK())); err != nil {
+		t.Fatal(err)
+	}
+	client := service.Client()
+	t.Cleanup(client.CloseIdleConnections)
+	return &hand{t: t, service: service, client: client, tpm: id}
+}
+
+func openIdentity(t *testing.T, tpm simtpm.TPM) *device.Identity {
+	t.Helper()
 	id, err := device.OpenTransport(tpm)
 	if err != nil {
 		t.Fatal(err)
@@ -46,12 +57,7 @@ func newHand(t *testing.T, service *rig.Service, tpm simtpm.TPM) *hand {
 			t.Error(err)
 		}
 	})
-	if err := service.Enroll(t.Context(), id.RegistrationID(), base64.StdEncoding.EncodeToString(id.EK())); err != nil {
-		t.Fatal(err)
-	}
-	client := service.Client()
-	t.Cleanup(client.CloseIdleConnections)
-	return &hand{t: t, service: service, client: client, tpm: id}
+	return id
 }
 
 // path at the service, below the device's registration.
@@ -80,8 +86,14 @@ func (h *hand) send(method, url, token string, body []byte) (int, []byte, error)
 // put registers and wants the given status.
 func (h *hand) put(token string, want int) []byte {
 	h.t.Helper()
+	return h.putKeys(token, h.tpm.EK(), h.tpm.SRK(), want)
+}
+
+// putKeys does so in the device's name, with any keys.
+func (h *hand) putKeys(token string, ek, srk []byte, want int) []byte {
+	h.t.Helper()
 	request := dps.RegisterRequest{RegistrationID: h.tpm.RegistrationID(),
-		TPM: &dps.TPMKeys{EndorsementKey: h.tpm.EK(), StorageRootKey: h.tpm.SRK()}}
+		TPM: &dps.TPMKeys{EndorsementKey: ek, StorageRootKey: srk}}
 	status, body, err := h.send(http.MethodPut, h.path("/register"), token, request.Encode())
 	if err != nil || status != want {
 		h.t.Fatalf("PUT register: %d, want %d; error %v; body %s", status, want, err, body)
