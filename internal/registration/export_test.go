@@ -1,0 +1,66 @@
+package registration
+
+import (
+	"io"
+	"sync/atomic"
+	"time"
+
+	"latchkey.example/latchkey/attest"
+)
+
+// The stories run on the real store, which imports this package, so they are in registration_test and reach inside through here.
+
+// Work counts the costly steps of a core.
+type Work struct{ ParseEK, ParseSRK, Wrap atomic.Int64 }
+
+// Counts is Work at one moment.
+type Counts struct{ ParseEK, ParseSRK, Wrap int64 }
+
+// Take reads the counters and starts them again.
+func (w *Work) Take() Counts {
+	return Counts{w.ParseEK.Swap(0), w.ParseSRK.Swap(0), w.Wrap.Swap(0)}
+}
+
+// CountWork puts counters before a core's costly steps. No request may be under way.
+func CountWork(c *Core) *Work {
+	work := new(Work)
+	parseEK, parseSRK, wrap := c.parseEK, c.parseSRK, c.wrap
+	c.parseEK = func(b []byte) (*attest.EK, error) { work.ParseEK.Add(1); return parseEK(b) }
+	c.parseSRK = func(b []byte) (*attest.SRK, error) { work.ParseSRK.Add(1); return parseSRK(b) }
+	c.wrap = func(r io.Reader, ek *attest.EK, srk *attest.SRK, key []byte) ([]byte, error) {
+		work.Wrap.Add(1)
+		return wrap(r, ek, srk, key)
+	}
+	return work
+}
+
+// ScopeRoot is the opened challenge root of a scope.
+func ScopeRoot(c *Core, scope string) []byte { return c.scopes.Load().byID[scope].root }
+
+// AllReasons is every reason there is.
+func AllReasons() []Reason {
+	all := make([]Reason, reasonCount)
+	for i := range all {
+		all[i] = Reason(i)
+	}
+	return all
+}
+
+const (
+	OperationWindow = operationWindow
+	SlotLength      = slotLength
+	TokenLeeway     = tokenLeeway
+	TokenAhead      = tokenAhead
+	PollAdvice      = pollAdvice
+	DecisionEntries = decisionEntries
+)
+
+// Mint makes a tracking id as the core of a scope does.
+func Mint(c *Core, scope string, reason Reason, at time.Time) string {
+	s, _ := c.scope(scope)
+	id, err := s.tracking.mint(c.rand, reason, at)
+	if err != nil {
+		panic(err)
+	}
+	return id
+}

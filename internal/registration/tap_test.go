@@ -1,0 +1,321 @@
+package registration_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"latchkey.example/latchkey/internal/registration"
+)
+
+var errInjected = errors.New("injected fault")
+
+// moment is when a call fails.
+type moment int
+
+const (
+	before moment = iota // nothing happened
+	after                // it took effect, and the caller hears that it failed
+)
+
+func (m moment) String() string { return [...]string{"before", "after"}[m] }
+
+// tap counts calls by name, fails chosen ones, and runs a step of the story in front of them.
+type tap struct {
+	mu     sync.Mutex
+	counts map[string]int
+	faults map[string][]fault
+	steps  map[string]func()
+}
+
+// fault fails calls from the nth on, n counted from when it was set.
+type fault struct {
+	skip, times int
+	when        moment
+	err         error
+}
+
+func newTap() *tap {
+	return &tap{counts: map[string]int{}, faults: map[string][]fault{}, steps: map[string]func(){}}
+}
+
+// failNext fails the next calls of a name.
+func (t *tap) failNext(call string, times int, when moment) { t.plan(call, 0, times, when) }
+
+// plan fails calls of a name after some that pass.
+func (t *tap) plan(call string, skip, times int, when moment) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.faults[call] = append(t.faults[call], fault{skip, times, when, errInjected})
+}
+
+// heal forgets all plans.
+func (t *tap) heal() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.faults)
+}
+
+// beforeNext runs a step once, right before the next call of a name.
+func (t *tap) beforeNext(call string, step func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.steps[call] = step
+}
+
+// take returns the counts and starts them again.
+func (t *tap) take() map[string]int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	counts := maps.Clone(t.counts)
+	clear(t.counts)
+	return counts
+}
+
+// enter notes a call and says how it is to fail.
+func (t *tap) enter(call string) (fails bool, when moment) {
+	t.mu.Lock()
+	t.counts[call]++
+	step := t.steps[call]
+	delete(t.steps, call)
+	if plans := t.faults[call]; len(plans) > 0 {
+		switch f := &plans[0]; {
+		case f.skip > 0:
+			f.skip--
+		default:
+			fails, when = true, f.when
+			if f.times--; f.times <= 0 {
+				t.faults[call] = plans[1:]
+			}
+		}
+	}
+	t.mu.Unlock()
+	if step != nil {
+		step()
+	}
+	return fails, when
+}
+
+// through passes a call on, or fails it before or after its effect.
+func through[T any](t *tap, call string, do func() (T, error)) (T, error) {
+	var zero T
+	fails, when := t.enter(call)
+	if fails && when == before {
+		return zero, fmt.Errorf("%s: %w", call, errInjected)
+	}
+	result, err := do()
+	if fails {
+		return zero, fmt.Errorf("%s, after its effect: %w", call, errInjected)
+	}
+	return result, err
+}
+
+// tapStore is the real store behind a tap. It judges what the core asks of it: a Finish must follow the hub's acknowledgement of that very key.
+type tapStore struct {
+	registration.Store
+	*tap
+	w *world
+
+	mu          sync.Mutex
+	redemptions map[string]uint64 // challenges spent, by folded id
+}
+
+func newTapStore(w *world) *tapStore {
+	return &tapStore{Store: w.inner, tap: newTap(), w: w, redemptions: map[string]uint64{}}
+}
+
+func (s *tapStore) Scopes(ctx context.Context) ([]registration.Scope, error) {
+	return through(s.tap, "Scopes", func() ([]registration.Scope, error) { return s.Store.Scopes(ctx) })
+}
+
+func (s *tapStore) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64, a registration.Audit) (registration.Enrollment, registration.Verdict, error) {
+	var verdict registration.Verdict
+	stored, err := through(s.tap, "PutEnrollment", func() (stored registration.Enrollment, err error) {
+		stored, verdict, err = s.Store.PutEnrollment(ctx, scope, e, expect, a)
+		return stored, err
+	})
+	return stored, verdict, err
+}
+
+func (s *tapStore) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, a registration.Audit) (registration.Verdict, error) {
+	return through(s.tap, "DeleteEnrollment", func() (registration.Verdict, error) { return s.Store.DeleteEnrollment(ctx, scope, id, expect, a) })
+}
+
+func (s *tapStore) DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, a registration.Audit) (registration.Verdict, error) {
+	return through(s.tap, "DeleteRegistration", func() (registration.Verdict, error) { return s.Store.DeleteRegistration(ctx, scope, id, expect, a) })
+}
+
+func (s *tapStore) Device(ctx context.Context, scope, id string) (registration.Device, error) {
+	return through(s.tap, "Device", func() (registration.Device, error) { return s.Store.Device(ctx, scope, id) })
+}
+
+func (s *tapStore) Operation(ctx context.Context, scope, operationID string) (registration.Operation, error) {
+	return through(s.tap, "Operation", func() (registration.Operation, error) { return s.Store.Operation(ctx, scope, operationID) })
+}
+
+func (s *tapStore) Redeem(ctx context.Context, scope string, r registration.Redemption) (registration.Verdict, error) {
+	return through(s.tap, "Redeem", func() (registration.Verdict, error) {
+		verdict, err := s.Store.Redeem(ctx, scope, r)
+		return s.spent(r.ID, verdict, err)
+	})
+}
+
+func (s *tapStore) Refuse(ctx context.Context, scope string, r registration.Refused) (registration.Verdict, error) {
+	return through(s.tap, "Refuse", func() (registration.Verdict, error) {
+		verdict, err := s.Store.Refuse(ctx, scope, r)
+		return s.spent(r.ID, verdict, err)
+	})
+}
+
+func (s *tapStore) spent(id string, verdict registration.Verdict, err error) (registration.Verdict, error) {
+	if err == nil && verdict == registration.Applied {
+		s.mu.Lock()
+		s.redemptions[id]++
+		s.mu.Unlock()
+	}
+	return verdict, err
+}
+
+func (s *tapStore) redeemed(id string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.redemptions[id]
+}
+
+func (s *tapStore) Finish(ctx context.Context, scope string, f registration.Finish) (registration.Verdict, error) {
+	s.judgeFinish(ctx, scope, f)
+	return through(s.tap, "Finish", func() (registration.Verdict, error) { return s.Store.Finish(ctx, scope, f) })
+}
+
+func (s *tapStore) judgeFinish(ctx context.Context, scope string, f registration.Finish) {
+	o, err := s.Store.Operation(ctx, scope, f.OperationID)
+	if errors.Is(err, registration.ErrNotFound) {
+		return // deleted meanwhile: there is nothing to finish
+	}
+	if err != nil {
+		s.w.Errorf("Finish of operation %s: %v", f.OperationID, err)
+		return
+	}
+	if !s.w.hub.acknowledged(scope, o.DeviceID, s.w.hubKeyOf(scope, o), o.Generation) {
+		s.w.Errorf("Finish of operation %s before the hub has acknowledged its key", f.OperationID)
+	}
+	if f.Audit.TrackingID != o.TrackingID || f.Audit.Action != registration.ActionAssign {
+		s.w.Errorf("Finish of operation %s carries the audit row %+v", f.OperationID, f.Audit)
+	}
+}
+
+func (s *tapStore) RememberOwner(ctx context.Context, scope, id string, srk []byte, at time.Time) error {
+	_, err := through(s.tap, "RememberOwner", func() (struct{}, error) { return struct{}{}, s.Store.RememberOwner(ctx, scope, id, srk, at) })
+	return err
+}
+
+func (s *tapStore) Owners(ctx context.Context, scope, id string, since time.Time) ([][]byte, error) {
+	return through(s.tap, "Owners", func() ([][]byte, error) { return s.Store.Owners(ctx, scope, id, since) })
+}
+
+func (s *tapStore) AuditByTrackingID(ctx context.Context, scope, trackingID string) ([]registration.Audit, error) {
+	return through(s.tap, "AuditByTrackingID", func() ([]registration.Audit, error) { return s.Store.AuditByTrackingID(ctx, scope, trackingID) })
+}
+
+// judgingHub is a hub that holds the core to its side of the contract.
+type judgingHub struct {
+	*tap
+	w *world
+
+	mu      sync.Mutex
+	devices map[string]*hubDevice // by scope and device id
+	hangs   bool
+}
+
+type hubDevice struct {
+	key        []byte
+	generation uint64
+	cuts       int // sessions ended because the key changed
+	acked      []registration.HubDevice
+}
+
+func newJudgingHub(w *world) *judgingHub {
+	return &judgingHub{tap: newTap(), w: w, devices: map[string]*hubDevice{}}
+}
+
+func (h *judgingHub) EnsureDevice(ctx context.Context, scope, hub string, d registration.HubDevice) error {
+	if h.hanging() {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	_, err := through(h.tap, "EnsureDevice", func() (struct{}, error) { return struct{}{}, h.ensure(scope, hub, d) })
+	return err
+}
+
+func (h *judgingHub) ensure(scope, hub string, d registration.HubDevice) error {
+	h.judge(scope, hub, d)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known := h.devices[scope+" "+d.DeviceID]
+	if known == nil {
+		known = &hubDevice{key: d.Key}
+		h.devices[scope+" "+d.DeviceID] = known
+	}
+	changed := !bytes.Equal(known.key, d.Key)
+	switch {
+	case d.Generation < known.generation:
+		return registration.ErrStale
+	case d.Generation == known.generation && changed:
+		h.w.Errorf("hub: generation %d of %s came with two keys", d.Generation, d.DeviceID)
+	case changed:
+		known.cuts++
+	}
+	known.key, known.generation = d.Key, d.Generation
+	known.acked = append(known.acked, d)
+	return nil
+}
+
+func (h *judgingHub) judge(scope, hub string, d registration.HubDevice) {
+	if want := map[string]string{scopeOne: hubOne, scopeTwo: hubTwo}[scope]; hub != want {
+		h.w.Errorf("hub: scope %s asked for the hub %q", scope, hub)
+	}
+	if len(d.Key) != 32 || bytes.Equal(d.Key, make([]byte, 32)) || d.DeviceID == "" || d.Generation == 0 {
+		h.w.Errorf("hub: key of %d bytes, device %q, generation %d", len(d.Key), d.DeviceID, d.Generation)
+	}
+}
+
+func (h *judgingHub) hang(on bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hangs = on
+}
+
+func (h *judgingHub) hanging() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.hangs
+}
+
+// device returns what the hub holds of a device of the first scope.
+func (h *judgingHub) device(deviceID string) hubDevice {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if d := h.devices[scopeOne+" "+deviceID]; d != nil {
+		return *d
+	}
+	return hubDevice{}
+}
+
+func (h *judgingHub) acknowledged(scope, deviceID string, key []byte, generation uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known := h.devices[scope+" "+deviceID]
+	if known == nil {
+		return false
+	}
+	for _, d := range known.acked {
+		if d.Generation == generation && bytes.Equal(d.Key, key) {
+			return true
+		}
+	}
+	return false
+}
