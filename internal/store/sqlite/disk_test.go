@@ -84,7 +84,8 @@ func (d *disk) plugIn(t testing.TB) {
 	d.shmDir = t.TempDir()
 	d.syncs = map[string]int{}
 	vfs.Register(d.name, d)
-	t.Cleanup(func() { vfs.Unregister(d.name) })
+	name := d.name // and not d, so that a disk unplugged earlier is not kept till then
+	t.Cleanup(func() { vfs.Unregister(name) })
 }
 
 // callLocked counts a call that changes something and cuts the power at the chosen one. A write that meets the cut has reached the cache,

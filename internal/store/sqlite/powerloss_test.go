@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ncruces/go-sqlite3/vfs"
+
 	"latchkey.example/latchkey/internal/registration"
 )
 
@@ -44,7 +46,7 @@ func firstSeed(t *testing.T) uint64 {
 func TestPowerLossLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
 	first, acknowledged := firstSeed(t), 0
-	for i := range runs(200, 5000) {
+	for i := range runs(150, 3000) {
 		run := powerRun{seed: first + uint64(i)}
 		run.loseAndReopen(t)
 		if len(run.found) > 0 {
@@ -131,8 +133,10 @@ func (r *powerRun) loseAndReopen(t *testing.T) {
 	r.live()
 	d.cut()
 	after := d.afterPowerLoss(t, rng)
+	vfs.Unregister(d.name)
 	r.opts.VFS, r.opts.faults = after.name, faults{}
 	r.reopen()
+	vfs.Unregister(after.name)
 }
 
 // live creates, opens and uses the database until the power goes or the work is done.
