@@ -26,7 +26,7 @@ const FileName = "latchkey.yaml"
 
 // Config is all settings. Relative paths count from the data directory.
 type Config struct {
-	// HTTPS is the address of the one HTTPS listener: device API, management API, /healthz and /readyz.
+	// HTTPS is the address of the one HTTPS listener: device API, management API, /healthz and /readyz. Port 0 takes a free one.
 	HTTPS string `yaml:"https"`
 	// MQTT is the address of the one MQTT listener (TLS).
 	MQTT string `yaml:"mqtt"`
@@ -36,14 +36,15 @@ type Config struct {
 	Database string `yaml:"database"`
 	// MasterKey is the file of the master key ring, mode 0600.
 	MasterKey string `yaml:"masterKey"`
-	// Certificate and PrivateKey are PEM files of the server's certificate chain and its key.
+	// Certificate is the PEM file of the server's certificate chain. Reloaded on SIGHUP.
 	Certificate string `yaml:"certificate"`
-	PrivateKey  string `yaml:"privateKey"`
+	// PrivateKey is the PEM file of the certificate's key. Reloaded on SIGHUP.
+	PrivateKey string `yaml:"privateKey"`
 	// LogLevel is debug, info, warn or error. Reloaded on SIGHUP.
 	LogLevel string `yaml:"logLevel"`
 	// LogFormat is text or json.
 	LogFormat string `yaml:"logFormat"`
-	// Limits bound what strangers can make the service do. Reloaded on SIGHUP.
+	// Limits bound what strangers can make the service do.
 	Limits Limits `yaml:"limits"`
 	// Hub is the embedded hub.
 	Hub Hub `yaml:"hub"`
@@ -51,17 +52,17 @@ type Config struct {
 
 // Limits of the HTTPS listener.
 type Limits struct {
-	// Concurrent is the number of requests at work at one time.
+	// Concurrent is the number of requests at work at one time. Reloaded on SIGHUP.
 	Concurrent int `yaml:"concurrent"`
-	// Parked is the number of requests that may wait for a place; more are refused with 429.
+	// Parked is the number of requests that may wait for a place; more are refused with 429. Reloaded on SIGHUP.
 	Parked int `yaml:"parked"`
-	// Wait is how long a request waits for a place before it is refused.
+	// Wait is how long a request waits for a place before it is refused. Reloaded on SIGHUP.
 	Wait time.Duration `yaml:"wait"`
-	// BodyTime is how long a request's body may take to arrive.
+	// BodyTime is how long a request's body may take to arrive. Reloaded on SIGHUP.
 	BodyTime time.Duration `yaml:"bodyTime"`
-	// HandlerTime is how long the work on one request may take.
+	// HandlerTime is how long the work on one request may take. Reloaded on SIGHUP.
 	HandlerTime time.Duration `yaml:"handlerTime"`
-	// Connections is the number of open HTTPS connections; further ones wait to be accepted. Needs a restart.
+	// Connections is the number of open HTTPS connections; further ones wait to be accepted.
 	Connections int `yaml:"connections"`
 }
 
@@ -69,7 +70,7 @@ type Limits struct {
 type Hub struct {
 	// MaxTokenLife is the furthest expiry of a SAS token that the embedded hub accepts.
 	MaxTokenLife time.Duration `yaml:"maxTokenLife"`
-	// Telemetry is the NDJSON file that telemetry is appended to; it is reopened on SIGHUP.
+	// Telemetry is the NDJSON file that telemetry is appended to. SIGHUP opens the same path anew, for log rotation.
 	Telemetry string `yaml:"telemetry"`
 	// Connections is the number of MQTT connections at one time.
 	Connections int `yaml:"connections"`
@@ -88,10 +89,11 @@ func Default() Config {
 
 // Setting is one key that can also be given by environment or flag.
 type Setting struct {
-	Name string // of the flag; the variable is LATCHKEY_ and the name in upper case with _ for -
-	Help string
-	Set  func(string) error
-	Get  func() string
+	Name     string // of the flag; the variable is LATCHKEY_ and the name in upper case with _ for -
+	Help     string
+	Set      func(string) error
+	Get      func() string
+	Reloaded bool // a change takes effect on SIGHUP; the others need a restart
 }
 
 // Variable is the setting's environment variable.
@@ -107,15 +109,15 @@ func (c *Config) Settings() []Setting {
 		text("metrics", "loopback address of /metrics, empty for none", &c.Metrics),
 		text("database", "file of the embedded store", &c.Database),
 		text("master-key", "file of the master key ring", &c.MasterKey),
-		text("certificate", "PEM file of the server's certificate chain", &c.Certificate),
-		text("private-key", "PEM file of the server's private key", &c.PrivateKey),
-		text("log-level", "debug, info, warn or error", &c.LogLevel),
+		reloaded(text("certificate", "PEM file of the server's certificate chain", &c.Certificate)),
+		reloaded(text("private-key", "PEM file of the server's private key", &c.PrivateKey)),
+		reloaded(text("log-level", "debug, info, warn or error", &c.LogLevel)),
 		text("log-format", "text or json", &c.LogFormat),
-		number("limits-concurrent", "requests at work at one time", &c.Limits.Concurrent),
-		number("limits-parked", "requests that may wait for a place", &c.Limits.Parked),
-		span("limits-wait", "how long a request waits for a place", &c.Limits.Wait),
-		span("limits-body-time", "how long a body may take to arrive", &c.Limits.BodyTime),
-		span("limits-handler-time", "how long the work on one request may take", &c.Limits.HandlerTime),
+		reloaded(number("limits-concurrent", "requests at work at one time", &c.Limits.Concurrent)),
+		reloaded(number("limits-parked", "requests that may wait for a place", &c.Limits.Parked)),
+		reloaded(span("limits-wait", "how long a request waits for a place", &c.Limits.Wait)),
+		reloaded(span("limits-body-time", "how long a body may take to arrive", &c.Limits.BodyTime)),
+		reloaded(span("limits-handler-time", "how long the work on one request may take", &c.Limits.HandlerTime)),
 		number("limits-connections", "open HTTPS connections", &c.Limits.Connections),
 		span("hub-max-token-life", "furthest expiry of a SAS token at the embedded hub", &c.Hub.MaxTokenLife),
 		text("hub-telemetry", "NDJSON file of the embedded hub's telemetry", &c.Hub.Telemetry),
@@ -123,30 +125,46 @@ func (c *Config) Settings() []Setting {
 	}
 }
 
+// NeedRestart names the settings that differ between two configurations and of which the new value is not taken on SIGHUP.
+func NeedRestart(before, after Config) (names []string) {
+	old, now := before.Settings(), after.Settings()
+	for i, s := range old {
+		if !s.Reloaded && s.Get() != now[i].Get() {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+func reloaded(s Setting) Setting {
+	s.Reloaded = true
+	return s
+}
+
 func text(name, help string, p *string) Setting {
-	return Setting{name, help, func(v string) error { *p = v; return nil }, func() string { return *p }}
+	return Setting{Name: name, Help: help, Set: func(v string) error { *p = v; return nil }, Get: func() string { return *p }}
 }
 
 func number(name, help string, p *int) Setting {
-	return Setting{name, help, func(v string) (err error) {
+	return Setting{Name: name, Help: help, Set: func(v string) error {
 		n, err := strconv.Atoi(v)
 		if err != nil {
 			return fmt.Errorf("%q is not a whole number", v)
 		}
 		*p = n
 		return nil
-	}, func() string { return strconv.Itoa(*p) }}
+	}, Get: func() string { return strconv.Itoa(*p) }}
 }
 
 func span(name, help string, p *time.Duration) Setting {
-	return Setting{name, help, func(v string) error {
+	return Setting{Name: name, Help: help, Set: func(v string) error {
 		d, err := time.ParseDuration(v)
 		if err != nil {
 			return fmt.Errorf("%q is not a duration such as 5s or 24h", v)
 		}
 		*p = d
 		return nil
-	}, func() string { return p.String() }}
+	}, Get: func() string { return p.String() }}
 }
 
 // Load reads the configuration of a data directory: file (may be missing only if it is the default one), environment, then overrides by
@@ -188,21 +206,29 @@ func (c *Config) readFile(dataDir, file string) error {
 	if err != nil {
 		return fmt.Errorf("reading the configuration: %w", err)
 	}
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%s: %w", file, plainer(err))
+	if err := c.decode(data); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	return nil
 }
 
-// plainer takes Go's type names out of a YAML error.
-func plainer(err error) error {
-	text := err.Error()
-	for _, t := range []string{"config.Config", "config.Limits", "config.Hub"} {
-		text = strings.ReplaceAll(text, " in type "+t, ": no such key; see docs/configuration.md")
+func (c *Config) decode(data []byte) error {
+	var tree yaml.Node
+	if err := yaml.Unmarshal(data, &tree); err != nil {
+		return plainer(err)
 	}
-	return errors.New(strings.TrimPrefix(text, "yaml: "))
+	if err := refuseFractions(&tree); err != nil {
+		return err
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return plainer(err)
+	}
+	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return errors.New("it must hold one YAML document; what follows the line --- would be ignored")
+	}
+	return nil
 }
 
 func (c *Config) validate() error {
@@ -212,14 +238,22 @@ func (c *Config) validate() error {
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		return fmt.Errorf("logFormat is %q: use text or json", c.LogFormat)
 	}
+	for name, addr := range map[string]string{"https": c.HTTPS, "mqtt": c.MQTT} {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return fmt.Errorf("%s is %q: use an address such as :443 or 192.0.2.1:443", name, addr)
+		}
+	}
 	for name, n := range map[string]int64{
-		"limits.concurrent": int64(c.Limits.Concurrent), "limits.parked": int64(c.Limits.Parked) + 1, "limits.wait": int64(c.Limits.Wait),
+		"limits.concurrent": int64(c.Limits.Concurrent), "limits.wait": int64(c.Limits.Wait),
 		"limits.bodyTime": int64(c.Limits.BodyTime), "limits.handlerTime": int64(c.Limits.HandlerTime), "limits.connections": int64(c.Limits.Connections),
 		"hub.maxTokenLife": int64(c.Hub.MaxTokenLife), "hub.connections": int64(c.Hub.Connections),
 	} {
 		if n <= 0 {
 			return fmt.Errorf("%s must be greater than zero", name)
 		}
+	}
+	if c.Limits.Parked < 0 {
+		return errors.New("limits.parked must not be negative")
 	}
 	return loopback(c.Metrics)
 }
