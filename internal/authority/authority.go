@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -99,17 +98,29 @@ func Issue(dir string, names []string, now time.Time) error {
 	return writePEM(filepath.Join(dir, ServerFile), 0o644, "CERTIFICATE", der, ca.Raw)
 }
 
-// Names are the DNS names of the server certificate in dir.
+// Names are the DNS names of the server certificate in dir, or, if it cannot be read, those that the CA was made for: losing the
+// certificate must not stop its renewal.
 func Names(dir string) ([]string, error) {
-	block, err := readPEM(filepath.Join(dir, ServerFile))
+	if cert, err := readCertificate(filepath.Join(dir, ServerFile)); err == nil {
+		return cert.DNSNames, nil
+	}
+	ca, err := readCertificate(filepath.Join(dir, CAFile))
 	if err != nil {
 		return nil, err
 	}
-	cert, err := x509.ParseCertificate(block)
+	return ca.PermittedDNSDomains, nil
+}
+
+func readCertificate(path string) (*x509.Certificate, error) {
+	der, err := readPEM(path)
 	if err != nil {
 		return nil, err
 	}
-	return cert.DNSNames, nil
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return cert, nil
 }
 
 // Fingerprint is the SHA-256 of the CA certificate's DER, in hex, to compare by eye.
@@ -131,15 +142,11 @@ func template(now time.Time, life time.Duration) (*x509.Certificate, error) {
 }
 
 func load(dir string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	der, err := readPEM(filepath.Join(dir, CAFile))
+	ca, err := readCertificate(filepath.Join(dir, CAFile))
 	if err != nil {
 		return nil, nil, err
 	}
-	ca, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, nil, err
-	}
-	der, err = readPEM(filepath.Join(dir, caKeyFile))
+	der, err := readPEM(filepath.Join(dir, caKeyFile))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -202,23 +209,4 @@ func writePEM(path string, mode os.FileMode, kind string, ders ...[]byte) error 
 func write(f *os.File, data []byte) error {
 	_, err := f.Write(data)
 	return err
-}
-
-// CheckName judges a name for init: a DNS name with a dot, lower case, no port. The hub is called by the first name, and some SDKs split it
-// at its first dot.
-func CheckName(name string) error {
-	dots := 0
-	for i, r := range name {
-		switch {
-		case r == '.':
-			dots++
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '-' && i > 0:
-		default:
-			return fmt.Errorf("%q is not a host name: use lower-case letters, digits, dots and dashes", name)
-		}
-	}
-	if dots == 0 || len(name) > 253 || name[0] == '.' || name[len(name)-1] == '.' || net.ParseIP(name) != nil {
-		return fmt.Errorf("%q is not a host name with a dot, such as dps.example.net", name)
-	}
-	return nil
 }
