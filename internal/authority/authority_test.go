@@ -260,7 +260,9 @@ func TestNamesAreKnownEvenWithoutAServerCertificate(t *testing.T) {
 	for _, spoil := range []func(path string) error{
 		func(string) error { return nil },
 		func(path string) error { return os.WriteFile(path, []byte("no PEM"), 0o644) },
-		func(path string) error { return os.WriteFile(path, []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 0o644) },
+		func(path string) error {
+			return os.WriteFile(path, []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 0o644)
+		},
 		os.Remove,
 	} {
 		if err := spoil(filepath.Join(dir, ServerFile)); err != nil {
