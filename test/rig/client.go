@@ -16,7 +16,10 @@ const (
 	mqttPort  = "8883"
 )
 
-const retryEvery = 10 * time.Millisecond
+const (
+	retryEvery = 10 * time.Millisecond
+	maxIdle    = 64 // connections that a client keeps, for tests with that many workers
+)
 
 // TLS is the configuration of a client that trusts the service's CA and
 // expects its name.
@@ -28,7 +31,8 @@ func (s *Service) TLS() *tls.Config {
 // present address, whatever the name resolves to, and checks its certificate.
 func (s *Service) Client() *http.Client {
 	transport := &http.Transport{
-		TLSClientConfig: s.TLS(),
+		TLSClientConfig:     s.TLS(),
+		MaxIdleConnsPerHost: maxIdle,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, network, s.HTTPS)

@@ -6,6 +6,9 @@ import (
 	"testing"
 )
 
+// logShown bounds what a failed test shows of the service's log.
+const logShown = 300
+
 // Main is a TestMain for packages that use the rig: it builds the programs,
 // runs the tests and cleans up. Its result is for os.Exit.
 func Main(m *testing.M) int {
@@ -38,7 +41,7 @@ func New(tb testing.TB, config Config) *Service {
 			tb.Error(err)
 		}
 		if tb.Failed() {
-			tb.Logf("the service's log:\n%s", s.Log())
+			tb.Logf("the service's log, its last %d lines:\n%s", logShown, lastLines(s.Log(), logShown))
 		}
 	})
 	return s

@@ -1,0 +1,134 @@
+package e2e
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/test/rig"
+)
+
+const (
+	floodSize    = 10_000
+	floodWorkers = 32
+)
+
+// Whoever knows a device's id and EK_pub can ask for challenges in its name, as
+// many as they like and each for an SRK they made up. That must not keep the
+// device itself out: not while it registers in the middle of the flood, and not
+// when the challenge in its hands is older than most of the flood.
+func TestFloodOfFirstContactsDoesNotPushTheDeviceOut(t *testing.T) {
+	service := rig.New(t, rig.Config{})
+	tpm, spec := referenceTPM(t)
+	h := newHand(t, service, tpm)
+	flood := startFlood(t, h)
+
+	flood.wait(floodSize / 10) // it goes on until the test ends
+	a := newAgent(t, service, spec)
+	if got := a.register(); got.Status != "assigned" || got.DeviceID != h.tpm.RegistrationID() {
+		t.Errorf("assignment: %+v", got)
+	}
+	challenge, err := dps.DecodeChallenge(h.put("", http.StatusUnauthorized))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flood.wait(floodSize)
+	h.token = h.sign(challenge.Blob, service.IDScope+"/registrations/"+h.tpm.RegistrationID(), challenge.KeyName)
+	h.poll(h.operationID(h.put(h.token, http.StatusAccepted)))
+
+	challenges, refused := flood.challenges.Load(), flood.refused.Load()
+	t.Logf("%d strangers were given a challenge, %d put off", challenges, refused)
+	if challenges < floodSize/2 {
+		t.Error("most of the flood was put off, so this was no flood of first contacts")
+	}
+}
+
+// flood is strangers asking for challenges in a device's name, until the test
+// ends.
+type flood struct {
+	t                             *testing.T
+	victim                        *hand
+	answered, challenges, refused atomic.Int64
+
+	mu    sync.Mutex
+	moved *sync.Cond // another answer has come
+	err   error
+}
+
+func startFlood(t *testing.T, victim *hand) *flood {
+	f := &flood{t: t, victim: victim}
+	f.moved = sync.NewCond(&f.mu)
+	ctx, cancel := context.WithCancel(t.Context())
+	var workers sync.WaitGroup
+	seed := rand.Uint64()
+	t.Logf("seed of the invented SRKs: %d", seed)
+	for i := range floodWorkers {
+		random := rand.New(rand.NewPCG(seed, uint64(i)))
+		workers.Go(func() {
+			for ctx.Err() == nil {
+				f.note(f.ask(random))
+			}
+		})
+	}
+	t.Cleanup(func() {
+		cancel()
+		workers.Wait()
+	})
+	return f
+}
+
+// ask is one first contact for an SRK with the right form and a modulus that
+// nobody has the key to.
+func (f *flood) ask(random *rand.Rand) error {
+	const modulusSize = 256
+	srk := f.victim.tpm.SRK()
+	modulus := srk[len(srk)-modulusSize:]
+	for i := range modulus {
+		modulus[i] = byte(random.Uint32())
+	}
+	modulus[0] |= 0x80
+	modulus[modulusSize-1] |= 1
+	request := dps.RegisterRequest{RegistrationID: f.victim.tpm.RegistrationID(),
+		TPM: &dps.TPMKeys{EndorsementKey: f.victim.tpm.EK(), StorageRootKey: srk}}
+	status, body, err := f.victim.send(http.MethodPut, f.victim.path("/register"), "", request.Encode())
+	switch {
+	case err != nil:
+		return err
+	case status == http.StatusUnauthorized:
+		f.challenges.Add(1)
+	case status == http.StatusTooManyRequests:
+		f.refused.Add(1)
+	default:
+		return fmt.Errorf("a first contact was answered %d: %s (SRK %s)", status, body, base64.StdEncoding.EncodeToString(srk))
+	}
+	return nil
+}
+
+func (f *flood) note(err error) {
+	f.answered.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.err = err
+	}
+	f.moved.Broadcast()
+}
+
+// wait returns when so many have been answered since the start.
+func (f *flood) wait(answers int64) {
+	f.t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.answered.Load() < answers && f.err == nil {
+		f.moved.Wait()
+	}
+	if f.err != nil {
+		f.t.Fatal(f.err)
+	}
+}
