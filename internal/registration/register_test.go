@@ -12,6 +12,7 @@ import (
 )
 
 func TestADeviceProvisionsItself(t *testing.T) {
+	t.Parallel()
 	for _, alg := range softtpm.Algorithms {
 		t.Run(string(alg), func(t *testing.T) {
 			w := newWorld(t)
@@ -35,6 +36,7 @@ func TestADeviceProvisionsItself(t *testing.T) {
 }
 
 func TestIdsAreOneInEveryLetterCase(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.enrolled("Pump-7")
 	d.id = "pUMP-7"
@@ -47,6 +49,7 @@ func TestIdsAreOneInEveryLetterCase(t *testing.T) {
 }
 
 func TestTheSameOwnerKeepsItsHubKeyAndItsSession(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.enrolled("pump")
 	first := d.register()
@@ -68,6 +71,7 @@ func TestTheSameOwnerKeepsItsHubKeyAndItsSession(t *testing.T) {
 }
 
 func TestANewOwnerGetsANewKeyAndIsRecorded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.enrolled("pump")
 	first := d.register()
@@ -77,6 +81,7 @@ func TestANewOwnerGetsANewKeyAndIsRecorded(t *testing.T) {
 }
 
 func TestAnotherEKInTheEnrollmentGetsANewKey(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.enrolled("pump")
 	first := d.register()
@@ -116,6 +121,7 @@ func (w *world) wantRekeyed(d *device, first, second registered) {
 }
 
 func TestTheDeviceIDIsTheEnrollmentsAndStaysUntilTheRegistrationIsDeleted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	d := w.device("pump", softtpm.ECC, 0)
 	d.enroll("", map[string]any{"deviceId": "Line-4"})

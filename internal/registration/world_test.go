@@ -106,6 +106,13 @@ func (w *world) newCore() *registration.Core {
 	return core
 }
 
+// in is the same world for a subtest, or for one round of a property.
+func (w *world) in(t tester) *world {
+	inner := *w
+	inner.tester = t
+	return &inner
+}
+
 func (w *world) close() {
 	w.Helper()
 	w.must(w.inner.Close())

@@ -1,0 +1,202 @@
+package registration_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/registration"
+	"latchkey.example/latchkey/test/softtpm"
+)
+
+func TestPollsAreLetInByTheAcceptedTokenOrItsKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.enrolled("pump")
+	key := d.challenge()
+	token := d.token(key, 30*time.Second)
+	answer, err := d.prove(token)
+	w.must(err)
+	operation := answer.Status.OperationID
+	brief := d.token(key, 10*time.Second) // under the same key, never redeemed
+	w.clock.advance(10*time.Second + registration.TokenLeeway)
+	for name, token := range map[string]string{"the accepted one": token, "another": brief} {
+		if _, err := d.poll(operation, token); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w.clock.advance(time.Second)
+	_, err = d.poll(operation, brief)
+	w.wantFault(err, dps.CodeUnauthorized, registration.ReasonTokenExpired)
+	_, err = d.poll(operation, d.token(key, registration.TokenAhead+time.Second))
+	w.wantFault(err, dps.CodeUnauthorized, registration.ReasonTokenFuture)
+	w.clock.advance(registration.OperationWindow - registration.TokenLeeway - 11*time.Second)
+	answer, err = d.poll(operation, token) // long expired, and at the end of the window
+	w.must(err)
+	d.assigned(answer)
+	w.clock.advance(time.Nanosecond)
+	for _, token := range []string{token, d.token(key, time.Hour)} {
+		_, err = d.poll(operation, token)
+		w.wantFault(err, dps.CodeUnauthorized, registration.ReasonOperationClosed)
+	}
+}
+
+func TestPollsThatAreNotLetIn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d, other := w.enrolled("pump"), w.enrolled("valve")
+	mine, theirs := d.register(), other.register()
+	for _, c := range []struct {
+		name             string
+		operation, token string
+		reason           registration.Reason
+	}{
+		{"another device's operation", theirs.operation, mine.token, registration.ReasonUnknownOperation},
+		{"another device's operation and token", theirs.operation, theirs.token, registration.ReasonTokenOtherResource},
+		{"another device's token", mine.operation, theirs.token, registration.ReasonTokenOtherResource},
+		{"another device's key", mine.operation, d.token(theirs.challenge, time.Hour), registration.ReasonTokenSignature},
+		{"a hub key", mine.operation, d.token(mine.hubKey, time.Hour), registration.ReasonTokenSignature},
+		{"an operation that never was", "5.0000000000000000.00000000-0000-0000-0000-000000000000", mine.token, registration.ReasonUnknownOperation},
+		{"no operation", "", mine.token, registration.ReasonUnknownOperation},
+		{"no token", mine.operation, "", registration.ReasonBadToken},
+		{"a password", mine.operation, "Basic cHVtcDpwdW1w", registration.ReasonBadToken},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			answer, err := d.poll(c.operation, c.token)
+			w.wantFault(err, dps.CodeUnauthorized, c.reason)
+			if answer.Status != nil || answer.Challenge != nil {
+				t.Errorf("the refusal came with %+v", answer)
+			}
+		})
+	}
+	d.scope = scopeTwo
+	_, err := d.poll(mine.operation, d.token(mine.challenge, time.Hour))
+	w.wantFault(err, dps.CodeUnauthorized, registration.ReasonUnknownOperation)
+}
+
+func TestADisabledDeviceGetsNoKeyAtThePoll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.enrolled("pump")
+	got := d.register()
+	d.enroll("*", disabled)
+	_, err := d.poll(got.operation, got.token)
+	w.wantFault(err, dps.CodeDisabled, registration.ReasonDisabled)
+	d.enroll("*", nil)
+	answer, err := d.poll(got.operation, got.token)
+	w.must(err)
+	d.assigned(answer)
+}
+
+func TestADeletedRegistrationsOperationIsUnknown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.enrolled("pump")
+	for _, remove := range []func() error{
+		func() error { return w.core.DeleteRegistration(w.ctx, operator, "pump", "") },
+		func() error { return w.core.DeleteEnrollment(w.ctx, operator, "pump", "") },
+	} {
+		got := d.register()
+		w.must(remove())
+		_, err := d.poll(got.operation, got.token)
+		w.wantFault(err, dps.CodeUnauthorized, registration.ReasonUnknownOperation)
+	}
+}
+
+func TestASupersededOperationHasFailed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.enrolled("pump")
+	w.hub.failNext("EnsureDevice", 1, before)
+	token := d.token(d.challenge(), time.Hour)
+	answer, err := d.prove(token)
+	w.must(err)
+	old := answer.Status.OperationID
+	d.chip.Clear()
+	d.register()
+	answer, err = d.poll(old, token)
+	w.must(err)
+	state := answer.Status.RegistrationState
+	if answer.Status.Status != dps.StatusFailed || state.ErrorCode != dps.CodeConflict || state.ErrorMessage == "" || state.TPM != nil || answer.RetryAfter != 0 {
+		t.Errorf("got %+v, %+v", answer, state)
+	}
+	if at := w.hub.device("pump"); at.generation != 2 || at.cuts != 0 {
+		t.Errorf("the old operation reached the hub: %+v", at)
+	}
+}
+
+// The read of a poll may be older than the proof that overtakes it.
+func TestAPollThatIsOvertakenByANewOwnerGetsNoKey(t *testing.T) {
+	t.Parallel()
+	for _, call := range []string{"EnsureDevice", "Finish"} {
+		t.Run(call, func(t *testing.T) {
+			w := newWorld(t)
+			d := w.enrolled("pump")
+			w.hub.failNext("EnsureDevice", 1, before)
+			token := d.token(d.challenge(), time.Hour)
+			answer, err := d.prove(token)
+			w.must(err)
+			next := w.device("pump", softtpm.ECC, 0)
+			next.chip.Clear()
+			var won registered
+			overtake := func() { won = next.register() }
+			if call == "Finish" {
+				w.store.beforeNext(call, overtake)
+			} else {
+				w.hub.beforeNext(call, overtake)
+			}
+			answer, err = d.poll(answer.Status.OperationID, token)
+			w.must(err)
+			if answer.Status.Status != dps.StatusFailed {
+				t.Errorf("the overtaken poll got %+v", answer.Status)
+			}
+			if at := w.hub.device("pump"); string(at.key) != string(won.hubKey) {
+				t.Error("the hub does not hold the new owner's key")
+			}
+			w.wantSound("pump")
+		})
+	}
+}
+
+func TestPollsThatFinishTogetherAgree(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.enrolled("pump")
+	w.hub.failNext("EnsureDevice", 1, before)
+	token := d.token(d.challenge(), time.Hour)
+	answer, err := d.prove(token)
+	w.must(err)
+	operation := answer.Status.OperationID
+	w.store.beforeNext("Finish", func() { // another node finishes between this one's hub call and its write
+		answer, err := d.poll(operation, token)
+		w.must(err)
+		d.assigned(answer)
+	})
+	answer, err = d.poll(operation, token)
+	w.must(err)
+	d.assigned(answer)
+}
+
+func TestAFailingHubLeavesTheOperationAssigning(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.enrolled("pump")
+	w.hub.failNext("EnsureDevice", 3, before)
+	token := d.token(d.challenge(), time.Hour)
+	answer, err := d.prove(token)
+	w.must(err)
+	for range 2 {
+		polled, err := d.poll(answer.Status.OperationID, token)
+		w.must(err)
+		if polled.Status.Status != dps.StatusAssigning || polled.RetryAfter != registration.PollAdvice {
+			t.Errorf("while the hub fails: %+v", polled)
+		}
+	}
+	polled, err := d.poll(answer.Status.OperationID, token)
+	w.must(err)
+	d.assigned(polled)
+	if log := string(w.logs.Bytes()); strings.Count(log, errInjected.Error()) != 3 {
+		t.Errorf("the log does not tell of the hub's three failures:\n%s", log)
+	}
+}
