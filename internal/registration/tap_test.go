@@ -229,6 +229,7 @@ type judgingHub struct {
 	mu      sync.Mutex
 	devices map[string]*hubDevice // by scope and device id
 	hangs   bool
+	reached func() // called when a request hangs
 }
 
 type hubDevice struct {
@@ -243,7 +244,8 @@ func newJudgingHub(w *world) *judgingHub {
 }
 
 func (h *judgingHub) EnsureDevice(ctx context.Context, scope, hub string, d registration.HubDevice) error {
-	if h.hanging() {
+	if reached, hangs := h.hanging(); hangs {
+		reached()
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -283,16 +285,23 @@ func (h *judgingHub) judge(scope, hub string, d registration.HubDevice) {
 	}
 }
 
-func (h *judgingHub) hang(on bool) {
+// hang makes every call wait for its context to end, after calling reached.
+func (h *judgingHub) hang(reached func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.hangs = on
+	h.hangs, h.reached = true, reached
 }
 
-func (h *judgingHub) hanging() bool {
+func (h *judgingHub) recover() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.hangs
+	h.hangs = false
+}
+
+func (h *judgingHub) hanging() (reached func(), hangs bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.reached, h.hangs
 }
 
 // device returns what the hub holds of a device of the first scope.
