@@ -321,32 +321,41 @@ func sameKeys(ek, srk []byte, shown keys) error {
 	return nil
 }
 
-// findChallenge tries the owner in the body, then the last proven one, then those remembered; two slots each. Without an
-// enrollment it takes the same steps with the EK that was shown, and never succeeds.
+// findChallenge tries the owner in the body, then the last proven one, then those remembered; two slots each. Before it fails it has
+// parsed one EK and tried ownersTried owners, whatever is enrolled or remembered, so that its cost does not tell. Without an
+// enrollment it never succeeds.
 func (c *Core) findChallenge(ctx context.Context, s *scope, r Request, token dps.Token, device Device, shown keys) (proof, error) {
-	ek := shown.ek
-	if device.Enrollment != nil {
-		var err error
-		if ek, err = c.enrolledEK(device.Enrollment, shown.ek); err != nil {
-			return proof{}, c.fault(s, dps.CodeInternal, ReasonInternal, "", err)
-		}
+	ek, err := c.challengedEK(device, shown)
+	if err != nil {
+		return proof{}, c.fault(s, dps.CodeInternal, ReasonInternal, "", err)
 	}
 	owners, err := c.owners(ctx, s, r, device, shown)
 	if err != nil {
 		return proof{}, c.storeFault(s, "reading remembered owners", err)
 	}
-	for _, owner := range owners {
+	for i, owner := range padOwners(owners) {
 		srk, err := c.parseSRK(owner)
-		if err != nil || ek == nil {
+		if err != nil {
 			continue // was acceptable when remembered; a newer release may be stricter
 		}
 		subject := challengeSubject{s.ID, dps.FoldID(r.ID), ek.Name(), srk.Name(), device.Generation}
 		key, ok := subject.open(s.root, slotOf(r.Arrived), token)
-		if ok && device.Enrollment != nil {
+		if ok && device.Enrollment != nil && i < len(owners) {
 			return proof{device: device, ek: ek, srk: srk, key: key, generation: device.Generation}, nil
 		}
 	}
 	return proof{}, c.fault(s, dps.CodeUnauthorized, ReasonTokenSignature, "", nil)
+}
+
+// challengedEK is the EK that challenges of this id are made for: the enrolled one, else one that stands in for it. One parse each time.
+func (c *Core) challengedEK(device Device, shown keys) (*attest.EK, error) {
+	switch {
+	case device.Enrollment != nil:
+		return c.enrolledEK(device.Enrollment, nil)
+	case shown.ek != nil:
+		return c.parseEK(shown.ek.Bytes())
+	}
+	return c.parseEK(standInKey)
 }
 
 // owners lists the SRKs whose challenges may be open, likeliest first.
