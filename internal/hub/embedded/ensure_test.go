@@ -155,6 +155,22 @@ func TestARepeatedCallFinishesAHalfDoneOne(t *testing.T) {
 	w.login(w.greet("dev", newer), 0)
 }
 
+func TestALoginUnderTheNewKeyInheritsNothingWhenTheCallWasNeverRepeated(t *testing.T) {
+	w, r, _ := oneDevice(t, nil)
+	r.send(subscribe(1, twinAnswers))
+	r.expect(0x90, 3, 0, 1, 1)
+	newer := newKey()
+	w.store.set(func() { w.store.losePut = errors.New("connection lost") })
+	if err := w.tryEnsure("dev", newer, 2); err == nil {
+		t.Fatal("no error")
+	}
+	w.login(w.greet("dev", newer), 0) // no session present: that one was the old owner's
+	r.expectClosed()
+	if n := len(w.server.Topics.Subscribers("$iothub/twin/res/1").Subscriptions); n != 0 {
+		t.Errorf("%d subscriptions of the old owner", n)
+	}
+}
+
 func TestACallThatRanOutOfTimeIsRepeatable(t *testing.T) {
 	w, r, _ := oneDevice(t, nil)
 	writing, goOn := make(chan struct{}), make(chan struct{})

@@ -103,8 +103,8 @@ func TestAConnectMustComeInTime(t *testing.T) {
 	})
 }
 
-func TestConnectionsAreBounded(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.Limits = Limits{Connections: 3, Pending: 2} })
+func TestStrangersHaveABoundOfTheirOwn(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Connections: 100, Pending: 2} })
 	key := newKey()
 	w.ensure("dev", key, 1)
 	session := w.login(w.greet("dev", key), 0)
@@ -112,10 +112,9 @@ func TestConnectionsAreBounded(t *testing.T) {
 	w.dial().expectClosed() // the third connection that has not said who it is
 	session.send(packet(0xc0))
 	session.expect(0xd0, 0)
-	for _, r := range []*raw{one, two} {
+	for _, r := range []*raw{one, two, session} {
 		r.Close()
 	}
-	session.Close()
 	w.settled()
 	if n := w.endings(causeTooMany); n != 1 {
 		t.Errorf("%d counted", n)
@@ -127,6 +126,23 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if n := metric(t, w.metrics.sessions); n != 1 {
 		t.Errorf("%v sessions counted", n)
 	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits = Limits{Connections: 2, Pending: 100} })
+	key := newKey()
+	sessions := map[string]*raw{}
+	for _, id := range []string{"a", "b"} {
+		w.ensure(id, key, 1)
+		sessions[id] = w.login(w.greet(id, key), 0)
+	}
+	w.dial().expectClosed()
+	sessions["a"].Close()
+	sessions["b"].send(packet(0xc0))
+	sessions["b"].expect(0xd0, 0)
+	sessions["b"].Close()
+	w.settled()
+	w.login(w.greet("a", key), 1)
 }
 
 func TestAFloodOfStrangersFillsNoLog(t *testing.T) {
