@@ -57,8 +57,8 @@ func (id *Identity) activateCredential(b *blob) (inner []byte, err error) {
 }
 
 // notOurs are the answers to something that was encrypted to another key or is
-// bound to another name. An RSA secret for another EK fails as TPM_RC_VALUE or
-// _FAILURE, an ECC one shows only in the integrity value.
+// bound to another name: an RSA secret for another key fails as TPM_RC_VALUE,
+// or _SIZE if that key has another size; all else fails its integrity check.
 var notOurs = []tpm2.TPMRC{tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCSize}
 
 // ekAuth satisfies the EK's role USER: with the empty password if it allows

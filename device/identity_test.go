@@ -187,25 +187,31 @@ func TestOwnerPasswordIsToldByCommandAndCode(t *testing.T) {
 	})
 }
 
-// Each TPM command of opening fails once: with a response code and with a
-// broken transport. Nothing may be left behind that could be removed.
+// Each TPM command of opening fails, for the EK or for the SRK. Nothing may be
+// left behind that could be removed.
 func TestFailureOfAnyCommandOfOpeningLeavesNothing(t *testing.T) {
 	for _, cc := range []tpm2.TPMCC{tpm2.TPMCCReadPublic, tpm2.TPMCCCreatePrimary, tpm2.TPMCCEvictControl} {
 		for _, opts := range [][]device.Option{nil, {device.WithTransientKeys()}} {
-			tpm := simtpm.NewSimulator(t)
-			opts = append(opts, device.WithAlgorithm(device.ECCP256))
-			broken := &failing{TPM: tpm, command: cc, code: tpm2.TPMRCFailure}
-			id, err := device.OpenTransport(broken, opts...)
-			if broken.seen > 0 && !errors.Is(err, tpm2.TPMRCFailure) {
-				t.Errorf("%v failed: got %v", cc, err)
+			for pass := range 4 {
+				failToOpen(t, cc, pass, append(opts, device.WithAlgorithm(device.ECCP256)))
 			}
-			if err == nil {
-				closeAll(t, id)
-			}
-			mustBeEmpty(t, tpm)
-			tpm.Close()
 		}
 	}
+}
+
+func failToOpen(t *testing.T, cc tpm2.TPMCC, pass int, opts []device.Option) {
+	t.Helper()
+	tpm := simtpm.NewSimulator(t)
+	defer tpm.Close()
+	broken := &failing{TPM: tpm, command: cc, code: tpm2.TPMRCFailure, pass: pass}
+	id, err := device.OpenTransport(broken, opts...)
+	if (broken.seen > 0) != errors.Is(err, tpm2.TPMRCFailure) {
+		t.Errorf("%v failed %d times after %d: got %v", cc, broken.seen, pass, err)
+	}
+	if err == nil {
+		closeAll(t, id)
+	}
+	mustBeEmpty(t, tpm)
 }
 
 func TestInfoNamesMakerAndFirmware(t *testing.T) {
@@ -225,7 +231,7 @@ func TestInfoNamesMakerAndFirmware(t *testing.T) {
 
 func TestInfoFindsEKCertificates(t *testing.T) {
 	tpm := simtpm.NewSimulator(t)
-	for _, index := range []tpm2.TPMHandle{0x01c00001, 0x01c00002, 0x01c0000a, 0x01c0001c} {
+	for _, index := range []tpm2.TPMHandle{0x01c00001, 0x01c00002, 0x01c0000a, 0x01c0000b, 0x01c0001c} {
 		_, err := tpm2.NVDefineSpace{
 			AuthHandle: tpm2.TPMRHOwner,
 			PublicInfo: tpm2.New2B(tpm2.TPMSNVPublic{NVIndex: index, NameAlg: tpm2.TPMAlgSHA256,

@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"testing"
@@ -130,21 +131,26 @@ func mustSign(t *testing.T, key *device.Key, secret, message []byte) {
 	}
 }
 
-// failing is a TPM that answers one of the commands with a response code.
+// failing is a TPM that answers one of the commands with a response code, but
+// lets it pass some times first.
 type failing struct {
 	transport.TPM
 	command tpm2.TPMCC
 	code    tpm2.TPMRC
+	pass    int
 	seen    int
 }
 
 func (f *failing) Send(command []byte) ([]byte, error) {
-	if len(command) >= 10 && tpm2.TPMCC(uint32(command[6])<<24|uint32(command[7])<<16|uint32(command[8])<<8|uint32(command[9])) == f.command {
-		f.seen++
-		c := uint32(f.code)
-		return []byte{0x80, 0x01, 0, 0, 0, 10, byte(c >> 24), byte(c >> 16), byte(c >> 8), byte(c)}, nil
+	if len(command) < 10 || tpm2.TPMCC(binary.BigEndian.Uint32(command[6:])) != f.command {
+		return f.TPM.Send(command)
 	}
-	return f.TPM.Send(command)
+	if f.pass > 0 {
+		f.pass--
+		return f.TPM.Send(command)
+	}
+	f.seen++
+	return binary.BigEndian.AppendUint32([]byte{0x80, 0x01, 0, 0, 0, 10}, uint32(f.code)), nil
 }
 
 // cut is a TPM whose transport breaks at one of the commands.

@@ -51,7 +51,7 @@ func TestDamagedStateIsToldAsSuch(t *testing.T) {
 	for name, content := range map[string]string{
 		"empty":           "",
 		"half":            `{"version":1,"endpo`,
-		"unknown member":  `{"version":1,"hubkey2":""}`,
+		"unknown member":  `{"version":1,"assignedHub":"h","deviceId":"d","hubKey":"AQ==","hubKeys":[]}`,
 		"other version":   `{"version":2,"assignedHub":"h","deviceId":"d","hubKey":"AQ=="}`,
 		"no key":          `{"version":1,"assignedHub":"h","deviceId":"d"}`,
 		"key of no bytes": `{"version":1,"assignedHub":"h","deviceId":"d","hubKey":"%"}`,
