@@ -456,6 +456,22 @@ func TestConnectAddressReplacesOnlyTheAddress(t *testing.T) {
 	}
 }
 
+func TestCallersHTTPClientAndAPIVersionAreUsed(t *testing.T) {
+	id := openECC(t)
+	s := newService(t, id)
+	own := s.server.Client()
+	client, _ := s.client(device.ClientConfig{Endpoint: s.server.URL, IDScope: scope, HTTPClient: own, APIVersion: "2019-03-31"})
+	if _, err := client.RequestChallenge(t.Context(), device.Registration{ID: id.RegistrationID(), EK: id.EK(), SRK: id.SRK()}); err != nil {
+		t.Fatal(err)
+	}
+	if target := s.requests[0].target; !strings.HasSuffix(target, "/register?api-version=2019-03-31") {
+		t.Errorf("requested %s", target)
+	}
+	if own.CheckRedirect != nil {
+		t.Error("the caller's client was changed")
+	}
+}
+
 func TestStatusIsLookedUpWithoutRegistering(t *testing.T) {
 	id := openECC(t)
 	s := newService(t, id)
