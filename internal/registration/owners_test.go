@@ -119,12 +119,13 @@ func TestAFloodOfFirstContactsDoesNotPushTheDeviceOut(t *testing.T) {
 	d := w.device("pump", softtpm.RSA, 0)
 	d.enroll("", nil)
 	inventor := softtpm.NewInventor()
+	ek := d.chip.EK.Bytes()
+	r := d.request("")
 	flood := func(n int) {
 		for range n {
 			srk, err := inventor.SRK(w.rand)
 			w.must(err)
-			r := d.request("")
-			r.Body.TPM.StorageRootKey = srk
+			r.Arrived, r.Body.TPM = w.clock.Now(), &dps.TPMKeys{EndorsementKey: ek, StorageRootKey: srk}
 			answer, err := w.core.Register(w.ctx, r)
 			w.must(err)
 			if answer.Challenge == nil {

@@ -36,7 +36,6 @@ type tester interface {
 	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any)
 	Logf(format string, args ...any)
-	Context() context.Context
 }
 
 // world is a core with a real store and a real key ring, a hub that judges, a clock that stands, and chance from a seed.
