@@ -4,13 +4,17 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,12 +38,15 @@ type Options struct {
 	Load func() (config.Config, error)
 	// Reload asks for a reload of certificate, log level, limits, key ring, scopes and telemetry file. May be nil.
 	Reload <-chan os.Signal
-	// Log is where the log goes.
-	Log *os.File
+	// Log is where the log goes, one Write for each line.
+	Log io.Writer
+
+	headerTime time.Duration // for a request's header; zero means 10 s, tests make it small
 }
 
-// How long the parts of a graceful end may take.
+// How long things may take, and how often they are done.
 const (
+	headerTime     = 10 * time.Second
 	drainTime      = 15 * time.Second
 	maintainEvery  = time.Minute
 	certCheckEvery = time.Hour
@@ -59,6 +66,9 @@ type service struct {
 	cert    *certificate
 	shared  *web.Shared
 	front   *front
+
+	headerTime time.Duration
+	drain      sync.Once
 }
 
 // Run serves until ctx ends, then drains. It returns nil after a clean end.
@@ -67,7 +77,7 @@ func Run(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	s := &service{config: cfg, metrics: prometheus.NewRegistry()}
+	s := &service{config: cfg, metrics: prometheus.NewRegistry(), headerTime: cmp.Or(opts.headerTime, headerTime)}
 	s.level, s.log = telemetry.NewLogger(opts.Log, cfg.LogFormat)
 	if err := s.setLevel(cfg); err != nil {
 		return err
@@ -87,12 +97,15 @@ func (s *service) setLevel(cfg config.Config) error {
 	return err
 }
 
-// open opens the parts, each of which may need those before it.
+// open opens the parts, each of which may need those before it. The store comes first: what it says of a directory without
+// an installation says what to do.
 func (s *service) open(ctx context.Context) (err error) {
-	if s.ring, err = keyring.Open(s.config.MasterKey); err != nil {
+	if s.store, err = sqlite.Open(ctx, s.config.Database, sqlite.Options{}); err != nil {
 		return err
 	}
-	if s.store, err = sqlite.Open(ctx, s.config.Database, sqlite.Options{}); err != nil {
+	if s.ring, err = keyring.Open(s.config.MasterKey); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no master key at %s: bring it back from where it is kept, the database cannot be read without it", s.config.MasterKey)
+	} else if err != nil {
 		return err
 	}
 	if s.cert, err = loadCertificate(s.config, s.metrics); err != nil {
@@ -118,7 +131,9 @@ func (s *service) wire(ctx context.Context) (err error) {
 		return err
 	}
 	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Sealer: s.ring, Logger: s.log})
-	if err != nil {
+	if errors.Is(err, keyring.ErrTampered) || errors.Is(err, keyring.ErrUnknownKey) {
+		return fmt.Errorf("the master key %s is not the one of the database %s: %w", s.config.MasterKey, s.config.Database, err)
+	} else if err != nil {
 		return err
 	}
 	s.shared = web.NewShared(limits(s.config))
@@ -128,11 +143,17 @@ func (s *service) wire(ctx context.Context) (err error) {
 		admin:  adminapi.New(s.core, web.NewServer("management", s.core, s.log, metrics, s.shared)),
 		ready:  func(ctx context.Context) error { _, err := s.store.Scopes(ctx); return err },
 	}
+	s.front.answerTime.Store(int64(answerTime(s.config)))
 	return nil
 }
 
 func limits(c config.Config) web.Limits {
 	return web.Limits{Body: c.Limits.BodyTime, Handler: c.Limits.HandlerTime, Concurrent: c.Limits.Concurrent, Parked: c.Limits.Parked, Wait: c.Limits.Wait}
+}
+
+// answerTime is how long a request may take from its header to the end of its answer.
+func answerTime(c config.Config) time.Duration {
+	return c.Limits.BodyTime + c.Limits.Wait + c.Limits.HandlerTime + 10*time.Second
 }
 
 // close ends the parts in reverse order.
@@ -159,10 +180,12 @@ func (s *service) serve(ctx context.Context, opts Options) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	s.serveHTTPS(ctx, group, listeners.https)
+	// Metrics and probes are served until the last request is answered, so that a drain can be watched.
+	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx))
+	s.serveHTTPS(ctx, group, listeners.https, unwatch)
 	s.serveMQTT(ctx, group, listeners.mqtt)
 	if listeners.metrics != nil {
-		s.serveMetrics(ctx, group, listeners.metrics)
+		s.serveMetrics(watched, group, listeners.metrics)
 	}
 	group.Go(func() error { s.maintain(ctx); return nil })
 	group.Go(func() error { s.reloads(ctx, opts); return nil })
@@ -214,6 +237,10 @@ func (s *service) reload(ctx context.Context, opts Options) error {
 		return err
 	}
 	s.shared.Set(limits(cfg))
+	s.front.answerTime.Store(int64(answerTime(cfg)))
+	if names := config.NeedRestart(s.config, cfg); len(names) > 0 {
+		s.log.Warn("reload: these settings changed and need a restart", "settings", names)
+	}
 	return errors.Join(s.setLevel(cfg), s.cert.reload(cfg), s.ring.Reload(), s.core.ReloadScopes(ctx), s.sink.Reopen())
 }
 

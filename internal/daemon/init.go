@@ -57,7 +57,14 @@ func Init(ctx context.Context, dir string, names []string) (Installation, error)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Installation{}, err
 	}
-	installation, err := install(ctx, dir, cfg, names)
+	// The key ring comes first and is made only where none is: of two runs at once the second ends here, and only what is known to be this
+	// run's own is ever removed.
+	now := time.Now()
+	ring, err := keyring.Create(cfg.MasterKey, now)
+	if err != nil {
+		return Installation{}, err
+	}
+	installation, err := install(ctx, dir, cfg, ring, names, now)
 	if err != nil {
 		for _, path := range append(made, cfg.Database+"-wal", cfg.Database+"-shm", cfg.Database+".volatile") {
 			os.RemoveAll(path)
@@ -82,12 +89,7 @@ func checkNames(names []string) error {
 	return nil
 }
 
-func install(ctx context.Context, dir string, cfg config.Config, names []string) (Installation, error) {
-	now := time.Now()
-	ring, err := keyring.Create(cfg.MasterKey, now)
-	if err != nil {
-		return Installation{}, err
-	}
+func install(ctx context.Context, dir string, cfg config.Config, ring *keyring.Ring, names []string, now time.Time) (Installation, error) {
 	folder := filepath.Join(dir, TLSFolder)
 	if err := authority.Create(folder, names, now); err != nil {
 		return Installation{}, fmt.Errorf("making the private CA: %w", err)

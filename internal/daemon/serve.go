@@ -26,9 +26,12 @@ type front struct {
 	device, admin http.Handler
 	ready         func(context.Context) error
 	draining      atomic.Bool
+	answerTime    atomic.Int64 // from a request's header to the end of its answer; follows the limits
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	deadline := time.Now().Add(time.Duration(f.answerTime.Load()))
+	_ = http.NewResponseController(w).SetWriteDeadline(deadline) // unsupported only by test recorders
 	first, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	switch {
 	case first == "healthz" && rest == "":
@@ -68,8 +71,8 @@ func probe(w http.ResponseWriter, err error) {
 func (s *service) httpServer(handler http.Handler) *http.Server {
 	server := &http.Server{
 		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		WriteTimeout:      s.config.Limits.BodyTime + s.config.Limits.Wait + s.config.Limits.HandlerTime + 10*time.Second,
+		ReadHeaderTimeout: s.headerTime,
+		WriteTimeout:      answerTime(s.config),
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          telemetry.Quiet(s.log),
@@ -79,11 +82,12 @@ func (s *service) httpServer(handler http.Handler) *http.Server {
 	return server
 }
 
-func (s *service) serveHTTPS(ctx context.Context, group *errgroup.Group, l net.Listener) {
+// serveHTTPS calls drained when the last request is answered.
+func (s *service) serveHTTPS(ctx context.Context, group *errgroup.Group, l net.Listener, drained func()) {
 	server := s.httpServer(s.front)
 	server.TLSConfig = s.cert.tls()
 	l = netutil.LimitListener(l, s.config.Limits.Connections)
-	s.serveUntil(ctx, group, server, func() error { return server.ServeTLS(l, "", "") })
+	s.serveUntil(ctx, group, server, func() error { return server.ServeTLS(l, "", "") }, drained)
 }
 
 func (s *service) serveMetrics(ctx context.Context, group *errgroup.Group, l net.Listener) {
@@ -92,11 +96,11 @@ func (s *service) serveMetrics(ctx context.Context, group *errgroup.Group, l net
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { probe(w, nil) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { probe(w, s.front.readiness(r.Context())) })
 	server := s.httpServer(mux)
-	s.serveUntil(ctx, group, server, func() error { return server.Serve(l) })
+	s.serveUntil(ctx, group, server, func() error { return server.Serve(l) }, func() {})
 }
 
 // serveUntil serves, and drains when ctx ends: no new connections, requests at work finish.
-func (s *service) serveUntil(ctx context.Context, group *errgroup.Group, server *http.Server, serve func() error) {
+func (s *service) serveUntil(ctx context.Context, group *errgroup.Group, server *http.Server, serve func() error, drained func()) {
 	group.Go(func() error {
 		if err := serve(); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -104,8 +108,9 @@ func (s *service) serveUntil(ctx context.Context, group *errgroup.Group, server 
 		return nil
 	})
 	group.Go(func() error {
+		defer drained()
 		<-ctx.Done()
-		s.front.draining.Store(true)
+		s.startDraining()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 		defer cancel()
 		if err := server.Shutdown(drain); err != nil {
@@ -113,6 +118,13 @@ func (s *service) serveUntil(ctx context.Context, group *errgroup.Group, server 
 			return server.Close()
 		}
 		return nil
+	})
+}
+
+func (s *service) startDraining() {
+	s.drain.Do(func() {
+		s.front.draining.Store(true)
+		s.log.Info("draining: no new connections, requests at work finish")
 	})
 }
 
