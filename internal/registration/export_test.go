@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"latchkey.example/latchkey/attest"
+	"latchkey.example/latchkey/dps"
 )
 
 // The stories run on the real store, which imports this package, so they are in registration_test and reach inside through here.
@@ -34,8 +35,19 @@ func CountWork(c *Core) *Work {
 	return work
 }
 
-// ScopeRoot is the opened challenge root of a scope.
-func ScopeRoot(c *Core, scope string) []byte { return c.scopes.Load().byID[scope].root }
+// ChallengeKey is the HMAC key that a device would find in the blob of a challenge made at a time.
+func ChallengeKey(c *Core, scope, id string, ek, srk []byte, generation uint64, at time.Time) []byte {
+	parsedEK, err := attest.ParseEK(ek)
+	if err != nil {
+		panic(err)
+	}
+	parsedSRK, err := attest.ParseSRK(srk)
+	if err != nil {
+		panic(err)
+	}
+	s, _ := c.scope(scope)
+	return challengeSubject{scope, dps.FoldID(id), parsedEK.Name(), parsedSRK.Name(), generation}.key(s.root, slotOf(at))
+}
 
 // AllReasons is every reason there is.
 func AllReasons() []Reason {
