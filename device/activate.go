@@ -51,7 +51,7 @@ func (id *Identity) activateCredential(b *blob) (inner []byte, err error) {
 		Secret:         tpm2.TPM2BEncryptedSecret{Buffer: b.credentialSecret},
 	}.Execute(id.tpm)
 	if err != nil {
-		return nil, tpmErrorMeaning("TPM2_ActivateCredential", err, ErrNotForThisTPM, notOurs...)
+		return nil, id.unopened("TPM2_ActivateCredential", err)
 	}
 	return answer.CertInfo.Buffer, nil
 }
@@ -60,6 +60,24 @@ func (id *Identity) activateCredential(b *blob) (inner []byte, err error) {
 // bound to another name: an RSA secret for another key fails as TPM_RC_VALUE,
 // or _SIZE if that key has another size; all else fails its integrity check.
 var notOurs = []tpm2.TPMRC{tpm2.TPMRCIntegrity, tpm2.TPMRCValue, tpm2.TPMRCSize}
+
+// unopened says why the TPM did not open a part of a blob. A libtpms that does
+// its RSA with OpenSSL (swtpm) answers TPM_RC_FAILURE to a secret for another
+// key and goes on working. TPM_RC_FAILURE is also all that a TPM in failure mode
+// answers, so only another command can tell the two apart.
+func (id *Identity) unopened(command string, err error) error {
+	reason, codes := ErrNotForThisTPM, notOurs
+	if errors.Is(err, tpm2.TPMRCFailure) {
+		codes = []tpm2.TPMRC{tpm2.TPMRCFailure}
+		switch _, probe := (tpm2.GetRandom{BytesRequested: 1}).Execute(id.tpm); {
+		case errors.Is(probe, tpm2.TPMRCFailure):
+			reason = ErrFailureMode
+		case probe != nil:
+			codes = nil // not to be found out
+		}
+	}
+	return tpmErrorMeaning(command, err, reason, codes...)
+}
 
 // ekAuth satisfies the EK's role USER: with the empty password if it allows
 // that (high range templates), else with PolicySecret of the endorsement
@@ -102,7 +120,7 @@ func (id *Identity) importKey(b *blob, inner []byte) (private tpm2.TPM2BPrivate,
 		Symmetric:     symmetric,
 	}.Execute(id.tpm)
 	if err != nil {
-		return private, tpmErrorMeaning("TPM2_Import", err, ErrNotForThisTPM, notOurs...)
+		return private, id.unopened("TPM2_Import", err)
 	}
 	return answer.OutPrivate, nil
 }

@@ -20,6 +20,10 @@ var (
 	// for another owner of this one.
 	ErrNotForThisTPM = errors.New("the activation blob was not made for this TPM and its present owner")
 
+	// ErrFailureMode says that the TPM has found itself broken and takes no
+	// commands (TPM 2.0 Part 1, 12.4). A power cycle makes it test itself again.
+	ErrFailureMode = errors.New("the TPM is in failure mode until it loses power; switch the device off and on")
+
 	// ErrClosed says that the Key or Identity is closed.
 	ErrClosed = errors.New("closed")
 )
@@ -33,8 +37,8 @@ type TPMError struct {
 	// says what happened on the way to the TPM.
 	Code tpm2.TPMRC
 
-	// Reason is what the failure means here, if that is known: ErrOtherOwner or
-	// ErrNotForThisTPM. Else nil.
+	// Reason is what the failure means here, if that is known: ErrOtherOwner,
+	// ErrNotForThisTPM or ErrFailureMode. Else nil.
 	Reason error
 
 	// Err is what the TPM or the transport said.
