@@ -67,6 +67,8 @@ func tpmAdvice(err error) string {
 		return "the TPM was cleared or replaced since the hub key was saved: register again"
 	case errors.Is(err, device.ErrNotForThisTPM):
 		return "the service sealed its answer for another TPM or an earlier owner of this one: compare the enrolled endorsement key with `latchkey-device ek`"
+	case errors.Is(err, tpm2.TPMRCFailure): // and no foreign blob
+		return "the TPM has failed and takes no commands: switch the device off and on; if it fails again, the chip is broken"
 	case errors.Is(err, tpm2.TPMRCLockout):
 		return "the TPM is in lockout after failed authorisations: wait until it ends, or have it reset with tpm2_dictionarylockout --clear-lockout"
 	case errors.Is(err, tpm2.TPMRCBadAuth), errors.Is(err, tpm2.TPMRCAuthFail):

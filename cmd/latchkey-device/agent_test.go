@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"latchkey.example/latchkey/attest"
+	"latchkey.example/latchkey/device"
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/test/simtpm"
 )
@@ -270,4 +271,30 @@ func TestAgentIsStaticAndHasNoSimulator(t *testing.T) {
 	if it := decode[identity](t, string(out)); len(it.RegistrationID) != 52 {
 		t.Errorf("got %s", out)
 	}
+}
+
+// A failed chip and a foreign blob are the same response code on some TPMs.
+func TestFailedTPMIsToldFromAForeignBlob(t *testing.T) {
+	if sentence := advice(&device.TPMError{Command: "TPM2_CreatePrimary", Code: tpm2.TPMRCFailure, Err: tpm2.TPMRCFailure}); !strings.Contains(sentence, "off and on") {
+		t.Errorf("failure mode: %q", sentence)
+	}
+	if testing.Short() {
+		return // the blob for another TPM needs swtpm
+	}
+	s, other := newService(t), openedEK(t, simtpm.NewSimulator(t))
+	s.foreignEK = other
+	_, why := agent(t, exitFailure, "register", "--tpm", simtpm.NewSwtpm(t).Spec(), "--endpoint", s.URL, "--id-scope", scope, "--ca-file", s.caFile)
+	if !strings.Contains(why, "for another TPM") {
+		t.Errorf("foreign blob: %s", why)
+	}
+}
+
+func openedEK(t *testing.T, tpm simtpm.TPM) []byte {
+	t.Helper()
+	id, err := device.OpenTransport(tpm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer id.Close()
+	return id.EK()
 }

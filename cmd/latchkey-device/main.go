@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -52,7 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "latchkey-device: %v\nSee latchkey-device --help.\n", err)
 		return exitUsage
 	}
-	fmt.Fprintf(stderr, "latchkey-device: %v\n", advised(err))
+	fmt.Fprintf(stderr, "latchkey-device: %s\n", strings.ReplaceAll(advised(err).Error(), "\n", "; ")) // joined errors come as lines
 	return exitFailure
 }
 
@@ -67,7 +68,7 @@ func command() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(ekCommand(), registerCommand(), tokenCommand())
+	root.AddCommand(withEnvironment(ekCommand()), withEnvironment(registerCommand()), withEnvironment(tokenCommand()))
 	return root
 }
 

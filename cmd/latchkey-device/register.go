@@ -45,12 +45,12 @@ func registerCommand() *cobra.Command {
 	}
 	f := registerFlags{tpm: addTPMFlags(cmd)}
 	flags := cmd.Flags()
-	flags.StringVar(&f.endpoint, "endpoint", os.Getenv("LATCHKEY_ENDPOINT"), "provisioning service, HOST or HOST:PORT (LATCHKEY_ENDPOINT)")
-	flags.StringVar(&f.idScope, "id-scope", os.Getenv("LATCHKEY_ID_SCOPE"), "ID scope at the service (LATCHKEY_ID_SCOPE)")
-	flags.StringVar(&f.caFile, "ca-file", os.Getenv("LATCHKEY_CA_FILE"), "PEM file of the CAs that may vouch for the service; default: the system's (LATCHKEY_CA_FILE)")
+	flags.StringVar(&f.endpoint, "endpoint", "", "provisioning service, HOST or HOST:PORT")
+	flags.StringVar(&f.idScope, "id-scope", "", "ID scope at the service")
+	flags.StringVar(&f.caFile, "ca-file", "", "PEM file of the CAs that may vouch for the service; default: the system's")
 	flags.StringVar(&f.connect, "connect", "", "HOST:PORT to connect to instead of the endpoint's address")
 	flags.StringVar(&f.registrationID, "registration-id", "", "id under which the device is enrolled; default: the one of its EK")
-	flags.StringVar(&f.stateDir, "state-dir", os.Getenv("LATCHKEY_STATE_DIR"), "directory to keep the assignment and the TPM-wrapped hub key in (LATCHKEY_STATE_DIR)")
+	flags.StringVar(&f.stateDir, "state-dir", "", "directory to keep the assignment and the TPM-wrapped hub key in")
 	flags.DurationVar(&f.timeout, "timeout", 15*time.Minute, "give up after this time")
 	flags.BoolVar(&f.json, "json", false, "print the result as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

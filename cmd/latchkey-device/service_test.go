@@ -26,6 +26,8 @@ type service struct {
 	caFile string
 	hubKey []byte
 
+	foreignEK []byte // if set, it seals for this one instead of the device's
+
 	challengeKey []byte
 	register     dps.RegisterRequest
 }
@@ -74,7 +76,11 @@ func write(w http.ResponseWriter, status int, body []byte) {
 }
 
 func (s *service) seal(key []byte) []byte {
-	ek, err := attest.ParseEK(s.register.TPM.EndorsementKey)
+	ekPublic := s.register.TPM.EndorsementKey
+	if s.foreignEK != nil {
+		ekPublic = s.foreignEK
+	}
+	ek, err := attest.ParseEK(ekPublic)
 	if err != nil {
 		panic(err)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +26,7 @@ func tokenCommand() *cobra.Command {
 		Args:  noArgs,
 	}
 	tpm := addTPMFlags(cmd)
-	stateDir := cmd.Flags().String("state-dir", os.Getenv("LATCHKEY_STATE_DIR"), "directory that register kept the hub key in (LATCHKEY_STATE_DIR)")
+	stateDir := cmd.Flags().String("state-dir", "", "directory that register kept the hub key in")
 	ttl := cmd.Flags().Duration("ttl", time.Hour, "how long the SAS token is valid; hubs cap it, Latchkey's at 24h")
 	asJSON := cmd.Flags().Bool("json", false, "print hub, user name and SAS token as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

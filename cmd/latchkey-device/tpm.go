@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,21 +23,13 @@ type tpmFlags struct {
 func addTPMFlags(cmd *cobra.Command) *tpmFlags {
 	f := new(tpmFlags)
 	flags := cmd.Flags()
-	flags.StringVar(&f.spec, "tpm", fromEnvironment("LATCHKEY_TPM", defaultTPM),
-		"device file, unix:PATH or swtpm:HOST:PORT (swtpm), tcp:HOST:PORT (simulator) (LATCHKEY_TPM)")
+	flags.StringVar(&f.spec, "tpm", defaultTPM, "device file, unix:PATH or swtpm:HOST:PORT (swtpm), tcp:HOST:PORT (simulator)")
 	flags.StringVar(&f.algorithm, "algorithm", "",
 		"kind of keys to insist on: rsa2048, ecc-p256 or rsa3072 (default: what is there, rsa2048 if nothing is)")
 	flags.BoolVar(&f.transient, "transient", false,
 		"create EK and SRK for this run only, instead of using the persistent ones")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "tell each step and how long it took")
 	return f
-}
-
-func fromEnvironment(name, otherwise string) string {
-	if value := os.Getenv(name); value != "" {
-		return value
-	}
-	return otherwise
 }
 
 func (f *tpmFlags) open(progress device.Progress) (*device.Identity, error) {
