@@ -15,13 +15,13 @@ func (s *Service) Agent(ctx context.Context, d Device, arguments ...string) (Res
 		"LATCHKEY_TPM=" + d.TPM,
 		"LATCHKEY_STATE_DIR=" + d.StateDir,
 		"LATCHKEY_ENDPOINT=" + s.Host,
+		"LATCHKEY_CONNECT=" + s.HTTPS,
 		"LATCHKEY_ID_SCOPE=" + s.IDScope,
 		"LATCHKEY_CA_FILE=" + s.CAFile,
 	}})
 }
 
-// Register runs the agent's register command, which alone has to be told where
-// the service really is.
+// Register runs the agent's register command.
 func (s *Service) Register(ctx context.Context, d Device, arguments ...string) (Result, error) {
-	return s.Agent(ctx, d, append([]string{"register", "--connect", s.HTTPS}, arguments...)...)
+	return s.Agent(ctx, d, append([]string{"register"}, arguments...)...)
 }
