@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -77,10 +78,14 @@ func (c *Core) Poll(ctx context.Context, r Request, operationID string) (Answer,
 	if err := c.authenticatePoll(s, r, token, o); err != nil {
 		return Answer{}, err
 	}
-	if device.Enrollment == nil || device.Enrollment.Disabled {
+	switch enrollment := device.Enrollment; {
+	case enrollment == nil || enrollment.Disabled:
 		return Answer{}, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil)
-	}
-	if device.Registration == nil || device.Registration.OperationID != o.ID {
+	case enrollment.PinnedSRK != nil && !bytes.Equal(enrollment.PinnedSRK, o.SRK):
+		return Answer{}, c.fault(s, dps.CodeRefusedOwner, ReasonPinnedSRK, "", nil)
+	case device.Registration == nil || device.Registration.OperationID != o.ID:
+		o = superseded(o)
+	case device.Registration.EKKeyID != enrollment.EKKeyID: // the operator replaced the chip: the one that proved itself is not wanted any more
 		o = superseded(o)
 	}
 	if o, err = c.Advance(ctx, s.ID, o); err != nil {

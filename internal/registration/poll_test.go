@@ -200,3 +200,42 @@ func TestAFailingHubLeavesTheOperationAssigning(t *testing.T) {
 		t.Errorf("the log does not tell of the hub's three failures:\n%s", log)
 	}
 }
+
+// What the operator does between proof and poll counts as well: the key leaves at the poll.
+func TestAnOwnerThatIsNoLongerLetInGetsNoKeyAtThePoll(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, reached := range []string{"assigned", "assigning"} {
+		t.Run(reached, func(t *testing.T) {
+			w := w.in(t)
+			d, other := w.enrolled("pump-"+reached), softtpm.New(softtpm.ECC, 1)
+			if reached == "assigning" {
+				w.hub.failNext("EnsureDevice", 1, before)
+			}
+			token := d.token(d.challenge(), time.Hour)
+			answer, err := d.prove(token)
+			w.must(err)
+			operation := answer.Status.OperationID
+			w.hub.take()
+
+			d.enroll("*", d.pinning(other.SRK.Bytes()))
+			_, err = d.poll(operation, token)
+			w.wantFault(err, dps.CodeRefusedOwner, registration.ReasonPinnedSRK)
+
+			(&device{world: w, id: d.id, chip: other}).enroll("*", nil)
+			answer, err = d.poll(operation, token)
+			w.must(err)
+			if state := answer.Status.RegistrationState; state.Status != dps.StatusFailed || state.TPM != nil {
+				t.Errorf("under a replaced EK the poll got %+v", state)
+			}
+			if calls := w.hub.take(); calls["EnsureDevice"] != 0 {
+				t.Error("the refused polls went to the hub")
+			}
+
+			d.enroll("*", d.pinning(d.chip.SRK.Bytes()))
+			answer, err = d.poll(operation, token)
+			w.must(err)
+			d.assigned(answer)
+		})
+	}
+}
