@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/base32"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"strings"
@@ -197,6 +198,45 @@ func TestFailureOfAnyCommandOfOpeningLeavesNothing(t *testing.T) {
 			}
 		}
 	}
+}
+
+// rivalled is a TPM in which another program makes a key persistent just before
+// ours does.
+type rivalled struct {
+	simtpm.TPM
+	rival func()
+}
+
+func (r *rivalled) Send(command []byte) ([]byte, error) {
+	if rival := r.rival; rival != nil && tpm2.TPMCC(binary.BigEndian.Uint32(command[6:])) == tpm2.TPMCCEvictControl {
+		r.rival = nil
+		rival()
+	}
+	return r.TPM.Send(command)
+}
+
+func TestRivalThatMakesTheKeysFirstIsFollowed(t *testing.T) {
+	onEachTPM(t, func(t *testing.T, tpm simtpm.TPM, a device.Algorithm) {
+		var first *device.Identity
+		second := openIdentity(t, &rivalled{tpm, func() { first = openIdentity(t, tpm, device.WithAlgorithm(a)) }}, device.WithAlgorithm(a))
+		defer closeAll(t, first, second)
+		if !bytes.Equal(first.EK(), second.EK()) || !bytes.Equal(first.SRK(), second.SRK()) {
+			t.Error("the two see different keys")
+		}
+		if open := openHandles(t, tpm); len(open) != 0 {
+			t.Errorf("left in the TPM: %x", open)
+		}
+	})
+}
+
+// The rival's key is looked at like any that was found.
+func TestRivalWithAnotherAlgorithmIsNotFollowed(t *testing.T) {
+	tpm := simtpm.NewSimulator(t)
+	_, err := device.OpenTransport(&rivalled{tpm, func() { closeAll(t, openIdentity(t, tpm, device.WithAlgorithm(device.ECCP256))) }}, device.WithAlgorithm(device.RSA2048))
+	if !errors.Is(err, device.ErrOtherKey) {
+		t.Errorf("got %v", err)
+	}
+	mustBeEmpty(t, tpm)
 }
 
 func failToOpen(t *testing.T, cc tpm2.TPMCC, pass int, opts []device.Option) {

@@ -129,6 +129,7 @@ func create(tpm transport.TPM, at place, a Algorithm) (*primary, error) {
 }
 
 // createPersistent puts the new key where every SDK of Azure DPS looks for it.
+// If another program has put one there since we looked, that is the one.
 func createPersistent(tpm transport.TPM, at place, o options) (*primary, error) {
 	done := o.progress.timed(at.stepMake)
 	p, err := create(tpm, at, o.algorithm)
@@ -136,7 +137,16 @@ func createPersistent(tpm transport.TPM, at place, o options) (*primary, error) 
 		done("", err)
 		return nil, err
 	}
-	err = errors.Join(persist(tpm, p, at.handle), p.flush(tpm))
+	err = persist(tpm, p, at.handle)
+	rival := errors.Is(err, tpm2.TPMRCNVDefined)
+	if rival {
+		err = nil
+	}
+	err = errors.Join(err, p.flush(tpm))
+	if rival && err == nil {
+		done("another program was faster", nil)
+		return readPrimary(tpm, at, o)
+	}
 	done(fmt.Sprintf("kept at 0x%08x", at.handle), err)
 	if err != nil {
 		return nil, err
