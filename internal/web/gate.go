@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"math/rand/v2"
@@ -51,12 +52,13 @@ func (g *Gate) Enter(ctx context.Context) (leave func(), ok bool) {
 // spread is Retry-After for a refused request: spread out, so that those refused together do not return together.
 func spread() time.Duration { return time.Duration(5+rand.IntN(26)) * time.Second }
 
-// readAll reads a body whose length may be known, without growing past it.
+// believed is the length up to which a client's announcement is believed before the bytes are there.
+const believed = 4 << 10
+
+// readAll reads a body; length is what was announced, if it was.
 func readAll(r io.Reader, length int64) ([]byte, error) {
-	if length <= 0 {
-		return io.ReadAll(r)
-	}
-	body := make([]byte, length)
-	_, err := io.ReadFull(r, body)
-	return body, err
+	var body bytes.Buffer
+	body.Grow(int(min(max(length, 0), believed)) + bytes.MinRead)
+	_, err := body.ReadFrom(r)
+	return body.Bytes(), err
 }

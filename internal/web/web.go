@@ -24,7 +24,7 @@ import (
 
 // Limits bound what one request may cost. All are positive.
 type Limits struct {
-	Body        time.Duration // from the first header byte to the last byte of the body
+	Body        time.Duration // from the end of the header to the last byte of the body
 	Handler     time.Duration // for the work after admission
 	Concurrent  int           // requests at work
 	Parked      int           // requests waiting for a place
@@ -134,34 +134,50 @@ func (s *Server) run(w http.ResponseWriter, call Call, route Route) (Reply, erro
 	return route.Handle(ctx, call)
 }
 
-// body reads the message within the limits. A route that wants none ignores what some clients send with a GET.
-func (s *Server) body(w http.ResponseWriter, r *http.Request, route Route, deadline time.Duration) ([]byte, error) {
-	if !route.WantsBody {
+// body reads the message within the limits. A route that wants none ignores what some clients send with a GET, but it is read all the
+// same: net/http looks for its end before it sends the answer, and would wait for ever for a body that was announced and never sent. If
+// reading fails the deadline stays, since net/http reads on after the answer too, so that a client still sending finds its refusal.
+func (s *Server) body(w http.ResponseWriter, r *http.Request, route Route, limit time.Duration) ([]byte, error) {
+	if r.Body == nil || r.Body == http.NoBody {
 		return nil, nil
 	}
-	refuse := func(code dps.Code, reason registration.Reason, err error) ([]byte, error) {
-		w.Header().Set("Connection", "close") // the rest of the body is not read
-		return nil, s.core.Fault(route.Scope, code, reason, "", err)
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(limit)) // unsupported only by test recorders
+	body, err := readMessage(w, r)
+	if err != nil {
+		w.Header().Set("Connection", "close")
+	} else {
+		_ = control.SetReadDeadline(time.Time{})
 	}
-	if r.ContentLength > dps.MaxMessage {
-		return refuse(dps.CodeTooLarge, registration.ReasonTooLarge, nil)
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(deadline)) // unsupported only by test recorders
-	body, err := readAll(http.MaxBytesReader(w, r.Body, dps.MaxMessage), r.ContentLength)
-	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-	var tooLarge *http.MaxBytesError
-	var timeout net.Error
 	switch {
-	case errors.As(err, &tooLarge):
-		return refuse(dps.CodeTooLarge, registration.ReasonTooLarge, err)
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return refuse(dps.CodeTimeout, registration.ReasonSlowBody, err)
+	case !route.WantsBody:
+		return nil, nil
 	case err != nil:
-		return refuse(dps.CodeBadRequest, registration.ReasonBadRequest, err)
+		code, reason := bodyRefusal(err)
+		return nil, s.core.Fault(route.Scope, code, reason, "", err)
 	case len(body) > 0 && !isJSON(r.Header.Get("Content-Type")):
 		return nil, s.core.Fault(route.Scope, dps.CodeUnsupportedMediaType, registration.ReasonContentType, "", nil)
 	}
 	return body, nil
+}
+
+func readMessage(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength > dps.MaxMessage {
+		return nil, &http.MaxBytesError{Limit: dps.MaxMessage}
+	}
+	return readAll(http.MaxBytesReader(w, r.Body, dps.MaxMessage), r.ContentLength)
+}
+
+func bodyRefusal(err error) (dps.Code, registration.Reason) {
+	var tooLarge *http.MaxBytesError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &tooLarge):
+		return dps.CodeTooLarge, registration.ReasonTooLarge
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return dps.CodeTimeout, registration.ReasonSlowBody
+	}
+	return dps.CodeBadRequest, registration.ReasonBadRequest
 }
 
 func isJSON(contentType string) bool {
