@@ -75,9 +75,9 @@ func (a *agent) register() assignment {
 	return printed[assignment](a.t, result, err)
 }
 
-func (a *agent) token() hubLogin {
+func (a *agent) token(arguments ...string) hubLogin {
 	a.t.Helper()
-	result, err := a.service.Agent(a.context(), a.device, "token", "--json")
+	result, err := a.service.Agent(a.context(), a.device, append([]string{"token", "--json"}, arguments...)...)
 	return printed[hubLogin](a.t, result, err)
 }
 

@@ -17,6 +17,7 @@ import (
 const (
 	floodSize    = 10_000
 	floodWorkers = 32
+	keylessFlood = 1_000 // the service remembers eight
 )
 
 // Whoever knows a device's id and EK_pub can ask for challenges in its name, as
@@ -47,6 +48,35 @@ func TestFloodOfFirstContactsDoesNotPushTheDeviceOut(t *testing.T) {
 	if challenges < floodSize/2 {
 		t.Error("most of the flood was put off, so this was no flood of first contacts")
 	}
+}
+
+// Some clients send no tpm object with the proof, so the service has to know the
+// SRK by itself. The invented ones displace each other in its memory; the one
+// that was proven last is not among them.
+func TestFloodDoesNotPushOutADeviceThatSendsItsKeysOnlyOnce(t *testing.T) {
+	service := rig.New(t, rig.Config{})
+	tpm, _ := referenceTPM(t)
+	h := newHand(t, service, tpm)
+	first := h.poll(h.prove())
+
+	challenge, err := dps.DecodeChallenge(h.put("", http.StatusUnauthorized))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flood := startFlood(t, h)
+	flood.waitChallenges(keylessFlood)
+	h.token = h.sign(challenge.Blob, service.IDScope+"/registrations/"+h.tpm.RegistrationID(), challenge.KeyName)
+	request := dps.RegisterRequest{RegistrationID: h.tpm.RegistrationID()}
+	status, body, err := h.send(http.MethodPut, h.path("/register"), h.token, request.Encode())
+	if err != nil || status != http.StatusAccepted {
+		t.Fatalf("PUT register without a tpm object: %d, error %v, body %s", status, err, body)
+	}
+	again := h.poll(h.operationID(body))
+	if again.DeviceID != first.DeviceID || again.AssignedHub != first.AssignedHub {
+		t.Errorf("assigned to %s at %s, before to %s at %s", again.DeviceID, again.AssignedHub, first.DeviceID, first.AssignedHub)
+	}
+	mustLogin(t, service, again.DeviceID, h.hubToken(first)).send("the same owner, the same key")
+	wantTelemetry(t, service, again.DeviceID, "the same owner, the same key")
 }
 
 // flood is strangers asking for challenges in a device's name, until the test
@@ -123,9 +153,20 @@ func (f *flood) note(err error) {
 // wait returns when so many have been answered since the start.
 func (f *flood) wait(answers int64) {
 	f.t.Helper()
+	f.waitFor(&f.answered, answers)
+}
+
+// waitChallenges returns when so many were given a challenge.
+func (f *flood) waitChallenges(challenges int64) {
+	f.t.Helper()
+	f.waitFor(&f.challenges, challenges)
+}
+
+func (f *flood) waitFor(count *atomic.Int64, enough int64) {
+	f.t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for f.answered.Load() < answers && f.err == nil {
+	for count.Load() < enough && f.err == nil {
 		f.moved.Wait()
 	}
 	if f.err != nil {

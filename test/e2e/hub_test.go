@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"latchkey.example/latchkey/test/rig"
 )
@@ -52,6 +54,15 @@ func mustLogin(t *testing.T, service *rig.Service, deviceID, token string) *work
 		t.Fatalf("connect to the hub: %v", err)
 	}
 	return w
+}
+
+// wantRefusedLogin: the hub refuses the SAS token itself (CONNACK 4 or 5).
+func wantRefusedLogin(t *testing.T, service *rig.Service, deviceID, token string) {
+	t.Helper()
+	_, err := login(t, service, deviceID, token)
+	if !errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword) && !errors.Is(err, packets.ErrorRefusedNotAuthorised) {
+		t.Errorf("login with a SAS token that must not open the hub: %v", err)
+	}
 }
 
 func done(token mqtt.Token) error {

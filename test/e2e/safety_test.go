@@ -50,12 +50,48 @@ func TestClearedTPMGetsANewHubKeyAndTheOldOneIsDead(t *testing.T) {
 	}
 	a.register()
 	wantCut(t, session)
-	if _, err := login(t, service, old.DeviceID, old.SASToken); err == nil {
-		t.Error("the old owner's SAS token still opens the hub")
-	}
+	wantRefusedLogin(t, service, old.DeviceID, old.SASToken)
 	now := a.token()
 	mustLogin(t, service, now.DeviceID, now.SASToken).send("of the new owner")
 	wantTelemetry(t, service, now.DeviceID, "of the old owner", "of the new owner")
+}
+
+const tenYears = "87600h"
+
+// P8 for an old owner who prepared to stay: where the operator lets SAS tokens
+// live for years, the change of keys must still end them.
+func TestTenYearTokenOfTheOldOwnerDiesWithTheReKey(t *testing.T) {
+	service := rig.New(t, rig.Config{Env: []string{"LATCHKEY_HUB_MAX_TOKEN_LIFE=100000h"}})
+	tpm, spec := swtpm(t)
+	a := newAgent(t, service, spec)
+	a.enroll()
+	a.register()
+	old := a.token("--ttl", tenYears)
+	session := mustLogin(t, service, old.DeviceID, old.SASToken)
+	session.send("of the old owner")
+
+	if err := simtpm.Clear(tpm); err != nil {
+		t.Fatal(err)
+	}
+	session.send("the session outlives the clear")
+	a.register()
+	wantCut(t, session)
+	wantRefusedLogin(t, service, old.DeviceID, old.SASToken)
+	now := a.token()
+	mustLogin(t, service, now.DeviceID, now.SASToken).send("of the new owner")
+	wantRefusedLogin(t, service, old.DeviceID, old.SASToken)
+	wantTelemetry(t, service, now.DeviceID, "of the old owner", "the session outlives the clear", "of the new owner")
+}
+
+func TestTenYearTokenIsRefusedAtOnceByDefault(t *testing.T) {
+	service := rig.New(t, rig.Config{})
+	_, spec := swtpm(t)
+	a := newAgent(t, service, spec)
+	a.enroll()
+	a.register()
+	long := a.token("--ttl", tenYears)
+	wantRefusedLogin(t, service, long.DeviceID, long.SASToken)
+	mustLogin(t, service, long.DeviceID, a.token("--ttl", "23h").SASToken) // it is not the key
 }
 
 // wantCut: the hub has ended the session.
@@ -102,7 +138,7 @@ func wantUnopened(t *testing.T, clone *device.Identity, blob []byte) {
 	t.Helper()
 	_, err := clone.Activate(blob)
 	var refusal *device.TPMError
-	if !errors.As(err, &refusal) || refusal.Command != "TPM2_ActivateCredential" {
+	if !errors.Is(err, device.ErrNotForThisTPM) || !errors.As(err, &refusal) || refusal.Command != "TPM2_ActivateCredential" {
 		t.Errorf("the clone's TPM says of a blob that is another's: %v", err)
 	}
 	ek, err := attest.ParseEK(clone.EK())
