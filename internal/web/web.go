@@ -201,7 +201,8 @@ func write(w http.ResponseWriter, reply Reply) {
 		h["Content-Length"] = []string{strconv.Itoa(len(reply.Body))}
 	}
 	w.WriteHeader(reply.Status)
-	_, _ = w.Write(reply.Body) // the peer may be gone; there is nobody to tell
+	_, _ = w.Write(reply.Body)                // the peer may be gone; there is nobody to tell
+	_ = http.NewResponseController(w).Flush() // now: what is written down afterwards must not delay it
 }
 
 var contentType = []string{"application/json; charset=utf-8"}
