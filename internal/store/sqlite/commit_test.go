@@ -87,6 +87,30 @@ func TestLoneTransitionDoesNotLinger(t *testing.T) {
 	}
 }
 
+// With company a commit waits for more: here for an hour, or until the batch is full.
+func TestCompanyLingersUntilTheBatchIsFull(t *testing.T) {
+	t.Parallel()
+	s, _ := openOnDisk(t, Options{Linger: time.Hour})
+	g := s.closeGate(t.Context())
+	commits := s.Stats().Commits
+	jobs := []*job{s.queued(t, writing("a", registration.Applied, nil)), s.queued(t, writing("b", registration.Applied, nil))}
+	close(g.open)
+	for len(s.writer.queue) > 0 { // both are gathered now, and wait
+		runtime.Gosched()
+	}
+	for len(jobs) < batchLimit {
+		jobs = append(jobs, s.queued(t, writing("more", registration.Applied, nil)))
+	}
+	for _, j := range jobs {
+		if out := <-j.done; out.err != nil {
+			t.Fatal(out.err)
+		}
+	}
+	if n := s.Stats().Commits - commits; n != 2 { // the gate's and theirs
+		t.Errorf("%d commits, want one for all that came during the linger", n)
+	}
+}
+
 func TestLingerIsDecidedByEvidence(t *testing.T) {
 	t.Parallel()
 	const linger = 2 * time.Millisecond
@@ -111,6 +135,9 @@ func TestLingerIsDecidedByEvidence(t *testing.T) {
 		if got := p.wait(start.Add(c.pause), c.now); got != c.want {
 			t.Errorf("%s: lingers %v, want %v", c.name, got, c.want)
 		}
+	}
+	if got := (Options{}).withDefaults().Linger; got != linger {
+		t.Errorf("the default linger is %v, want %v", got, linger)
 	}
 	never := pace{linger: -1}
 	never.finished(start, 9, true)
@@ -170,7 +197,7 @@ func auditRows(t *testing.T, s *Store, name string) int {
 
 func TestBatchMatesDoNotFailEachOther(t *testing.T) {
 	t.Parallel()
-	s, _ := openOnDisk(t, Options{})
+	s, _ := openOnDisk(t, Options{Linger: -1})
 	own := errors.New("the job's own error")
 	g := s.closeGate(t.Context())
 	commits := s.Stats().Commits

@@ -9,10 +9,21 @@ import (
 )
 
 func TestStoreKeepsTheContract(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) storetest.Store { return openNew(t, Options{Readers: 2}) })
+	storetest.Run(t, func(t *testing.T) storetest.Store {
+		opts := Options{VFS: newDisk(t).name, Readers: 2}
+		if err := Create(context.Background(), powerPath, opts); err != nil {
+			t.Fatal(err)
+		}
+		return reopen(t, powerPath, opts)
+	})
 }
 
-// openNew makes a database of its own and opens it; the caller closes it.
+// The same on the operating system's files, without the histories, whose hundred databases would mostly wait for the disk.
+func TestStoreKeepsTheContractOnFiles(t *testing.T) {
+	storetest.Sentences(t, func(t *testing.T) storetest.Store { return openNew(t, Options{}) })
+}
+
+// openNew makes a database of its own in the file system and opens it; the caller closes it.
 func openNew(t testing.TB, opts Options) *Store {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "latchkey.db")

@@ -10,9 +10,9 @@ import (
 	"latchkey.example/latchkey/internal/registration"
 )
 
-// histories runs random operations on a store and on the model; both must answer the same and hold the same after every step.
+// Histories runs random operations on a store and on the model; both must answer the same and hold the same after every step.
 // A failure prints the seed and a shortened history.
-func histories(t *testing.T, open func(t *testing.T) Store) {
+func Histories(t *testing.T, open func(t *testing.T) Store) {
 	rapid.Check(t, func(rt *rapid.T) {
 		h := &history{T: rt, ctx: t.Context(), store: open(t), model: newModel(), now: epoch}
 		defer func() {

@@ -27,8 +27,17 @@ type Store interface {
 	Close() error
 }
 
-// Run runs the contract. Open returns an empty store, another one at each call; the test closes it.
+// Run runs the whole contract: Sentences and Histories. Open returns an empty store, another one at each call; the test closes it.
 func Run(t *testing.T, open func(t *testing.T) Store) {
+	Sentences(t, open)
+	t.Run("random histories agree with the model", func(t *testing.T) {
+		t.Parallel()
+		Histories(t, open)
+	})
+}
+
+// Sentences has at least one test for each sentence of the contract.
+func Sentences(t *testing.T, open func(t *testing.T) Store) {
 	for _, test := range []struct {
 		name string
 		run  func(w *world)
@@ -74,10 +83,6 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 			test.run(w)
 		})
 	}
-	t.Run("random histories agree with the model", func(t *testing.T) {
-		t.Parallel()
-		histories(t, open)
-	})
 }
 
 // world is one test's store and what it needs to talk to it.
