@@ -24,7 +24,7 @@ func (c *Core) Advance(ctx context.Context, scopeID string, o Operation) (Operat
 	if err != nil {
 		return o, fmt.Errorf("opening the hub key: %w", err)
 	}
-	err = c.hub.EnsureDevice(ctx, scopeID, o.Hub, HubDevice{DeviceID: o.DeviceID, Key: key, Generation: o.Generation})
+	err = c.hub.EnsureDevice(ctx, scopeID, o.Hub, HubDevice{DeviceID: o.DeviceID, Key: key, Generation: o.Revision})
 	if errors.Is(err, ErrStale) {
 		return superseded(o), nil
 	}
@@ -201,10 +201,15 @@ func stateOf(id string, r *Registration) *dps.RegistrationState {
 // pruneBatch bounds one round of Maintain, so that it never holds the writer for long.
 const pruneBatch = 1000
 
-// Maintain removes operations whose window has passed, until there are none left or the context ends.
+// generationLife is how long the redemption count of a deleted registration is kept: longer than any challenge lives, so that none made
+// before can be redeemed after.
+const generationLife = 15 * time.Minute
+
+// Maintain removes operations whose window has passed and generations of ids that are long gone, until there are none left or the
+// context ends.
 func (c *Core) Maintain(ctx context.Context) error {
 	for {
-		removed, err := c.store.Prune(ctx, c.now().Add(-operationWindow-time.Minute), time.Time{}, pruneBatch)
+		removed, err := c.store.Prune(ctx, c.now().Add(-operationWindow-time.Minute), c.now().Add(-generationLife), pruneBatch)
 		if err != nil || removed < pruneBatch {
 			return err
 		}

@@ -240,7 +240,7 @@ func (w *world) wantSound(id string) {
 	if r := d.Registration; r != nil && r.Status == registration.Assigned {
 		key, err := w.ring.Open(registration.ContextHubKey(scopeOne, dps.FoldID(id)), r.SealedHubKey)
 		w.must(err)
-		if !w.hub.acknowledged(scopeOne, r.DeviceID, key, d.Generation) && d.Operation != nil && d.Operation.Generation == d.Generation {
+		if d.Operation != nil && d.Operation.Generation == d.Generation && !w.hub.acknowledged(scopeOne, r.DeviceID, key, d.Operation.Revision) {
 			w.Errorf("%s: assigned, but the hub has not acknowledged the key", id)
 		}
 	}

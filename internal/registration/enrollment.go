@@ -57,6 +57,7 @@ type Operation struct {
 	Status         Status
 	Substatus      string
 	Generation     uint64   // the redemption count this operation's redemption reached: 1 for the first
+	Revision       uint64   // set by the store: the revision that the registration got in this redemption; hubs compare it
 	TokenDigest    [32]byte // dps.Token.Digest of the accepted SAS token
 	SealedKey      []byte   // the redeemed challenge key, sealed under ContextChallengeKey
 	EK             []byte   // TPM2B_PUBLIC as enrolled when the challenge was redeemed
@@ -76,7 +77,7 @@ type Identity struct {
 	Hub        string
 	DeviceID   string // case-sensitive
 	SealedKey  []byte // sealed under ContextIdentityKey
-	Generation uint64 // never moves back
+	Generation uint64 // HubDevice.Generation of the last EnsureDevice; never moves back
 	Updated    time.Time
 }
 

@@ -65,6 +65,7 @@ var reasons = [reasonCount]struct{ name, text string }{
 	ReasonSuperseded:          {"superseded", "A newer registration of the same device took the place of this operation."},
 	ReasonChanged:             {"changed", "The operator changed the entry."},
 	ReasonDeleted:             {"deleted", "The operator deleted the entry."},
+	ReasonDeviceIDTaken:       {"device-id-taken", "The device proved itself, but another registration has its device id at the hub. Give one of the two enrollments another device id, or delete the other registration."},
 	ReasonManaged:             {"managed", "An operator's request was carried out."},
 	ReasonOwnerChanged:        {"owner-changed", "The device proved itself under a new owner and was given a new hub key; the old one is dead."},
 }

@@ -19,7 +19,7 @@ type Hub interface {
 type HubDevice struct {
 	DeviceID   string
 	Key        []byte // 32-byte HMAC key
-	Generation uint64 // redemption count of the id when this assignment was proved
+	Generation uint64 // Operation.Revision: rises within a scope from one proof to the next, whatever ids are deleted in between
 }
 
 // ErrStale says that a newer generation has been seen.

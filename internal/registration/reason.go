@@ -56,6 +56,7 @@ const (
 	ReasonDeleted
 	ReasonOwnerChanged
 	ReasonManaged
+	ReasonDeviceIDTaken
 
 	reasonCount
 )

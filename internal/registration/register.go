@@ -379,25 +379,29 @@ func (c *Core) redeem(ctx context.Context, s *scope, r Request, token dps.Token,
 	enrollment := p.device.Enrollment
 	switch {
 	case enrollment.Disabled:
-		return c.refuse(ctx, s, r, p, dps.CodeDisabled, ReasonDisabled)
+		return c.refuse(ctx, s, r, p, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil))
 	case enrollment.PinnedSRK != nil && !bytes.Equal(enrollment.PinnedSRK, p.srk.Bytes()):
-		return c.refuse(ctx, s, r, p, dps.CodeRefusedOwner, ReasonPinnedSRK)
+		return c.refuse(ctx, s, r, p, c.fault(s, dps.CodeRefusedOwner, ReasonPinnedSRK, "", nil))
 	}
 	redemption, err := c.redemption(s, r, token, p)
 	if err != nil {
 		return Operation{}, 0, c.fault(s, dps.CodeInternal, ReasonInternal, "", err)
 	}
-	verdict, err := c.store.Redeem(ctx, s.ID, redemption)
-	if err != nil {
+	revision, verdict, err := c.store.Redeem(ctx, s.ID, redemption)
+	switch {
+	case err != nil:
 		return Operation{}, 0, c.storeFault(s, "redeeming a challenge", err)
+	case verdict == Taken:
+		return c.refuse(ctx, s, r, p, c.fault(s, dps.CodeConflict, ReasonDeviceIDTaken,
+			"The device id is in use by another registration. Ask the operator for another device id.", nil))
 	}
+	redemption.Operation.Revision = revision
 	return redemption.Operation, verdict, nil
 }
 
 // refuse spends the challenge and makes the refusal durable before it is said.
-func (c *Core) refuse(ctx context.Context, s *scope, r Request, p proof, code dps.Code, reason Reason) (Operation, Verdict, error) {
-	fault := c.fault(s, code, reason, "", nil)
-	audit := c.deviceAudit(r, ActionRegister, OutcomeRefused, reason, fault.TrackingID, "")
+func (c *Core) refuse(ctx context.Context, s *scope, r Request, p proof, fault *Fault) (Operation, Verdict, error) {
+	audit := c.deviceAudit(r, ActionRegister, OutcomeRefused, fault.Reason, fault.TrackingID, "")
 	verdict, err := c.store.Refuse(ctx, s.ID, Refused{ID: dps.FoldID(r.ID), Generation: p.generation, Audit: audit})
 	if err != nil {
 		return Operation{}, 0, c.storeFault(s, "writing a refusal", err)

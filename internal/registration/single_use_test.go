@@ -71,20 +71,45 @@ func TestTheGenerationOutlivesADeletedRegistration(t *testing.T) {
 	w.wantSound("pump")
 }
 
-func TestMaintenanceForgetsNoGeneration(t *testing.T) {
+// Long after a registration was deleted its generation may go: no challenge of that time can be redeemed any more, and what the hub
+// compares rises all the same.
+func TestMaintenanceForgetsAGenerationThatCanDoNoHarm(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	d := w.enrolled("pump")
 	got := d.register()
-	w.must(w.core.DeleteRegistration(w.ctx, operator, "pump", ""))
+	w.must(w.core.DeleteEnrollment(w.ctx, operator, "pump", ""))
+	d.enroll("", nil)
+	w.must(w.core.DeleteEnrollment(w.ctx, operator, "pump", ""))
 	w.clock.advance(time.Second)
 	w.must(w.core.Maintain(w.ctx))
 	w.wantUnproven(d.prove(d.token(got.challenge, 2*time.Hour)))
-	w.clock.advance(registration.OperationWindow + 2*time.Minute)
-	w.must(w.core.Maintain(w.ctx))
 	if w.snapshot("pump").Generation != 1 {
-		t.Error("the generation is gone, and the hub still holds it")
+		t.Error("the generation went with the registration")
 	}
+	w.clock.advance(15*time.Minute + time.Second)
+	w.must(w.core.Maintain(w.ctx))
+	if w.snapshot("pump").Generation != 0 {
+		t.Error("the generation stays for ever")
+	}
+	d.enroll("", nil)
+	d.register()
+}
+
+func TestMaintenanceRemovesOperationsAfterTheirWindowOnly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.enrolled("pump")
+	got := d.register()
+	w.clock.advance(registration.OperationWindow)
+	w.must(w.core.Maintain(w.ctx))
+	w.must(second(d.poll(got.operation, got.token)))
+	w.clock.advance(time.Minute + time.Second)
+	w.must(w.core.Maintain(w.ctx))
+	if o := w.snapshot("pump").Operation; o != nil {
+		t.Errorf("the operation of %s is still there", o.Created)
+	}
+	w.wantSound("pump")
 	d.register()
 }
 

@@ -37,6 +37,7 @@ const (
 	Exists             // create found a row
 	Missing            // update or delete found none
 	Superseded         // the operation is no longer the registration's current one
+	Taken              // another registration of the scope has the device id at that hub
 )
 
 // ScopeStore keeps tenants.
@@ -72,14 +73,15 @@ type DeviceStore interface {
 	Operation(ctx context.Context, scope, operationID string) (Operation, error)
 	// Redeem consumes a challenge: if the generation, the enrollment's revision and the registration's revision are
 	// still as expected, it sets the generation to Operation.Generation (= expected + 1), writes the operation, replaces the registration
-	// (Created kept) and appends the audit row. Conflict otherwise.
-	Redeem(ctx context.Context, scope string, r Redemption) (Verdict, error)
+	// (Created kept) and appends the audit row. It returns the revision that the registration got, which the operation keeps. Taken if
+	// another registration of the scope has the same hub and device id; Conflict otherwise.
+	Redeem(ctx context.Context, scope string, r Redemption) (revision uint64, verdict Verdict, err error)
 	// Refuse consumes a challenge without an operation: after proof, the refusal is durable audit and the
 	// challenge is spent. Generation as Redeem; Conflict if it moved.
 	Refuse(ctx context.Context, scope string, r Refused) (Verdict, error)
 	// Finish moves an operation that is assigning, and its registration, to a final status, with the audit row that P3 demands. Superseded if
 	// the registration's OperationID is another (or there is no registration), Missing if there is no such operation, Conflict if the
-	// operation is no longer assigning.
+	// operation is no longer assigning, Taken as Redeem.
 	Finish(ctx context.Context, scope string, f Finish) (Verdict, error)
 	// Prune removes operations created before the given time and generations of ids that have neither enrollment
 	// nor registration and were last moved before idleBefore, and forgets owners remembered before idleBefore; at most limit rows

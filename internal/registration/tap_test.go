@@ -122,6 +122,7 @@ type tapStore struct {
 
 	mu          sync.Mutex
 	redemptions map[string]uint64 // challenges spent, by folded id
+	since       time.Time         // of the last reading of owners
 }
 
 func newTapStore(w *world) *tapStore {
@@ -157,11 +158,14 @@ func (s *tapStore) Operation(ctx context.Context, scope, operationID string) (re
 	return through(s.tap, "Operation", func() (registration.Operation, error) { return s.Store.Operation(ctx, scope, operationID) })
 }
 
-func (s *tapStore) Redeem(ctx context.Context, scope string, r registration.Redemption) (registration.Verdict, error) {
-	return through(s.tap, "Redeem", func() (registration.Verdict, error) {
-		verdict, err := s.Store.Redeem(ctx, scope, r)
+func (s *tapStore) Redeem(ctx context.Context, scope string, r registration.Redemption) (revision uint64, verdict registration.Verdict, err error) {
+	verdict, err = through(s.tap, "Redeem", func() (registration.Verdict, error) {
+		var verdict registration.Verdict
+		var err error
+		revision, verdict, err = s.Store.Redeem(ctx, scope, r)
 		return s.spent(r.ID, verdict, err)
 	})
+	return revision, verdict, err
 }
 
 func (s *tapStore) Refuse(ctx context.Context, scope string, r registration.Refused) (registration.Verdict, error) {
@@ -200,7 +204,7 @@ func (s *tapStore) judgeFinish(ctx context.Context, scope string, f registration
 		s.w.Errorf("Finish of operation %s: %v", f.OperationID, err)
 		return
 	}
-	if !s.w.hub.acknowledged(scope, o.DeviceID, s.w.hubKeyOf(scope, o), o.Generation) {
+	if !s.w.hub.acknowledged(scope, o.DeviceID, s.w.hubKeyOf(scope, o), o.Revision) {
 		s.w.Errorf("Finish of operation %s before the hub has acknowledged its key", f.OperationID)
 	}
 	if f.Audit.TrackingID != o.TrackingID || f.Audit.Action != registration.ActionAssign {
@@ -214,11 +218,20 @@ func (s *tapStore) RememberOwner(ctx context.Context, scope, id string, srk []by
 }
 
 func (s *tapStore) Owners(ctx context.Context, scope, id string, since time.Time) ([][]byte, error) {
+	s.mu.Lock()
+	s.since = since
+	s.mu.Unlock()
 	return through(s.tap, "Owners", func() ([][]byte, error) { return s.Store.Owners(ctx, scope, id, since) })
 }
 
 func (s *tapStore) AuditByTrackingID(ctx context.Context, scope, trackingID string) ([]registration.Audit, error) {
 	return through(s.tap, "AuditByTrackingID", func() ([]registration.Audit, error) { return s.Store.AuditByTrackingID(ctx, scope, trackingID) })
+}
+
+func (s *tapStore) lastSince() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.since
 }
 
 // judgingHub is a hub that holds the core to its side of the contract.

@@ -41,9 +41,7 @@ func TestWhyNamesTheReasonEvenAfterAFlood(t *testing.T) {
 	if x.Reason != registration.ReasonOtherEK || !x.At.Equal(asked) || x.Recent != nil {
 		t.Errorf("after the flood: %+v", x)
 	}
-	x, err = func() (registration.Explanation, error) { // another node, or this one started again
-		return w.newCore().Why(w.ctx, operator, fault.TrackingID)
-	}()
+	x, err = w.newCore().Why(w.ctx, operator, fault.TrackingID) // another node, or this one started again
 	w.must(err)
 	if x.Reason != registration.ReasonOtherEK {
 		t.Errorf("after a restart: %+v", x)
@@ -78,6 +76,11 @@ func TestWhyExplainsAnUnknownScopeToEveryOperator(t *testing.T) {
 		w.must(err)
 		if x.Reason != registration.ReasonUnknownScope || x.Recent == nil || x.Recent.Scope != "0neMISTYPED" {
 			t.Errorf("to the operator of %s: %+v", scope, x)
+		}
+		x, err = w.newCore().Why(w.ctx, by, fault.TrackingID) // another node, or this one started again
+		w.must(err)
+		if x.Reason != registration.ReasonUnknownScope {
+			t.Errorf("after a restart, to the operator of %s: %+v", scope, x)
 		}
 	}
 }

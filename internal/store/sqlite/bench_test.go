@@ -70,7 +70,7 @@ func (r *redeemer) redeem(b *testing.B, n uint64) {
 	if d.Registration != nil {
 		redemption.RegistrationBefore = d.Registration.Revision
 	}
-	if verdict, err := r.store.Redeem(b.Context(), testScope, redemption); err != nil || verdict != registration.Applied {
+	if _, verdict, err := r.store.Redeem(b.Context(), testScope, redemption); err != nil || verdict != registration.Applied {
 		b.Errorf("verdict %d, %v", verdict, err)
 	}
 }

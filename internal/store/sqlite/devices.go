@@ -24,7 +24,7 @@ const deviceSQL = `SELECT coalesce(g.generation, 0),
 	e.seq, e.id, e.revision, e.ek, e.ek_key_id, e.pinned_srk, e.device_id, e.disabled, e.document, e.created, e.updated,
 	r.seq, r.id, r.revision, r.status, r.substatus, r.hub, r.device_id, r.ek_key_id, r.srk, r.sealed_hub_key,
 	r.hub_key_generation, r.operation_id, r.error_code, r.error_message, r.created, r.updated,
-	o.seq, o.id, o.registration_id, o.status, o.substatus, o.generation, o.token_digest, o.sealed_key, o.ek, o.srk,
+	o.seq, o.id, o.registration_id, o.status, o.substatus, o.generation, o.revision, o.token_digest, o.sealed_key, o.ek, o.srk,
 	o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated
 FROM (SELECT ?1 AS scope, ?2 AS folded) AS k
 LEFT JOIN generations   AS g ON g.scope = k.scope AND g.folded = k.folded
@@ -63,7 +63,7 @@ func (r *row) absent(n int) bool {
 const (
 	enrollmentColumns   = 10
 	registrationColumns = 15
-	operationColumns    = 17
+	operationColumns    = 18
 )
 
 func scanEnrollment(r *row) registration.Enrollment {
@@ -84,7 +84,7 @@ func scanRegistration(r *row) registration.Registration {
 func scanOperation(r *row) registration.Operation {
 	return registration.Operation{
 		ID: r.text(), RegistrationID: r.text(), Status: registration.Status(r.text()), Substatus: r.text(),
-		Generation: r.uint(), TokenDigest: r.hash(), SealedKey: r.blob(), EK: r.blob(), SRK: r.blob(),
+		Generation: r.uint(), Revision: r.uint(), TokenDigest: r.hash(), SealedKey: r.blob(), EK: r.blob(), SRK: r.blob(),
 		SealedHubKey: r.blob(), Hub: r.text(), DeviceID: r.text(), ErrorCode: r.int(), ErrorMessage: r.text(),
 		TrackingID: r.text(), Created: r.time(), Updated: r.time(),
 	}
@@ -95,7 +95,7 @@ func (s *Store) Operation(ctx context.Context, scope, operationID string) (regis
 	var op registration.Operation
 	err := s.read(ctx, func(c *conn) error {
 		found, err := c.one(func(r *row) { op = scanOperation(r) },
-			`SELECT id, registration_id, status, substatus, generation, token_digest, sealed_key, ek, srk,
+			`SELECT id, registration_id, status, substatus, generation, revision, token_digest, sealed_key, ek, srk,
 				sealed_hub_key, hub, device_id, error_code, error_message, tracking_id, created, updated
 			FROM operations WHERE scope = ?1 AND id = ?2`, scope, operationID)
 		if err == nil && !found {

@@ -38,6 +38,10 @@ func finish(c *conn, scope string, f registration.Finish) (registration.Verdict,
 	case status != registration.Assigning:
 		return registration.Conflict, nil
 	}
+	taken, err := deviceTaken(c, scope, dps.FoldID(f.RegistrationID), f.Hub, f.DeviceID)
+	if taken || err != nil {
+		return registration.Taken, err
+	}
 	if err := writeFinish(c, scope, f); err != nil {
 		return 0, err
 	}

@@ -72,7 +72,7 @@ func everyCall(t *testing.T, s *Store) {
 	mustApply(t, verdict, err)
 	e, verdict, err := s.PutEnrollment(ctx, testScope, registration.Enrollment{ID: "dev"}, nil, a)
 	mustApply(t, verdict, err)
-	verdict, err = s.Redeem(ctx, testScope, registration.Redemption{
+	_, verdict, err = s.Redeem(ctx, testScope, registration.Redemption{
 		ID: "dev", EnrollmentRevision: e.Revision,
 		Operation:    registration.Operation{ID: "op", RegistrationID: "dev", Generation: 1, Status: registration.Assigning},
 		Registration: registration.Registration{ID: "dev", OperationID: "op"},

@@ -178,7 +178,7 @@ func (r *powerRun) client(ctx context.Context, s *Store, client int) {
 		if err := s.RememberOwner(ctx, powerScope, powerID(id), []byte(redemption.Operation.ID), time.UnixMicro(1)); err != nil {
 			return
 		}
-		verdict, err := s.Redeem(ctx, powerScope, redemption)
+		_, verdict, err := s.Redeem(ctx, powerScope, redemption)
 		if err != nil {
 			return
 		}

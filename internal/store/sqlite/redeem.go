@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"latchkey.example/latchkey/dps"
@@ -10,11 +11,20 @@ import (
 )
 
 // Redeem implements registration.DeviceStore.
-func (s *Store) Redeem(ctx context.Context, scope string, r registration.Redemption) (registration.Verdict, error) {
+func (s *Store) Redeem(ctx context.Context, scope string, r registration.Redemption) (uint64, registration.Verdict, error) {
 	if err := checkRedemption(r); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return s.write(ctx, func(c *conn) (registration.Verdict, error) { return redeem(c, scope, r) })
+	var revision atomic.Uint64 // the transition may still run after write has given up waiting for it
+	verdict, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		given, verdict, err := redeem(c, scope, r)
+		revision.Store(given)
+		return verdict, err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	return revision.Load(), verdict, nil
 }
 
 // checkRedemption refuses a transition whose parts name different things: it would write rows that no read puts together again.
@@ -31,34 +41,38 @@ func checkRedemption(r registration.Redemption) error {
 	return nil
 }
 
-func redeem(c *conn, scope string, r registration.Redemption) (registration.Verdict, error) {
+func redeem(c *conn, scope string, r registration.Redemption) (uint64, registration.Verdict, error) {
 	folded := dps.FoldID(r.ID)
 	var enrollment, before uint64
 	var created time.Time
 	_, err := c.one(func(row *row) { enrollment = row.uint() },
 		`SELECT revision FROM enrollments WHERE scope = ?1 AND folded = ?2`, scope, folded)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	replaces, err := c.one(func(row *row) { before, created = row.uint(), row.time() },
 		`SELECT revision, created FROM registrations WHERE scope = ?1 AND folded = ?2`, scope, folded)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	// Revisions start at 1, so 0 stands for a row that is not there; an enrollment there must be.
 	if enrollment == 0 || enrollment != r.EnrollmentRevision || before != r.RegistrationBefore {
-		return registration.Conflict, nil
+		return 0, registration.Conflict, nil
+	}
+	if taken, err := deviceTaken(c, scope, folded, r.Registration.Hub, r.Registration.DeviceID); taken || err != nil {
+		return 0, registration.Taken, err
 	}
 	if moved, err := moveGeneration(c, scope, folded, r.Generation); !moved || err != nil {
-		return registration.Conflict, err
+		return 0, registration.Conflict, err
 	}
 	if replaces {
 		r.Registration.Created = created
 	}
-	if err := writeProof(c, scope, r); err != nil {
-		return 0, err
+	revision, err := writeProof(c, scope, r)
+	if err != nil {
+		return 0, 0, err
 	}
-	return registration.Applied, appendAudit(c, scope, r.Audit)
+	return revision, registration.Applied, appendAudit(c, scope, r.Audit)
 }
 
 // moveGeneration is the compare-and-set that spends a challenge. The id is taken for one in use; see noteIdle.
@@ -73,24 +87,32 @@ func moveGeneration(c *conn, scope, folded string, from uint64) (bool, error) {
 	return n == 1, err
 }
 
-func writeProof(c *conn, scope string, r registration.Redemption) error {
+// deviceTaken says whether another registration has the device id at that hub.
+func deviceTaken(c *conn, scope, folded, hub, deviceID string) (bool, error) {
+	return c.one(func(*row) {}, `SELECT 1 FROM registrations WHERE scope = ?1 AND hub = ?2 AND device_id = ?3 AND folded <> ?4`,
+		scope, hub, deviceID, folded)
+}
+
+// writeProof writes operation and registration under one new revision.
+func writeProof(c *conn, scope string, r registration.Redemption) (uint64, error) {
+	revision, err := nextRevision(c, scope)
+	if err != nil {
+		return 0, err
+	}
+	r.Operation.Revision, r.Registration.Revision = revision, revision
 	if err := insertOperation(c, scope, r.Operation); err != nil {
-		return err
+		return 0, err
 	}
-	var err error
-	if r.Registration.Revision, err = nextRevision(c, scope); err != nil {
-		return err
-	}
-	return writeRegistration(c, scope, r.Registration)
+	return revision, writeRegistration(c, scope, r.Registration)
 }
 
 func insertOperation(c *conn, scope string, o registration.Operation) error {
 	_, err := c.exec(`INSERT INTO operations (scope, id, folded, registration_id, status, substatus, generation,
-			token_digest, sealed_key, ek, srk, sealed_hub_key, hub, device_id, error_code, error_message, tracking_id,
+			revision, token_digest, sealed_key, ek, srk, sealed_hub_key, hub, device_id, error_code, error_message, tracking_id,
 			created, updated)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)`,
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)`,
 		scope, o.ID, dps.FoldID(o.RegistrationID), o.RegistrationID, o.Status, o.Substatus, o.Generation,
-		o.TokenDigest[:], o.SealedKey, o.EK, o.SRK, o.SealedHubKey, o.Hub, o.DeviceID, o.ErrorCode, o.ErrorMessage,
+		o.Revision, o.TokenDigest[:], o.SealedKey, o.EK, o.SRK, o.SealedHubKey, o.Hub, o.DeviceID, o.ErrorCode, o.ErrorMessage,
 		o.TrackingID, o.Created, o.Updated)
 	return err
 }

@@ -23,7 +23,7 @@ func oneOfHundredRedeems(w *world) {
 			done.Go(func() {
 				r := redemption(id, before, numbered("op-"+id, i), epoch)
 				start.Wait()
-				verdict, err := w.store.Redeem(w.ctx, scope, r)
+				_, verdict, err := w.store.Redeem(w.ctx, scope, r)
 				switch {
 				case err != nil:
 					w.Error(err)
@@ -72,15 +72,16 @@ func manyWriters(w *world) {
 			}
 			d := registration.Device{Enrollment: &e}
 			failing := redemption(id, d, "op-taken", epoch)
-			if _, err := w.store.Redeem(w.ctx, scope, failing); err == nil {
+			failing.Registration.DeviceID = id
+			if _, _, err := w.store.Redeem(w.ctx, scope, failing); err == nil {
 				w.Errorf("%s took an operation id that exists", id)
 			}
 			refused := redemption(id, d, op+"-refused", epoch)
 			refused.EnrollmentRevision++
-			if verdict, err := w.store.Redeem(w.ctx, scope, refused); verdict != registration.Conflict || err != nil {
+			if _, verdict, err := w.store.Redeem(w.ctx, scope, refused); verdict != registration.Conflict || err != nil {
 				w.Errorf("stale redemption of %s: %d, %v", id, verdict, err)
 			}
-			if verdict, err := w.store.Redeem(w.ctx, scope, redemption(id, d, op, epoch)); verdict != registration.Applied || err != nil {
+			if _, verdict, err := w.store.Redeem(w.ctx, scope, redemption(id, d, op, epoch)); verdict != registration.Applied || err != nil {
 				w.Errorf("redemption of %s: %d, %v", id, verdict, err)
 			}
 			if verdict, err := w.store.Finish(w.ctx, scope, finish(id, op, registration.Assigned, epoch)); verdict != registration.Applied || err != nil {
@@ -173,7 +174,7 @@ func cancelledBefore(w *world) {
 	before := w.device(scope, "dev")
 	ctx, cancel := context.WithCancel(w.ctx)
 	cancel()
-	_, err := w.store.Redeem(ctx, scope, redemption("dev", before, "op-1", epoch))
+	_, _, err := w.store.Redeem(ctx, scope, redemption("dev", before, "op-1", epoch))
 	if !errors.Is(err, context.Canceled) {
 		w.Fatalf("%v, want context canceled", err)
 	}
@@ -191,7 +192,7 @@ func closedRefuses(w *world) {
 	if _, err := w.store.Device(w.ctx, scope, "dev"); err == nil {
 		w.Error("read on a closed store")
 	}
-	if _, err := w.store.Redeem(w.ctx, scope, redemption("dev", before, "op-1", epoch)); err == nil {
+	if _, _, err := w.store.Redeem(w.ctx, scope, redemption("dev", before, "op-1", epoch)); err == nil {
 		w.Error("transition on a closed store")
 	}
 	if err := w.store.RememberOwner(w.ctx, scope, "dev", nil, epoch); err == nil {

@@ -14,13 +14,16 @@ func unknownDevice(w *world) {
 func redemptionRoundTrip(w *world) {
 	e := w.enroll(scope, "dev")
 	r := redemption("dev", w.device(scope, "dev"), "op-1", epoch)
-	w.applied(w.store.Redeem(w.ctx, scope, r))
+	r.Operation.Revision = w.redeemed(w.store.Redeem(w.ctx, scope, r))
 
 	d := w.device(scope, "dev")
 	if d.Registration == nil || d.Registration.Revision <= e.Revision {
 		w.Fatalf("registration %+v after enrollment revision %d", d.Registration, e.Revision)
 	}
 	r.Registration.Revision = d.Registration.Revision
+	if r.Operation.Revision != r.Registration.Revision {
+		w.Fatalf("Redeem said revision %d, the registration has %d", r.Operation.Revision, r.Registration.Revision)
+	}
 	w.same("device", d, registration.Device{
 		Enrollment: &e, Registration: &r.Registration, Operation: &r.Operation, Generation: 1,
 	})
@@ -68,7 +71,7 @@ func contradictoryRedemption(w *world) {
 	} {
 		r := redemption("dev", before, "op-1", epoch)
 		bend(&r)
-		if verdict, err := w.store.Redeem(w.ctx, scope, r); err == nil {
+		if _, verdict, err := w.store.Redeem(w.ctx, scope, r); err == nil {
 			w.Errorf("%s: verdict %d, want an error", name, verdict)
 		}
 		w.same(name, w.device(scope, "dev"), before)
@@ -107,8 +110,8 @@ func operationIDTaken(w *world) {
 	first := w.redeem(scope, "one", "op-1", epoch)
 	before := w.device(scope, "two")
 	r := redemption("two", before, "op-1", epoch)
-	r.Audit.TrackingID = "taken"
-	if verdict, err := w.store.Redeem(w.ctx, scope, r); err == nil {
+	r.Audit.TrackingID, r.Registration.DeviceID = "taken", "its own device id"
+	if _, verdict, err := w.store.Redeem(w.ctx, scope, r); err == nil {
 		w.Fatalf("verdict %d, want an error", verdict)
 	}
 	w.same("device", w.device(scope, "two"), before)
@@ -116,6 +119,38 @@ func operationIDTaken(w *world) {
 	op, err := w.store.Operation(w.ctx, scope, "op-1")
 	w.ok(err)
 	w.same("operation", op, first.Operation)
+}
+
+// deviceIDTaken: one device id at a hub belongs to one registration, until that is deleted; then revisions go on rising, so that a
+// hub sees the newcomer as newer.
+func deviceIDTaken(w *world) {
+	w.enroll(scope, "one")
+	w.enroll(scope, "two")
+	w.enroll(otherScope, "three")
+	first := w.redeem(scope, "one", "op-1", epoch)
+	rival := func(scope, id, op string) registration.Redemption {
+		r := redemption(id, w.device(scope, id), op, epoch)
+		r.Registration.Hub, r.Registration.DeviceID = first.Registration.Hub, first.Registration.DeviceID
+		return r
+	}
+	before := w.device(scope, "two")
+	r := rival(scope, "two", "op-2")
+	_, verdict, err := w.store.Redeem(w.ctx, scope, r)
+	w.verdict(registration.Taken)(verdict, err)
+	w.same("device", w.device(scope, "two"), before)
+	w.audited(scope, r.Audit.TrackingID, 0)
+	w.redeemed(w.store.Redeem(w.ctx, otherScope, rival(otherScope, "three", "op-3")))
+
+	w.redeem(scope, "two", "op-4", epoch)
+	f := finish("two", "op-4", registration.Assigned, epoch)
+	f.Hub, f.DeviceID = first.Registration.Hub, first.Registration.DeviceID
+	w.verdict(registration.Taken)(w.store.Finish(w.ctx, scope, f))
+	w.audited(scope, f.Audit.TrackingID, 0)
+
+	w.applied(w.store.DeleteRegistration(w.ctx, scope, "one", nil, audit("retire", epoch)))
+	if revision := w.redeemed(w.store.Redeem(w.ctx, scope, rival(scope, "two", "op-5"))); revision <= first.Operation.Revision {
+		w.Fatalf("revision %d after %d", revision, first.Operation.Revision)
+	}
 }
 
 // idsFold addresses one id in three spellings. Ids that differ in more than ASCII case stay apart.
@@ -126,7 +161,7 @@ func idsFold(w *world) {
 	w.same("Kelvin sign", w.device(scope, "dev-\u212a"), registration.Device{})
 
 	r := redemption("dev-k", w.device(scope, "DEV-K"), "Op-1", epoch)
-	w.applied(w.store.Redeem(w.ctx, scope, r))
+	w.redeemed(w.store.Redeem(w.ctx, scope, r))
 	w.noOperation(scope, "op-1") // operation ids are opaque
 	w.applied(w.store.Finish(w.ctx, scope, finish("DEV-K", "Op-1", registration.Assigned, epoch)))
 	d := w.device(scope, "dev-K")

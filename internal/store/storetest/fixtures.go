@@ -89,7 +89,7 @@ func (w *world) enroll(scope, id string) registration.Enrollment {
 func (w *world) redeem(scope, id, operationID string, at time.Time) registration.Redemption {
 	w.Helper()
 	r := redemption(id, w.device(scope, id), operationID, at)
-	w.applied(w.store.Redeem(w.ctx, scope, r))
+	r.Operation.Revision = w.redeemed(w.store.Redeem(w.ctx, scope, r))
 	return r
 }
 

@@ -120,9 +120,9 @@ func (h *history) redeem(t *rapid.T) {
 	case 2:
 		r.Generation, r.Operation.Generation = r.Generation+1, r.Operation.Generation+1
 	}
-	verdict, err := h.store.Redeem(h.ctx, scope, r)
+	revision, verdict, err := h.store.Redeem(h.ctx, scope, r)
 	if verdict == registration.Applied && err == nil {
-		r.Registration.Revision = h.registrationRevision(scope, id)
+		r.Operation.Revision, r.Registration.Revision = revision, h.registrationRevision(scope, id)
 	}
 	h.agree("redeem", verdict, err, h.model.redeem(scope, r))
 }

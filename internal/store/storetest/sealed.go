@@ -63,7 +63,7 @@ func sealedWorld(w *world) (want []registration.SealedValue) {
 	}
 	bare := redemption("bare", registration.Device{Enrollment: pointerTo(w.enroll(scope, "bare"))}, "bare-op", epoch)
 	bare.Operation.SealedHubKey, bare.Operation.SealedKey, bare.Registration.SealedHubKey = nil, nil, nil
-	w.applied(w.store.Redeem(w.ctx, scope, bare))
+	w.redeemed(w.store.Redeem(w.ctx, scope, bare))
 	return want
 }
 

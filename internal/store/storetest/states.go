@@ -166,7 +166,7 @@ func (e event) redeem(bend func(*registration.Redemption)) (registration.Verdict
 	r := redemption(e.id, e.before, e.op+"-again", epoch)
 	r.Audit = e.audit()
 	bend(&r)
-	verdict, err := e.w.store.Redeem(e.w.ctx, scope, r)
+	_, verdict, err := e.w.store.Redeem(e.w.ctx, scope, r)
 	if verdict != registration.Applied {
 		e.w.noOperation(scope, r.Operation.ID)
 	}

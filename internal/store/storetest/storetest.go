@@ -56,6 +56,7 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 		{"redemption that contradicts itself is refused", contradictoryRedemption},
 		{"finish round trip", finishRoundTrip},
 		{"operation id is taken once", operationIDTaken},
+		{"device id at a hub is taken once", deviceIDTaken},
 		{"ids are compared without case", idsFold},
 		{"nothing crosses scopes", scopesAreIsolated},
 		{"prune removes old operations, oldest first", pruneOperations},
@@ -125,6 +126,13 @@ func (w *world) verdict(want registration.Verdict) func(registration.Verdict, er
 func (w *world) applied(got registration.Verdict, err error) {
 	w.Helper()
 	w.verdict(registration.Applied)(got, err)
+}
+
+// redeemed is the revision that an applied redemption gave out.
+func (w *world) redeemed(revision uint64, verdict registration.Verdict, err error) uint64 {
+	w.Helper()
+	w.applied(verdict, err)
+	return revision
 }
 
 func (w *world) same(what string, got, want any) {

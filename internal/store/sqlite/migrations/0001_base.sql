@@ -72,6 +72,8 @@ CREATE TABLE registrations (
     updated            INTEGER NOT NULL,
     UNIQUE (scope, folded)
 ) STRICT;
+-- One device id at a hub belongs to one registration.
+CREATE UNIQUE INDEX registrations_by_device ON registrations (scope, hub, device_id);
 
 CREATE TABLE operations (
     seq             INTEGER PRIMARY KEY,
@@ -82,6 +84,7 @@ CREATE TABLE operations (
     status          TEXT    NOT NULL,
     substatus       TEXT    NOT NULL,
     generation      INTEGER NOT NULL,
+    revision        INTEGER NOT NULL, -- of the registration, when this operation was written
     token_digest    BLOB    NOT NULL,
     sealed_key      BLOB    NOT NULL,
     ek              BLOB    NOT NULL,
