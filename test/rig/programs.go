@@ -81,20 +81,42 @@ func ProgramsIn(dir string) (Programs, error) {
 }
 
 func compile(dir string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
-	defer cancel()
-	root, err := Run(ctx, Command{Path: "go", Args: []string{"list", "-m", "-f", "{{.Dir}}", module}})
+	return Compile(dir, Compilation{Packages: []string{"./cmd/latchkey", "./cmd/latchkey-device"}})
+}
+
+// Compilation says what to build of this module.
+type Compilation struct {
+	Packages []string // relative to the module, as "./cmd/latchkey"
+	Cgo      bool     // a release's programs are built without
+	Overlay  string   // file for go build -overlay; empty: none
+}
+
+// Compile builds programs into a directory.
+func Compile(dir string, c Compilation) error {
+	source, err := Source()
 	if err != nil {
 		return err
 	}
-	source := strings.TrimSpace(root.Stdout)
-	_, err = Run(ctx, Command{
-		Path: "go",
-		Args: []string{"build", "-o", dir + string(filepath.Separator), "./cmd/latchkey", "./cmd/latchkey-device"},
-		Dir:  source,
-		Env:  []string{"CGO_ENABLED=0"},
-	})
+	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
+	defer cancel()
+	arguments := []string{"build", "-o", dir + string(filepath.Separator)}
+	if c.Overlay != "" {
+		arguments = append(arguments, "-overlay", c.Overlay)
+	}
+	cgo := "CGO_ENABLED=0"
+	if c.Cgo {
+		cgo = "CGO_ENABLED=1"
+	}
+	_, err = Run(ctx, Command{Path: "go", Args: append(arguments, c.Packages...), Dir: source, Env: []string{cgo}})
 	return errors.Join(err, dependOn(source))
+}
+
+// Source is the directory of this module.
+func Source() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
+	defer cancel()
+	root, err := Run(ctx, Command{Path: "go", Args: []string{"list", "-m", "-f", "{{.Dir}}", module}})
+	return strings.TrimSpace(root.Stdout), err
 }
 
 // dependOn looks at all directories that the programs may be built from. go
