@@ -94,6 +94,11 @@ func (f *addFlags) enrollment(stdin io.Reader) (dps.IndividualEnrollment, error)
 	if err != nil {
 		return none, errors.New("the storage root key is not base64")
 	}
+	if len(srk) > 0 {
+		if _, err := attest.ParseSRK(srk); err != nil {
+			return none, fmt.Errorf("the storage root key: %w", err)
+		}
+	}
 	if f.id == "" {
 		f.id = attest.RegistrationID(ek)
 	}

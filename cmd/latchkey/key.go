@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -71,8 +72,13 @@ latchkey key rotate. That order keeps the service up throughout.`, func(cmd *cob
 
 func keyRotate() *cobra.Command {
 	return onRing("rotate --data DIR", "Make the newest key primary and seal everything under it again", `Make the newest key primary and seal every secret under it again, while the service runs. Run it after latchkey key add and SIGHUP. Run
-it again after a second SIGHUP: it then also catches what the service sealed under the old key in between.`, func(cmd *cobra.Command, cfg config.Config, ring *keyring.Ring) error {
+it again after a second SIGHUP: it then also catches what the service sealed under the old key in between. latchkey key list shows when an
+old key seals nothing any more.`, func(cmd *cobra.Command, cfg config.Config, ring *keyring.Ring) error {
+		next := "Next: send SIGHUP to the service, then run this once more."
 		id, err := ring.Rotate()
+		if errors.Is(err, keyring.ErrNewestIsPrimary) && len(ring.Keys()) > 1 { // the second run
+			id, err, next = ring.Primary(), nil, "Next: see latchkey key list."
+		}
 		if err != nil {
 			return err
 		}
@@ -80,7 +86,7 @@ it again after a second SIGHUP: it then also catches what the service sealed und
 		if err != nil {
 			return fmt.Errorf("%d secrets sealed again before this; run it once more: %w", resealed, err)
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Primary is %s; %d secrets sealed again. Next: send SIGHUP to the service, then run this once more.\n", id, resealed)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Primary is %s; %d secrets sealed again. %s\n", id, resealed, next)
 		return err
 	})
 }

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"latchkey.example/latchkey/attest"
+	"latchkey.example/latchkey/test/softtpm"
+)
+
+// The test binary serves as latchkey itself when it is called by that name.
+func TestMain(m *testing.M) {
+	if os.Getenv("GORACE") == "" {
+		os.Setenv("GORACE", "atexit_sleep_ms=10") // under the race detector each run of the command would end a second late
+	}
+	testscript.Main(m, map[string]func(){"latchkey": main})
+}
+
+// TestScripts runs the command as people do. Besides testscript's own commands there are
+//
+//	exits CODE COMMAND...  runs a command and wants this exit code
+//	operator FILE          takes idScope, connectionString and caFile from what `init --json` printed, into the environment
+//	start DIR [FLAG...]    runs `latchkey serve` on free ports until the script's end; its log is service.log
+//	hangup                 sends it SIGHUP and waits until the log says how that went
+//	stop                   sends it SIGTERM and wants exit code 0
+//	stranger ID            makes a first contact that is refused; its tracking id is $TRACKING
+//	register               registers the device whose EK is $EK
+//
+// and in the environment EK, SRK (base64) and ID of a device, and EK2, ID2 of another.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:   filepath.Join("testdata", "script"),
+		Setup: equip,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "operator": operator, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register,
+		},
+	})
+}
+
+// equip gives a script its devices.
+func equip(e *testscript.Env) error {
+	for i, suffix := range []string{"", "2"} {
+		tpm := softtpm.New(softtpm.ECC, i)
+		ek := tpm.EK.Bytes()
+		e.Setenv("EK"+suffix, base64.StdEncoding.EncodeToString(ek))
+		e.Setenv("SRK"+suffix, base64.StdEncoding.EncodeToString(tpm.SRK.Bytes()))
+		e.Setenv("ID"+suffix, attest.RegistrationID(ek))
+		said, err := json.Marshal(map[string]string{"registrationId": attest.RegistrationID(ek), "endorsementKey": base64.StdEncoding.EncodeToString(ek), "algorithm": "ecc-p256"})
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(e.WorkDir, "device"+suffix+".json"), said, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	have := 0
+	var exit *exec.ExitError
+	switch err := ts.Exec(args[1], args[2:]...); {
+	case errors.As(err, &exit):
+		have = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if have != want {
+		ts.Fatalf("exit code %d, want %d", have, want)
+	}
+}
+
+func operator(ts *testscript.TestScript, _ bool, args []string) {
+	var said map[string]string
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &said))
+	for key, variable := range map[string]string{"idScope": "SCOPE", "connectionString": "LATCHKEY_CONNECTION_STRING", "caFile": "LATCHKEY_CA_FILE"} {
+		if said[key] == "" {
+			ts.Fatalf("init --json printed no %s", key)
+		}
+		ts.Setenv(variable, said[key])
+	}
+	if len(said) != 3 {
+		ts.Fatalf("init --json printed %d members", len(said))
+	}
+}
+
+// serveArguments is the command line of a service on free ports.
+func serveArguments(dir string, flags []string) []string {
+	return append([]string{"serve", "--data", dir, "--https", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}, flags...)
+}
