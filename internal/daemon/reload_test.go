@@ -137,7 +137,8 @@ func TestReloadTakesTheLimits(t *testing.T) {
 	r.reloaded()
 	conn := r.dial()
 	must(t, c.begin(conn))
-	answer, err := io.ReadAll(conn) // the body never comes
+	must(t, conn.SetReadDeadline(time.Now().Add(5*time.Second))) // the default is 10 s
+	answer, err := io.ReadAll(conn)                              // the body never comes
 	if err != nil || !strings.Contains(string(answer), "HTTP/1.1 408 ") {
 		t.Errorf("a slow body ends with %q %v", answer, err)
 	}
