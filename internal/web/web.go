@@ -8,11 +8,13 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"mime"
 	"net"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -131,6 +133,18 @@ func (s *Server) run(w http.ResponseWriter, call Call, route Route) (Reply, erro
 	defer leave()
 	ctx, cancel := context.WithTimeout(call.Context(), limits.Handler)
 	defer cancel()
+	return s.handle(ctx, call, route)
+}
+
+// handle runs the handler. A panic is an error like others to the client, and its place and stack go to the log: left to net/http the
+// request would have no answer and no line.
+func (s *Server) handle(ctx context.Context, call Call, route Route) (reply Reply, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			s.log.Error("panic", "operation", route.Operation, "cause", cause, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", cause)
+		}
+	}()
 	return route.Handle(ctx, call)
 }
 
