@@ -88,7 +88,7 @@ func (f *addFlags) enrollment(stdin io.Reader) (dps.IndividualEnrollment, error)
 		return none, errors.New("the endorsement key is not base64")
 	}
 	if _, err := attest.ParseEK(ek); err != nil {
-		return none, fmt.Errorf("the endorsement key: %w", err)
+		return none, fmt.Errorf("the endorsement key: %s", strings.TrimPrefix(err.Error(), "attest: "))
 	}
 	srk, err := base64.StdEncoding.DecodeString(f.srk)
 	if err != nil {
@@ -96,7 +96,7 @@ func (f *addFlags) enrollment(stdin io.Reader) (dps.IndividualEnrollment, error)
 	}
 	if len(srk) > 0 {
 		if _, err := attest.ParseSRK(srk); err != nil {
-			return none, fmt.Errorf("the storage root key: %w", err)
+			return none, fmt.Errorf("the storage root key: %s", strings.TrimPrefix(err.Error(), "attest: "))
 		}
 	}
 	if f.id == "" {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"text/tabwriter"
 	"time"
@@ -31,6 +32,9 @@ func onRing(use, short, long string, do func(cmd *cobra.Command, cfg config.Conf
 			return err
 		}
 		ring, err := keyring.Open(cfg.MasterKey)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("there is no master key at %s: is %s the data directory of latchkey init?", cfg.MasterKey, *data)
+		}
 		if err != nil {
 			return err
 		}

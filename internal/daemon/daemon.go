@@ -60,6 +60,7 @@ type service struct {
 	metrics *prometheus.Registry
 	ring    *keyring.Ring
 	store   *sqlite.Store
+	lock    *os.File // nil where the system has none
 	sink    *embedded.LineFile
 	hub     *embedded.Hub
 	core    *registration.Core
@@ -101,6 +102,9 @@ func (s *service) setLevel(cfg config.Config) error {
 // an installation says what to do.
 func (s *service) open(ctx context.Context) (err error) {
 	if s.store, err = sqlite.Open(ctx, s.config.Database, sqlite.Options{}); err != nil {
+		return err
+	}
+	if s.lock, err = lockInstallation(s.config.Database); err != nil {
 		return err
 	}
 	if s.ring, err = keyring.Open(s.config.MasterKey); errors.Is(err, fs.ErrNotExist) {
@@ -169,6 +173,9 @@ func (s *service) close() error {
 	}
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -76,6 +76,7 @@ func TestReloadKeepsWhatItCannotReplace(t *testing.T) {
 			r := h.run(t)
 			d := r.device(0)
 			must(t, d.enroll())
+			r.log.wait(t, 0, "the line of the enrollment, which comes after its answer", message("request"))
 			before := r.leaf()
 			h.configure(t, "logLevel: error\n")
 			must(t, os.WriteFile(filepath.Join(r.dir, c.file), []byte(c.text), 0o600))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"latchkey.example/latchkey/internal/config"
 	"latchkey.example/latchkey/internal/keyring"
@@ -55,6 +56,19 @@ func Reseal(ctx context.Context, cfg config.Config, ring *keyring.Ring) (int, er
 		return err
 	})
 	return total, err
+}
+
+// Migrate brings the database to the current schema; no service may run on it.
+func Migrate(ctx context.Context, cfg config.Config) (from, to int, err error) {
+	if _, err := os.Stat(cfg.Database); err != nil {
+		return 0, 0, fmt.Errorf("there is no database: %w", err)
+	}
+	lock, err := lockInstallation(cfg.Database)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer lock.Close()
+	return sqlite.Migrate(ctx, cfg.Database)
 }
 
 func eachSealed(ctx context.Context, cfg config.Config, do func(*sqlite.Store, []registration.SealedValue) error) (err error) {

@@ -1,0 +1,24 @@
+//go:build unix
+
+package daemon
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockInstallation makes sure that one service alone runs on a database: the sessions of an in-process hub have one owner, and a second service
+// would not see a key change that the first one made. The lock ends with the process, however it ends.
+func lockInstallation(database string) (*os.File, error) {
+	f, err := os.OpenFile(database+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another latchkey serve runs on %s; stop it first", database)
+	}
+	return f, nil
+}
