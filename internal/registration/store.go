@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Store is what the core needs of a database. It is one contract in four parts; storetest is its
+// Store is what the core needs of a database. It is one contract in parts; storetest is its
 // executable form and every implementation passes all of it.
 //
 // Each method is one whole transition or one consistent read. A transition is atomic, and durable when it
@@ -18,6 +18,7 @@ import (
 type Store interface {
 	ScopeStore
 	EnrollmentStore
+	ListStore
 	DeviceStore
 	OwnerMemory
 	AuditStore
@@ -60,6 +61,19 @@ type EnrollmentStore interface {
 	DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
 	// DeleteRegistration removes the registration and its operations, never the enrollment; generation as above.
 	DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+}
+
+// ListStore reads many rows a page at a time. A page costs the same wherever it begins.
+type ListStore interface {
+	// Enrollments returns at most limit enrollments of a scope whose folded id is greater than after ("" from the first), in order of the
+	// folded id's bytes, each with its registration if there is one.
+	Enrollments(ctx context.Context, scope, after string, limit int) ([]Listed, error)
+}
+
+// Listed is one line of a list.
+type Listed struct {
+	Enrollment   Enrollment
+	Registration *Registration
 }
 
 // AnyRevision matches every revision of an existing row (If-Match: *).

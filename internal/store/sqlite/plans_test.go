@@ -97,7 +97,8 @@ func everyCall(t *testing.T, s *Store) {
 		replacements = append(replacements, registration.SealedReplacement{SealedValue: registration.SealedValue{Kind: column.kind, Scope: testScope}})
 	}
 	_, err9 := s.ReplaceSealed(ctx, replacements)
-	for _, err := range []error{err1, err2, err3, err4, err5, err6, err7, err8, err9} {
+	_, err10 := s.Enrollments(ctx, testScope, "", 100)
+	for _, err := range []error{err1, err2, err3, err4, err5, err6, err7, err8, err9, err10} {
 		if err != nil {
 			t.Fatal(err)
 		}

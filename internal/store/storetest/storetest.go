@@ -58,6 +58,7 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 		{"operation id is taken once", operationIDTaken},
 		{"device id at a hub is taken once", deviceIDTaken},
 		{"ids are compared without case", idsFold},
+		{"enrollments are listed once, in order", enrollmentsListed},
 		{"nothing crosses scopes", scopesAreIsolated},
 		{"prune removes old operations, oldest first", pruneOperations},
 		{"generation outlives deletion until it is idle", generationOutlivesDeletion},
