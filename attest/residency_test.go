@@ -102,7 +102,7 @@ func TestPublicOnlyObjectsPassOurRulesAndGetNoAuthorisation(t *testing.T) {
 			must(t, err) // the TPM takes any attributes here
 			p, err := splitBlob(d.seal(ek, fake, randomKey(32)))
 			must(t, err) // and so do we: nothing in the bytes tells them apart
-			_, err = d.activate(ek, fake, p.idObject, p.idSecret)
+			_, err = d.activate(ek, fake, p.IDObject, p.IDSecret)
 			wantTPMError(t, "ActivateCredential", err, tpm2.TPMRCAuthUnavailable)
 		})
 	}
@@ -135,7 +135,7 @@ func TestPublicOnlyObjectsPassOurRulesAndGetNoAuthorisation(t *testing.T) {
 		fake.auth = session
 		p, err := splitBlob(d.seal(ek, fake, randomKey(32)))
 		must(t, err)
-		_, err = d.activate(ek, fake, p.idObject, p.idSecret)
+		_, err = d.activate(ek, fake, p.IDObject, p.IDSecret)
 		wantTPMError(t, "ActivateCredential", err, tpm2.TPMRCAuthUnavailable)
 	})
 }

@@ -61,16 +61,16 @@ func TestBlobLayout(t *testing.T) {
 		p, err := splitBlob(blob)
 		must(t, err)
 		var got [6]int
-		for i, f := range p.fields() {
+		for i, f := range p.Fields() {
 			got[i] = len(*f)
 		}
 		if got != c.fields || len(blob) != c.total {
 			t.Errorf("%s with %s: fields %v in %d bytes, want %v in %d", c.ek, c.srk, got, len(blob), c.fields, c.total)
 		}
-		if head := hex.EncodeToString(p.public[:16]); head != "0008000b0004044000000005000b0020" {
+		if head := hex.EncodeToString(p.Public[:16]); head != "0008000b0004044000000005000b0020" {
 			t.Errorf("identity key begins %s", head)
 		}
-		if !bytes.HasPrefix(p.idObject, []byte{0, 32}) || !bytes.HasPrefix(p.duplicate, []byte{0, 32}) {
+		if !bytes.HasPrefix(p.IDObject, []byte{0, 32}) || !bytes.HasPrefix(p.Duplicate, []byte{0, 32}) {
 			t.Error("integrity values are not 32 bytes")
 		}
 	}
@@ -82,7 +82,7 @@ func TestIdentityKeyIsWhatImportWants(t *testing.T) {
 	must(t, err)
 	p, err := splitBlob(blob)
 	must(t, err)
-	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](p.public)
+	public, err := tpm2.Unmarshal[tpm2.TPMTPublic](p.Public)
 	must(t, err)
 	want := tpm2.TPMAObject{UserWithAuth: true, NoDA: true, SignEncrypt: true}
 	if public.Type != tpm2.TPMAlgKeyedHash || public.ObjectAttributes != want || len(public.AuthPolicy.Buffer) != 0 {
@@ -140,8 +140,8 @@ func TestNothingInABlobRepeats(t *testing.T) {
 			parts[i], err = splitBlob(blob)
 			must(t, err)
 		}
-		for i, f := range parts[0].fields()[:5] {
-			if bytes.Equal(*f, *parts[1].fields()[i]) {
+		for i, f := range parts[0].Fields()[:5] {
+			if bytes.Equal(*f, *parts[1].Fields()[i]) {
 				t.Errorf("%s: field %d is the same in two blobs", algorithm, i+1)
 			}
 		}
@@ -158,9 +158,9 @@ func TestSecretsWithinABlobAreIndependent(t *testing.T) {
 	must(t, err)
 	h, err := tpm2.TPMAlgSHA256.Hash()
 	must(t, err)
-	s1, err := ek.recoverSeed(h, p.idSecret, "IDENTITY")
+	s1, err := ek.recoverSeed(h, p.IDSecret, "IDENTITY")
 	must(t, err)
-	s2, err := srk.recoverSeed(h, p.dupSeed, "DUPLICATE")
+	s2, err := srk.recoverSeed(h, p.DupSeed, "DUPLICATE")
 	must(t, err)
 	inner, err := modelActivate(p, ek, srk)
 	must(t, err)

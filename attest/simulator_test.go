@@ -89,10 +89,10 @@ func (d *device) activate(ek, srk *loadedKey, id, secret []byte) ([]byte, error)
 
 // importKey does TPM2_Import and TPM2_Load of a blob's identity key.
 func (d *device) importKey(srk *loadedKey, innerKey []byte, p *blobParts) (*loadedKey, error) {
-	public := tpm2.BytesAs2B[tpm2.TPMTPublic](p.public)
+	public := tpm2.BytesAs2B[tpm2.TPMTPublic](p.Public)
 	imported, err := tpm2.Import{
 		ParentHandle: srk.authorised(), EncryptionKey: tpm2.TPM2BData{Buffer: innerKey}, ObjectPublic: public,
-		Duplicate: tpm2.TPM2BPrivate{Buffer: p.duplicate}, InSymSeed: tpm2.TPM2BEncryptedSecret{Buffer: p.dupSeed},
+		Duplicate: tpm2.TPM2BPrivate{Buffer: p.Duplicate}, InSymSeed: tpm2.TPM2BEncryptedSecret{Buffer: p.DupSeed},
 		Symmetric: tpm2.TPMTSymDef{
 			Algorithm: tpm2.TPMAlgAES,
 			KeyBits:   tpm2.NewTPMUSymKeyBits(tpm2.TPMAlgAES, tpm2.TPMKeyBits(128)),
@@ -121,7 +121,7 @@ func (d *device) open(ek, srk *loadedKey, blob, text []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	innerKey, err := d.activate(ek, srk, p.idObject, p.idSecret)
+	innerKey, err := d.activate(ek, srk, p.IDObject, p.IDSecret)
 	if err != nil {
 		return nil, fmt.Errorf("activate: %w", err)
 	}
@@ -235,11 +235,11 @@ func TestReferenceTPMRefusesAlteredBlobs(t *testing.T) {
 	blob := d.seal(ek, srk, key)
 	whole, err := splitBlob(blob)
 	must(t, err)
-	for i, f := range whole.fields()[:5] {
+	for i, f := range whole.Fields()[:5] {
 		for _, at := range []int{0, 1, 2, len(*f) / 2, len(*f) - 1} {
 			bad, err := splitBlob(bytes.Clone(blob))
 			must(t, err)
-			(*bad.fields()[i])[at] ^= 1
+			(*bad.Fields()[i])[at] ^= 1
 			_, err = d.openParts(ek, srk, bad, text)
 			wantTPMError(t, fmt.Sprintf("field %d, byte %d altered", i+1, at), err, refusedBytes...)
 		}
@@ -255,7 +255,7 @@ func TestReferenceTPMRefusesAlteredBlobs(t *testing.T) {
 
 func (d *device) openParts(ek, srk *loadedKey, p *blobParts, text []byte) ([]byte, error) {
 	var blob []byte
-	for _, f := range p.fields() {
+	for _, f := range p.Fields() {
 		blob = append(binary.BigEndian.AppendUint16(blob, uint16(len(*f))), *f...)
 	}
 	return d.open(ek, srk, blob, text)
@@ -269,10 +269,10 @@ func TestReferenceTPMRefusesBlobsForOtherKeys(t *testing.T) {
 	must(t, err)
 
 	otherSRK := d.primary(tpm2.TPMRHOwner, variant(tpm2.ECCSRKTemplate, 1))
-	_, err = d.activate(ek, otherSRK, p.idObject, p.idSecret)
+	_, err = d.activate(ek, otherSRK, p.IDObject, p.IDSecret)
 	wantTPMError(t, "credential with another SRK", err, tpm2.TPMRCIntegrity)
 	// Even with the inner key in hand, the duplicate is the first SRK's.
-	innerKey, err := d.activate(ek, srk, p.idObject, p.idSecret)
+	innerKey, err := d.activate(ek, srk, p.IDObject, p.IDSecret)
 	must(t, err)
 	d.flush(ek)
 	_, err = d.importKey(otherSRK, innerKey, p)
@@ -284,7 +284,7 @@ func TestReferenceTPMRefusesBlobsForOtherKeys(t *testing.T) {
 	d.flush(otherSRK)
 
 	otherEK := d.primary(tpm2.TPMRHEndorsement, variant(tpm2.ECCEKTemplate, 1))
-	_, err = d.activate(otherEK, srk, p.idObject, p.idSecret)
+	_, err = d.activate(otherEK, srk, p.IDObject, p.IDSecret)
 	wantTPMError(t, "credential with another EK", err, tpm2.TPMRCIntegrity)
 }
 

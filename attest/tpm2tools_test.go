@@ -129,10 +129,10 @@ func (b *toolbox) split(blob []byte) {
 	tpm2b := func(field []byte) []byte {
 		return append(binary.BigEndian.AppendUint16(nil, uint16(len(field))), field...)
 	}
-	b.write("credential", []byte{0xba, 0xdc, 0xc0, 0xde, 0, 0, 0, 1}, tpm2b(p.idObject), tpm2b(p.idSecret))
-	b.write("duplicate", tpm2b(p.duplicate))
-	b.write("seed", tpm2b(p.dupSeed))
-	b.write("identity.pub", tpm2b(p.public))
+	b.write("credential", []byte{0xba, 0xdc, 0xc0, 0xde, 0, 0, 0, 1}, tpm2b(p.IDObject), tpm2b(p.IDSecret))
+	b.write("duplicate", tpm2b(p.Duplicate))
+	b.write("seed", tpm2b(p.DupSeed))
+	b.write("identity.pub", tpm2b(p.Public))
 }
 
 // activate uses the EK as its template wants it: low-range EKs by policy, high-
