@@ -13,8 +13,8 @@ const (
 )
 
 // DecodeEnrollment reads the body of a PUT of an individual enrollment whose id
-// in the path is pathID (decoded), or an item of a bulk request if pathID is
-// empty. The ids must agree but for letter case; the body may leave its own out
+// in the path is pathID (decoded), or one that stands alone if pathID is empty.
+// The ids must agree but for letter case; the body may leave its own out
 // if the path has one. Members that only the service may set are ignored, null
 // counts as absent, and what is left out gets its default. Whether keys are good
 // keys and hubs are linked hubs is not judged here. Errors are *FieldError.
@@ -22,8 +22,14 @@ func DecodeEnrollment(pathID string, body []byte) (IndividualEnrollment, error) 
 	if err := checkObject(body); err != nil {
 		return IndividualEnrollment{}, err
 	}
+	return decodeEnrollment(pathID, body)
+}
+
+// decodeEnrollment reads an object that checkObject has accepted, or that is
+// part of one.
+func decodeEnrollment(pathID string, object []byte) (IndividualEnrollment, error) {
 	e := IndividualEnrollment{ProvisioningStatus: EnrollmentEnabled}
-	err := eachMember(body, e.member)
+	err := eachMember(object, e.member)
 	if err == nil {
 		err = e.agreeWith(pathID)
 	}

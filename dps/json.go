@@ -42,6 +42,14 @@ func eachMember(object []byte, fn func(name, value []byte) error) error {
 	return c.object(1, fn)
 }
 
+// eachElement calls fn for each element of a JSON array that is part of what
+// checkObject has accepted. The element is without space around it and may
+// point into array.
+func eachElement(array []byte, fn func(value []byte) error) error {
+	c := cursor{data: array}
+	return c.array(1, fn)
+}
+
 // cursor walks over text that is known to be valid JSON; it judges only nesting
 // and names.
 type cursor struct {
@@ -64,7 +72,7 @@ func (c *cursor) value(depth int) ([]byte, error) {
 	case '{':
 		err = c.object(depth, nil)
 	case '[':
-		err = c.array(depth)
+		err = c.array(depth, nil)
 	case '"':
 		c.quoted()
 	default:
@@ -86,7 +94,7 @@ func (c *cursor) quoted() []byte {
 	return c.data[start:c.pos]
 }
 
-func (c *cursor) array(depth int) error {
+func (c *cursor) array(depth int, fn func(value []byte) error) error {
 	if depth > maxDepth {
 		return refuse("", "the message is nested deeper than %d levels", maxDepth)
 	}
@@ -95,8 +103,14 @@ func (c *cursor) array(depth int) error {
 		if c.data[c.pos] == ',' {
 			c.pos++
 		}
-		if _, err := c.value(depth + 1); err != nil {
+		value, err := c.value(depth + 1)
+		if err != nil {
 			return err
+		}
+		if fn != nil {
+			if err := fn(value); err != nil {
+				return err
+			}
 		}
 	}
 	c.pos++
