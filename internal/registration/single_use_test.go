@@ -84,10 +84,12 @@ func TestMaintenanceForgetsAGenerationThatCanDoNoHarm(t *testing.T) {
 	w.clock.advance(time.Second)
 	w.must(w.core.Maintain(w.ctx))
 	w.wantUnproven(d.prove(d.token(got.challenge, 2*time.Hour)))
+	w.clock.advance(2 * registration.SlotLength) // the longest that a challenge lives
+	w.must(w.core.Maintain(w.ctx))
 	if w.snapshot("pump").Generation != 1 {
 		t.Error("the generation went with the registration")
 	}
-	w.clock.advance(15*time.Minute + time.Second)
+	w.clock.advance(5*time.Minute + time.Second)
 	w.must(w.core.Maintain(w.ctx))
 	if w.snapshot("pump").Generation != 0 {
 		t.Error("the generation stays for ever")
