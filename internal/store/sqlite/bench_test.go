@@ -63,7 +63,7 @@ func (r *redeemer) redeem(b *testing.B, n uint64) {
 			SealedKey: r.seal, EK: r.blob, SRK: r.blob, SealedHubKey: r.seal, TrackingID: op, Created: time.Now(),
 		},
 		Registration: registration.Registration{
-			ID: r.enrolled.ID, Status: registration.Assigning, SRK: r.blob, SealedHubKey: r.seal, OperationID: op, Created: time.Now(),
+			ID: r.enrolled.ID, Status: registration.Assigning, DeviceID: r.enrolled.ID, SRK: r.blob, SealedHubKey: r.seal, OperationID: op, Created: time.Now(),
 		},
 		Audit: registration.Audit{At: time.Now(), Actor: "device", Action: "register", Object: r.enrolled.ID, TrackingID: op},
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -45,17 +46,17 @@ func firstSeed(t *testing.T) uint64 {
 
 func TestPowerLossLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
-	first, acknowledged := firstSeed(t), 0
+	first, acknowledged, ids := firstSeed(t), 0, [powerIDs]int{}
 	for i := range runs(150, 3000) {
 		run := powerRun{seed: first + uint64(i)}
 		run.loseAndReopen(t)
 		if len(run.found) > 0 {
 			t.Fatalf("seed %d: %v", run.seed, run.found)
 		}
-		acknowledged += run.acknowledged()
+		acknowledged += run.acknowledged(&ids)
 	}
-	if acknowledged < 100 {
-		t.Fatalf("only %d redemptions were acknowledged before the power went: the test tests nothing", acknowledged)
+	if acknowledged < 1000 || slices.Min(ids[:]) < acknowledged/(2*powerIDs) {
+		t.Fatalf("only %d redemptions were acknowledged before the power went, by id %d: the test tests little", acknowledged, ids)
 	}
 	t.Logf("%d redemptions acknowledged and kept", acknowledged)
 }
@@ -111,10 +112,12 @@ func (r *powerRun) wrong(format string, args ...any) {
 	r.found = append(r.found, fmt.Sprintf(format, args...))
 }
 
-func (r *powerRun) acknowledged() (n int) {
+// acknowledged counts what clients were told, by id too.
+func (r *powerRun) acknowledged(ids *[powerIDs]int) (n int) {
 	for _, a := range r.attempts {
 		if a.acknowledged {
 			n++
+			ids[a.id]++
 		}
 	}
 	return n
@@ -196,7 +199,7 @@ func (r *powerRun) attempt(id int, operation string, d registration.Device) (int
 		Operation: registration.Operation{
 			ID: operation, RegistrationID: powerID(id), Generation: d.Generation + 1, Status: registration.Assigning, SealedKey: payload,
 		},
-		Registration: registration.Registration{ID: powerID(id), OperationID: operation, HubKeyGeneration: d.Generation + 1, SealedHubKey: payload},
+		Registration: registration.Registration{ID: powerID(id), DeviceID: powerID(id), OperationID: operation, HubKeyGeneration: d.Generation + 1, SealedHubKey: payload},
 		Audit:        registration.Audit{TrackingID: operation},
 	}
 	if d.Registration != nil {
