@@ -49,46 +49,61 @@ type endpoint struct {
 	handle    handler
 }
 
-// route matches
-//
-//	GET, PUT, DELETE /enrollments/{id}
-//	GET, DELETE      /registrations/{id}
-//	GET              /latchkey/v1/decisions/{trackingId}
+// served is what a wrong path is told.
+const served = "This release serves /enrollments, /enrollments/{id}, /enrollments/query, /registrations/{id} and /latchkey/v1/decisions/{trackingId}."
+
+// route finds the endpoint of a path and method. `query` is a legal registration id, so the method decides: GET /enrollments/query is an
+// enrollment of that name.
 func (a *API) route(r *http.Request) web.Route {
 	segments, ok := web.Segments(r.URL)
-	if !ok || len(segments) < 2 {
-		return a.server.NotFound("", "This release serves /enrollments/{id}, /registrations/{id} and /latchkey/v1/decisions/{trackingId}.")
+	if !ok || len(segments) == 0 {
+		return a.server.NotFound("", served)
 	}
-	id := segments[len(segments)-1]
-	switch methods := a.endpoints(segments, id); {
-	case methods == nil:
-		return a.server.NotFound("", "This release serves /enrollments/{id}, /registrations/{id} and /latchkey/v1/decisions/{trackingId}.")
-	default:
-		found, ok := methods[r.Method]
-		if !ok {
-			return a.server.MethodNotAllowed("")
-		}
-		return web.Route{Operation: found.operation, Scope: a.core.HostScope(host(r)), ID: id, WantsBody: found.wantsBody, Handle: a.guarded(found)}
+	methods, id := a.endpoints(segments)
+	if methods == nil {
+		return a.server.NotFound("", served)
 	}
+	found, ok := methods[r.Method]
+	if !ok {
+		return a.server.MethodNotAllowed("")
+	}
+	return web.Route{Operation: found.operation, Scope: a.core.HostScope(host(r)), ID: id, WantsBody: found.wantsBody, Handle: a.guarded(found)}
 }
 
-func (a *API) endpoints(segments []string, id string) map[string]endpoint {
-	switch first := strings.ToLower(segments[0]); {
-	case first == "enrollments" && len(segments) == 2:
-		return map[string]endpoint{
-			http.MethodGet:    {"enrollment-get", registration.EnrollmentRead, false, true, a.getEnrollment(id)},
-			http.MethodPut:    {"enrollment-put", registration.EnrollmentWrite, true, true, a.putEnrollment(id)},
-			http.MethodDelete: {"enrollment-delete", registration.EnrollmentWrite, false, true, a.delete(id, a.core.DeleteEnrollment)},
-		}
-	case first == "registrations" && len(segments) == 2:
+// endpoints lists the methods of a path, and the id in it.
+func (a *API) endpoints(segments []string) (methods map[string]endpoint, id string) {
+	first, n := strings.ToLower(segments[0]), len(segments)
+	if n > 1 {
+		id = segments[1]
+	}
+	switch {
+	case first == "enrollments" && n == 1:
+		return map[string]endpoint{http.MethodPost: {"enrollment-bulk", registration.EnrollmentWrite, true, true, a.bulkEnrollments}}, ""
+	case first == "enrollments" && n == 2:
+		return a.enrollmentEndpoints(id), id
+	case first == "enrollments" && n == 3 && strings.EqualFold(segments[2], "attestationmechanism"):
+		return map[string]endpoint{http.MethodPost: {"enrollment-attestation", registration.EnrollmentWrite, false, true, a.attestation(id)}}, id
+	case first == "registrations" && n == 2:
 		return map[string]endpoint{
 			http.MethodGet:    {"registration-get", registration.RegistrationStatusRead, false, true, a.getRegistration(id)},
 			http.MethodDelete: {"registration-delete", registration.RegistrationStatusWrite, false, true, a.delete(id, a.core.DeleteRegistration)},
-		}
-	case first == "latchkey" && len(segments) == 4 && segments[1] == "v1" && segments[2] == "decisions":
-		return map[string]endpoint{http.MethodGet: {"decision-get", registration.RegistrationStatusRead, false, false, a.getDecision(id)}}
+		}, id
+	case first == "latchkey" && n == 4 && segments[1] == "v1" && segments[2] == "decisions":
+		return map[string]endpoint{http.MethodGet: {"decision-get", registration.RegistrationStatusRead, false, false, a.getDecision(segments[3])}}, segments[3]
 	}
-	return nil
+	return nil, ""
+}
+
+func (a *API) enrollmentEndpoints(id string) map[string]endpoint {
+	methods := map[string]endpoint{
+		http.MethodGet:    {"enrollment-get", registration.EnrollmentRead, false, true, a.getEnrollment(id)},
+		http.MethodPut:    {"enrollment-put", registration.EnrollmentWrite, true, true, a.putEnrollment(id)},
+		http.MethodDelete: {"enrollment-delete", registration.EnrollmentWrite, false, true, a.delete(id, a.core.DeleteEnrollment)},
+	}
+	if strings.EqualFold(id, "query") {
+		methods[http.MethodPost] = endpoint{"enrollment-query", registration.EnrollmentRead, true, true, a.queryEnrollments}
+	}
+	return methods
 }
 
 // guarded lets a handler run only for a token that may.

@@ -83,7 +83,8 @@ type Call struct {
 // Reply is a handler's answer that is not an error.
 type Reply struct {
 	Status     int
-	Body       []byte // JSON, or empty
+	Body       []byte            // JSON, or empty
+	Header     map[string]string // further headers, in the letter case of the wire
 	RetryAfter time.Duration
 	TrackingID string
 	Reason     registration.Reason
@@ -204,6 +205,9 @@ func write(w http.ResponseWriter, reply Reply) {
 	h := w.Header()
 	if len(reply.Body) > 0 {
 		h["Content-Type"] = contentType
+	}
+	for name, value := range reply.Header {
+		h[name] = []string{value}
 	}
 	if reply.TrackingID != "" {
 		h["x-ms-request-id"] = []string{reply.TrackingID}

@@ -1,0 +1,54 @@
+package registration
+
+import (
+	"context"
+	"errors"
+
+	"latchkey.example/latchkey/dps"
+)
+
+// Bulk does a bulk request, item by item: what succeeded stays when others fail, as in the imitated service.
+func (c *Core) Bulk(ctx context.Context, by Caller, bulk dps.BulkEnrollments) dps.BulkResult {
+	var result dps.BulkResult
+	for _, item := range bulk.Items {
+		err := item.Err
+		if err == nil {
+			err = c.bulkItem(ctx, by, bulk.Mode, item)
+		}
+		if err != nil {
+			result.Errors = append(result.Errors, bulkError(item.RegistrationID, err))
+		}
+	}
+	return result
+}
+
+// bulkItem: an update with an etag replaces what has it, one without creates, as was recorded of the imitated service;
+// updateIfMatchETag never creates.
+func (c *Core) bulkItem(ctx context.Context, by Caller, mode dps.BulkMode, item dps.BulkItem) error {
+	match := item.ETag
+	switch mode {
+	case dps.BulkDelete:
+		return c.DeleteEnrollment(ctx, by, item.RegistrationID, match)
+	case dps.BulkCreate:
+		match = ""
+	case dps.BulkUpdateIfMatchETag:
+		if match == "" {
+			s, _ := c.scope(by.Scope)
+			return c.fault(s, dps.CodePreconditionFailed, ReasonEtag, "The item needs its etag.", nil)
+		}
+	}
+	_, err := c.PutEnrollment(ctx, by, item.Enrollment, match)
+	return err
+}
+
+func bulkError(id string, err error) dps.BulkError {
+	var fault *Fault
+	var field *dps.FieldError
+	switch {
+	case errors.As(err, &fault):
+		return dps.BulkError{RegistrationID: id, Code: fault.Code, Status: fault.Detail}
+	case errors.As(err, &field):
+		return dps.BulkError{RegistrationID: id, Code: dps.CodeBadRequest, Status: field.Error()}
+	}
+	return dps.BulkError{RegistrationID: id, Code: dps.CodeInternal}
+}
