@@ -80,39 +80,47 @@ func newClient(text, connect, caFile string) (*client, error) {
 
 // call sends one request and gives the body of a good answer.
 func (c *client) call(ctx context.Context, method, path string, query url.Values, ifMatch string, body []byte) ([]byte, error) {
+	header := http.Header{}
+	if ifMatch != "" {
+		header.Set("If-Match", ifMatch)
+	}
+	data, _, err := c.exchange(ctx, method, path, query, header, body)
+	return data, err
+}
+
+// exchange is call with headers both ways.
+func (c *client) exchange(ctx context.Context, method, path string, query url.Values, header http.Header, body []byte) ([]byte, http.Header, error) {
 	target := url.URL{Scheme: "https", Host: c.connection.HostName, RawPath: path, RawQuery: query.Encode()}
 	var err error
 	if target.Path, err = url.PathUnescape(path); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	token, err := dps.NewToken(c.connection.Signer(), c.connection.HostName, time.Now().Add(tokenLife), c.connection.SharedAccessKeyName)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	request.Header = header.Clone()
 	request.Header.Set("Authorization", token)
 	if len(body) > 0 {
 		request.Header.Set("Content-Type", "application/json; charset=utf-8")
 	}
-	if ifMatch != "" {
-		request.Header.Set("If-Match", ifMatch)
-	}
 	answer, err := c.http.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("reaching the service: %w", err)
+		return nil, nil, fmt.Errorf("reaching the service: %w", err)
 	}
 	defer answer.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(answer.Body, answerLimit))
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
+		return nil, nil, fmt.Errorf("reading the answer: %w", err)
 	}
 	if answer.StatusCode >= 300 {
-		return nil, refusal(answer, data)
+		return nil, nil, refusal(answer, data)
 	}
-	return data, nil
+	return data, answer.Header, nil
 }
 
 // refused is an error answer of the service.

@@ -22,7 +22,7 @@ import (
 func enrollCommand() *cobra.Command {
 	cmd := group("enroll", "Individual enrollments")
 	connect := clientFlags(cmd)
-	cmd.AddCommand(enrollAdd(connect), enrollShow(connect), enrollRemove(connect))
+	cmd.AddCommand(enrollAdd(connect), enrollList(connect), enrollShow(connect), enrollRemove(connect))
 	return cmd
 }
 
@@ -241,7 +241,11 @@ func describeKey(text string) string {
 	if err != nil || len(raw) == 0 {
 		return ""
 	}
-	public, err := attest.ParsePublic(raw)
+	return describe(raw)
+}
+
+func describe(tpm2b []byte) string {
+	public, err := attest.ParsePublic(tpm2b)
 	if err != nil {
 		return "not a TPM2B_PUBLIC"
 	}
