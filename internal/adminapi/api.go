@@ -55,19 +55,20 @@ const served = "This release serves /enrollments, /enrollments/{id}, /enrollment
 // route finds the endpoint of a path and method. `query` is a legal registration id, so the method decides: GET /enrollments/query is an
 // enrollment of that name.
 func (a *API) route(r *http.Request) web.Route {
+	scope := a.core.HostScope(host(r)) // whose operator may ask why
 	segments, ok := web.Segments(r.URL)
 	if !ok || len(segments) == 0 {
-		return a.server.NotFound("", served)
+		return a.server.NotFound(scope, served)
 	}
 	methods, id := a.endpoints(segments)
 	if methods == nil {
-		return a.server.NotFound("", served)
+		return a.server.NotFound(scope, served)
 	}
 	found, ok := methods[r.Method]
 	if !ok {
-		return a.server.MethodNotAllowed("")
+		return a.server.MethodNotAllowed(scope)
 	}
-	return web.Route{Operation: found.operation, Scope: a.core.HostScope(host(r)), ID: id, WantsBody: found.wantsBody, Handle: a.guarded(found)}
+	return web.Route{Operation: found.operation, Scope: scope, ID: id, WantsBody: found.wantsBody, Handle: a.guarded(found)}
 }
 
 // endpoints lists the methods of a path, and the id in it.
