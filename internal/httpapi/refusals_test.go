@@ -185,7 +185,7 @@ func proofRefusals() []refusal {
 		{"a token for an unknown id", dps.CodeUnauthorized, "token-signature", "", func(s *stage) answer {
 			return s.ask(http.MethodPut, registerPath("nobody"), contactBody("nobody", s.enrolled), "Authorization", sas(s.t, s.contact("enrolled", s.enrolled), "nobody"))
 		}},
-		{"a token for an unknown scope", dps.CodeUnauthorized, "token-signature", "", func(s *stage) answer {
+		{"a token for an unknown scope", dps.CodeUnauthorized, "unknown-scope", "", func(s *stage) answer {
 			token := sasFor(s.t, s.contact("enrolled", s.enrolled), "0lkNone/registrations/enrolled", time.Now().Add(time.Hour))
 			return s.ask(http.MethodPut, "/0lkNone/registrations/enrolled/register"+version, contactBody("enrolled", s.enrolled), "Authorization", token)
 		}},

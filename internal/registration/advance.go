@@ -80,9 +80,9 @@ func (c *Core) Poll(ctx context.Context, r Request, operationID string) (Answer,
 	}
 	switch enrollment := device.Enrollment; {
 	case enrollment == nil || enrollment.Disabled:
-		return Answer{}, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil)
+		return Answer{}, c.refuseProven(ctx, s, r, ActionPoll, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil))
 	case enrollment.PinnedSRK != nil && !bytes.Equal(enrollment.PinnedSRK, o.SRK):
-		return Answer{}, c.fault(s, dps.CodeRefusedOwner, ReasonPinnedSRK, "", nil)
+		return Answer{}, c.refuseProven(ctx, s, r, ActionPoll, c.fault(s, dps.CodeRefusedOwner, ReasonPinnedSRK, "", nil))
 	case device.Registration == nil || device.Registration.OperationID != o.ID:
 		o = superseded(o)
 	case device.Registration.EKKeyID != enrollment.EKKeyID: // the operator replaced the chip: the one that proved itself is not wanted any more

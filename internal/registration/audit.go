@@ -7,6 +7,8 @@ const (
 	ActionEnrollmentDelete   = "enrollment.delete"
 	ActionRegistrationDelete = "registration.delete"
 	ActionRegister           = "device.register"
+	ActionPoll               = "device.poll"
+	ActionLookup             = "device.lookup"
 	ActionAssign             = "device.assign"
 	ActionIdentityPut        = "hub.identity.put"
 )

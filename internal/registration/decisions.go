@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"strings"
 	"sync"
 	"time"
 )
@@ -74,7 +75,7 @@ func (d *Decisions) find(scope, trackingID string) (DecisionEntry, bool) {
 
 func clip(s string) string {
 	if len(s) > decisionText {
-		return s[:decisionText]
+		return strings.ToValidUTF8(s[:decisionText], "")
 	}
 	return s
 }

@@ -39,7 +39,7 @@ var reasons = [reasonCount]struct{ name, text string }{
 	ReasonTokenExpired:        {"token-expired", "The SAS token had expired when the request arrived. Check the device's clock."},
 	ReasonTokenFuture:         {"token-future", "The SAS token expires more than 48 hours ahead. Check the device's clock."},
 	ReasonTokenOtherResource:  {"token-other-resource", "The SAS token was made for another scope or registration id."},
-	ReasonTokenSignature:      {"token-signature", "No open challenge of this registration id verifies the SAS token: another TPM, another owner, an expired challenge, a token already used, an unknown id, or an unknown scope."},
+	ReasonTokenSignature:      {"token-signature", "No open challenge of this registration id verifies the SAS token: another TPM, another owner, an expired challenge, a token already used, or an unknown id."},
 	ReasonTokenSpent:          {"token-spent", "The challenge had been redeemed by another request at the same moment."},
 	ReasonOtherKeys:           {"other-keys", "The token proved one TPM and owner, but the body named other keys."},
 	ReasonDisabled:            {"disabled", "The device proved itself, but its enrollment is disabled. Enable it to let the device in."},

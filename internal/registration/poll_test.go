@@ -82,11 +82,24 @@ func TestADisabledDeviceGetsNoKeyAtThePoll(t *testing.T) {
 	got := d.register()
 	d.enroll("*", disabled)
 	_, err := d.poll(got.operation, got.token)
-	w.wantFault(err, dps.CodeDisabled, registration.ReasonDisabled)
+	w.wantRefusalAudited(w.wantFault(err, dps.CodeDisabled, registration.ReasonDisabled), registration.ActionPoll)
+	w.store.failNext("AppendAudit", 1, before)
+	_, err = d.poll(got.operation, got.token)
+	w.wantFault(err, dps.CodeUnavailable, registration.ReasonStoreDown)
 	d.enroll("*", nil)
 	answer, err := d.poll(got.operation, got.token)
 	w.must(err)
 	d.assigned(answer)
+}
+
+// wantRefusalAudited expects the refusal of a device that proved itself in the durable audit, under the tracking id it was told.
+func (w *world) wantRefusalAudited(fault *registration.Fault, action string) {
+	w.Helper()
+	rows, err := w.inner.AuditByTrackingID(w.ctx, scopeOne, fault.TrackingID)
+	w.must(err)
+	if len(rows) != 1 || rows[0].Action != action || rows[0].Outcome != registration.OutcomeRefused || rows[0].Reason != fault.Reason {
+		w.Errorf("audit of the refusal: %+v", rows)
+	}
 }
 
 func TestADeletedRegistrationsOperationIsUnknown(t *testing.T) {

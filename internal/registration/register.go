@@ -70,7 +70,7 @@ func (c *Core) Lookup(ctx context.Context, r Request) (Answer, error) {
 		return Answer{}, c.fault(s, dps.CodeUnauthorized, ReasonTokenSpent, "", nil)
 	}
 	if proof.device.Enrollment.Disabled {
-		return Answer{}, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil)
+		return Answer{}, c.refuseProven(ctx, s, r, ActionLookup, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil))
 	}
 	state := stateOf(r.ID, proof.device.Registration)
 	status := &dps.OperationStatus{Status: state.Status, RegistrationState: state}
@@ -344,6 +344,9 @@ func (c *Core) findChallenge(ctx context.Context, s *scope, r Request, token dps
 			return proof{device: device, ek: ek, srk: srk, key: key, generation: device.Generation}, nil
 		}
 	}
+	if _, known := c.scope(r.Scope); !known {
+		return proof{}, c.fault(s, dps.CodeUnauthorized, ReasonUnknownScope, "", nil)
+	}
 	return proof{}, c.fault(s, dps.CodeUnauthorized, ReasonTokenSignature, "", nil)
 }
 
@@ -397,6 +400,15 @@ func (c *Core) redeem(ctx context.Context, s *scope, r Request, token dps.Token,
 	}
 	redemption.Operation.Revision = revision
 	return redemption.Operation, verdict, nil
+}
+
+// refuseProven makes a refusal of a device that proved itself durable before it is said, where no challenge is to be spent.
+func (c *Core) refuseProven(ctx context.Context, s *scope, r Request, action string, fault *Fault) error {
+	audit := c.deviceAudit(r, action, OutcomeRefused, fault.Reason, fault.TrackingID, "")
+	if err := c.store.AppendAudit(ctx, s.ID, audit); err != nil {
+		return c.storeFault(s, "writing a refusal", err)
+	}
+	return fault
 }
 
 // refuse spends the challenge and makes the refusal durable before it is said.

@@ -154,8 +154,10 @@ type OwnerMemory interface {
 // MaxOwners bounds OwnerMemory for one id. The last proven owner is in the registration and is never dropped.
 const MaxOwners = 8
 
-// AuditStore reads what transitions wrote.
+// AuditStore reads what transitions wrote, and takes the rows that belong to none.
 type AuditStore interface {
+	// AppendAudit writes one row: a refusal after proof that changes nothing else.
+	AppendAudit(ctx context.Context, scope string, audit Audit) error
 	// AuditByTrackingID returns the rows of a scope that carry a tracking id, oldest first, at most 100.
 	AuditByTrackingID(ctx context.Context, scope, trackingID string) ([]Audit, error)
 }

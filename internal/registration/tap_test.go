@@ -224,6 +224,11 @@ func (s *tapStore) Owners(ctx context.Context, scope, id string, since time.Time
 	return through(s.tap, "Owners", func() ([][]byte, error) { return s.Store.Owners(ctx, scope, id, since) })
 }
 
+func (s *tapStore) AppendAudit(ctx context.Context, scope string, a registration.Audit) error {
+	_, err := through(s.tap, "AppendAudit", func() (struct{}, error) { return struct{}{}, s.Store.AppendAudit(ctx, scope, a) })
+	return err
+}
+
 func (s *tapStore) AuditByTrackingID(ctx context.Context, scope, trackingID string) ([]registration.Audit, error) {
 	return through(s.tap, "AuditByTrackingID", func() ([]registration.Audit, error) { return s.Store.AuditByTrackingID(ctx, scope, trackingID) })
 }

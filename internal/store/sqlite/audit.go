@@ -17,6 +17,12 @@ func appendAudit(c *conn, scope string, a registration.Audit) error {
 	return err
 }
 
+// AppendAudit implements registration.AuditStore.
+func (s *Store) AppendAudit(ctx context.Context, scope string, a registration.Audit) error {
+	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) { return registration.Applied, appendAudit(c, scope, a) })
+	return err
+}
+
 // AuditByTrackingID implements registration.AuditStore.
 func (s *Store) AuditByTrackingID(ctx context.Context, scope, trackingID string) ([]registration.Audit, error) {
 	var rows []registration.Audit

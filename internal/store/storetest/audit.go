@@ -6,6 +6,16 @@ import (
 	"latchkey.example/latchkey/internal/registration"
 )
 
+// auditAppended writes a row that belongs to no transition; the scope need not have anything else.
+func auditAppended(w *world) {
+	a := audit("alone", epoch)
+	w.ok(w.store.AppendAudit(w.ctx, scope, a))
+	rows, err := w.store.AuditByTrackingID(w.ctx, scope, a.TrackingID)
+	w.ok(err)
+	w.same("audit", rows, []registration.Audit{a})
+	w.audited(otherScope, a.TrackingID, 0)
+}
+
 // auditOrdered writes rows whose times run backwards: oldest first means first written.
 func auditOrdered(w *world) {
 	var want []registration.Audit

@@ -66,6 +66,7 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 		{"prune forgets old owners", pruneForgetsOwners},
 		{"owners come newest first, each once", ownersNewestFirst},
 		{"owners are bounded for an id", ownersBounded},
+		{"audit row is appended alone", auditAppended},
 		{"audit by tracking id is ordered and bounded", auditOrdered},
 		{"identity never moves back", identityNeverMovesBack},
 		{"identity names keep their case", identityKeepsCase},
