@@ -230,3 +230,13 @@ func TestScopesDoNotSeeEachOthersEnrollments(t *testing.T) {
 	h.ask(http.MethodPut, "/enrollments/mine"+version, enrollment(""), other, "Host", otherHost).want(200)
 	h.owner(http.MethodGet, "/enrollments/mine", "", "Host", alias).refused(dps.CodeUnauthorized) // the token names another host
 }
+
+func TestANewEnrollmentWasLastUpdatedWhenItWasCreated(t *testing.T) {
+	h := newHouse(t)
+	for i := range 50 { // two readings of the clock would differ in some of them
+		put := h.owner(http.MethodPut, fmt.Sprintf("/enrollments/new-%d", i), enrollment("")).want(200)
+		if put.json("createdDateTimeUtc") != put.json("lastUpdatedDateTimeUtc") {
+			t.Fatalf("created and last updated differ: %s", put.body)
+		}
+	}
+}

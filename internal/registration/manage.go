@@ -112,9 +112,10 @@ func (c *Core) enrollmentRow(s *scope, wire dps.IndividualEnrollment) (Enrollmen
 	if err != nil {
 		return refuse("Endorsement key is invalid, or does not match the Enrollment. "+plain(err), err)
 	}
+	now := c.now() // once: on create the two times are equal
 	row := Enrollment{
 		ID: wire.RegistrationID, EK: ek.Bytes(), EKKeyID: ek.KeyID(), DeviceID: wire.DeviceID,
-		Disabled: wire.ProvisioningStatus == dps.EnrollmentDisabled, Created: c.now(), Updated: c.now(),
+		Disabled: wire.ProvisioningStatus == dps.EnrollmentDisabled, Created: now, Updated: now,
 	}
 	if pinned := wire.Attestation.TPM.StorageRootKey; len(pinned) > 0 {
 		srk, err := c.parseSRK(pinned)
