@@ -92,7 +92,7 @@ func (s *scope) openContinuation(collection dps.Collection, q dps.Query, continu
 	if continuation == "" {
 		return "", true
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimSpace(continuation))
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimSpace(continuation))
 	if err != nil || len(raw) < continuationMAC {
 		return "", false
 	}
