@@ -208,17 +208,22 @@ func (s *service) maintain(ctx context.Context) {
 	defer prune.Stop()
 	defer check.Stop()
 	s.cert.warn(s.log)
+	s.tidy(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-prune.C:
-			if err := s.core.Maintain(ctx); err != nil && ctx.Err() == nil {
-				s.log.Warn("pruning", "err", err)
-			}
+			s.tidy(ctx)
 		case <-check.C:
 			s.cert.warn(s.log)
 		}
+	}
+}
+
+func (s *service) tidy(ctx context.Context) {
+	if err := s.core.Maintain(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("maintenance: tried again in a minute", "err", err)
 	}
 }
 

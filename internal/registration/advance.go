@@ -88,8 +88,14 @@ func (c *Core) Poll(ctx context.Context, r Request, operationID string) (Answer,
 	case device.Registration.EKKeyID != enrollment.EKKeyID: // the operator replaced the chip: the one that proved itself is not wanted any more
 		o = superseded(o)
 	}
+	before := o.Status
 	if o, err = c.Advance(ctx, s.ID, o); err != nil {
 		c.log.Warn("advance", "operation", o.ID, "err", err)
+	}
+	if o.Status == Assigned && before == Assigning { // the registration's revision has moved too
+		if device, err = c.store.Device(ctx, s.ID, dps.FoldID(r.ID)); err != nil {
+			return Answer{}, c.storeFault(s, "reading a device", err)
+		}
 	}
 	return c.pollAnswer(s, device, o)
 }
@@ -205,9 +211,34 @@ const pruneBatch = 1000
 // before can be redeemed after.
 const generationLife = 15 * time.Minute
 
-// Maintain removes operations whose window has passed and generations of ids that are long gone, until there are none left or the
-// context ends.
+// Maintain moves on what nobody polls, then removes operations whose window has passed and generations of ids that are long gone.
 func (c *Core) Maintain(ctx context.Context) error {
+	return errors.Join(c.Resume(ctx), c.prune(ctx))
+}
+
+// resumeAge keeps Resume away from operations whose own request is still at work.
+const resumeAge = 5 * time.Second
+
+// Resume advances operations that are still assigning: a crash, a cut connection or a hub that was down left them, and their device may
+// never come back to poll. Until it is done a previous owner's key is still good at the hub. What fails now is tried again the next time.
+func (c *Core) Resume(ctx context.Context) error {
+	list, err := c.store.Unfinished(ctx, c.now().Add(-resumeAge), pruneBatch)
+	if err != nil {
+		return fmt.Errorf("listing unfinished operations: %w", err)
+	}
+	var failed error
+	for _, u := range list {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if _, err := c.Advance(ctx, u.Scope, u.Operation); err != nil {
+			failed = fmt.Errorf("operation %s: %w", u.Operation.ID, err)
+		}
+	}
+	return failed
+}
+
+func (c *Core) prune(ctx context.Context) error {
 	for {
 		removed, err := c.store.Prune(ctx, c.now().Add(-operationWindow-time.Minute), c.now().Add(-generationLife), pruneBatch)
 		if err != nil || removed < pruneBatch {

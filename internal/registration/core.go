@@ -43,6 +43,7 @@ type Core struct {
 	rand      io.Reader
 	scopes    atomic.Pointer[scopeTable]
 	decisions *Decisions
+	refused   *Decisions // refusals after proof that are in the audit already
 
 	// The costly steps, as fields so that a test can count them.
 	parseEK  func([]byte) (*attest.EK, error)
@@ -73,7 +74,7 @@ type scopeTable struct {
 func New(ctx context.Context, config Config) (*Core, error) {
 	c := &Core{
 		store: config.Store, hub: config.Hub, sealer: config.Sealer, log: config.Logger, now: config.Now, rand: config.Rand,
-		decisions: newDecisions(decisionEntries), parseEK: attest.ParseEK, parseSRK: attest.ParseSRK, wrap: attest.Seal,
+		decisions: newDecisions(decisionEntries), refused: newDecisions(decisionEntries), parseEK: attest.ParseEK, parseSRK: attest.ParseSRK, wrap: attest.Seal,
 	}
 	if c.now == nil {
 		c.now = time.Now

@@ -61,6 +61,14 @@ func (d *Decisions) add(x Decision) {
 	d.dropped++
 }
 
+// has says whether a decision of this kind is remembered that is younger than an operation's window.
+func (d *Decisions) has(x Decision) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	i, ok := d.index[decisionKey{clip(x.Scope), clip(x.ID), x.Reason}]
+	return ok && x.At.Sub(d.ring[i].At) < operationWindow
+}
+
 // find returns the entry whose latest decision has the tracking id.
 func (d *Decisions) find(scope, trackingID string) (DecisionEntry, bool) {
 	d.mu.Lock()
@@ -75,7 +83,7 @@ func (d *Decisions) find(scope, trackingID string) (DecisionEntry, bool) {
 
 func clip(s string) string {
 	if len(s) > decisionText {
-		return strings.ToValidUTF8(s[:decisionText], "")
+		s = strings.ToValidUTF8(s[:decisionText], "")
 	}
-	return s
+	return strings.Clone(s) // a part of a request line would keep the whole of it alive
 }

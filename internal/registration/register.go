@@ -329,10 +329,7 @@ func (c *Core) findChallenge(ctx context.Context, s *scope, r Request, token dps
 	if err != nil {
 		return proof{}, c.fault(s, dps.CodeInternal, ReasonInternal, "", err)
 	}
-	owners, err := c.owners(ctx, s, r, device, shown)
-	if err != nil {
-		return proof{}, c.storeFault(s, "reading remembered owners", err)
-	}
+	owners, forgotten := c.owners(ctx, s, r, device, shown)
 	for i, owner := range padOwners(owners) {
 		srk, err := c.parseSRK(owner)
 		if err != nil {
@@ -343,6 +340,9 @@ func (c *Core) findChallenge(ctx context.Context, s *scope, r Request, token dps
 		if ok && device.Enrollment != nil && i < len(owners) {
 			return proof{device: device, ek: ek, srk: srk, key: key, generation: device.Generation}, nil
 		}
+	}
+	if forgotten != nil { // only now: it is needed by none but clients that omit the tpm object
+		return proof{}, c.storeFault(s, "reading remembered owners", forgotten)
 	}
 	if _, known := c.scope(r.Scope); !known {
 		return proof{}, c.fault(s, dps.CodeUnauthorized, ReasonUnknownScope, "", nil)
@@ -361,12 +361,9 @@ func (c *Core) challengedEK(device Device, shown keys) (*attest.EK, error) {
 	return c.parseEK(standInKey)
 }
 
-// owners lists the SRKs whose challenges may be open, likeliest first.
+// owners lists the SRKs whose challenges may be open, likeliest first; with an error the remembered ones are missing.
 func (c *Core) owners(ctx context.Context, s *scope, r Request, device Device, shown keys) ([][]byte, error) {
 	remembered, err := c.store.Owners(ctx, s.ID, dps.FoldID(r.ID), r.Arrived.Add(-slotsAccepted*slotLength))
-	if err != nil {
-		return nil, err
-	}
 	var owners [][]byte
 	if shown.srk != nil {
 		owners = append(owners, shown.srk.Bytes())
@@ -374,7 +371,7 @@ func (c *Core) owners(ctx context.Context, s *scope, r Request, device Device, s
 	if device.Registration != nil {
 		owners = append(owners, device.Registration.SRK)
 	}
-	return append(owners, remembered...), nil
+	return append(owners, remembered...), err
 }
 
 // redeem writes what a proof earned: an operation, or a refusal. A Conflict means nothing was written.
@@ -404,10 +401,17 @@ func (c *Core) redeem(ctx context.Context, s *scope, r Request, token dps.Token,
 
 // refuseProven makes a refusal of a device that proved itself durable before it is said, where no challenge is to be spent.
 func (c *Core) refuseProven(ctx context.Context, s *scope, r Request, action string, fault *Fault) error {
+	// One row for each id and reason while the memory of them lasts: a token that authenticates polls for minutes must not
+	// write at the speed of the network.
+	note := Decision{At: c.now(), Scope: s.ID, ID: dps.FoldID(r.ID), Reason: fault.Reason, TrackingID: fault.TrackingID}
+	if c.refused.has(note) {
+		return fault
+	}
 	audit := c.deviceAudit(r, action, OutcomeRefused, fault.Reason, fault.TrackingID, "")
 	if err := c.store.AppendAudit(ctx, s.ID, audit); err != nil {
 		return c.storeFault(s, "writing a refusal", err)
 	}
+	c.refused.add(note)
 	return fault
 }
 

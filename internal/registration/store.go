@@ -97,10 +97,19 @@ type DeviceStore interface {
 	// the registration's OperationID is another (or there is no registration), Missing if there is no such operation, Conflict if the
 	// operation is no longer assigning, Taken as Redeem.
 	Finish(ctx context.Context, scope string, f Finish) (Verdict, error)
-	// Prune removes operations created before the given time and generations of ids that have neither enrollment
+	// Unfinished lists operations of all scopes that are assigning and current for their registration, created before the given time,
+	// oldest first: what a crash or a hub that was down left behind.
+	Unfinished(ctx context.Context, createdBefore time.Time, limit int) ([]Unfinished, error)
+	// Prune removes operations created before the given time (never one that Unfinished would list) and generations of ids that have neither enrollment
 	// nor registration and were last moved before idleBefore, and forgets owners remembered before idleBefore; at most limit rows
 	// of each. It returns the rows removed.
 	Prune(ctx context.Context, operationsBefore, idleBefore time.Time, limit int) (int, error)
+}
+
+// Unfinished is an operation that nobody may be polling.
+type Unfinished struct {
+	Scope     string
+	Operation Operation
 }
 
 // Device is one snapshot of an id.

@@ -132,7 +132,8 @@ func (s *Server) run(w http.ResponseWriter, call Call, route Route) (Reply, erro
 		return Reply{}, fault
 	}
 	defer leave()
-	ctx, cancel := context.WithTimeout(call.Context(), limits.Handler)
+	// A client that hangs up does not end the work: its proof may be redeemed already, and must reach the hub all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(call.Context()), limits.Handler)
 	defer cancel()
 	return s.handle(ctx, call, route)
 }

@@ -68,12 +68,35 @@ func writeFinish(c *conn, scope string, f registration.Finish) error {
 	return err
 }
 
+// Unfinished implements registration.DeviceStore.
+func (s *Store) Unfinished(ctx context.Context, createdBefore time.Time, limit int) ([]registration.Unfinished, error) {
+	var list []registration.Unfinished
+	err := s.read(ctx, func(c *conn) error {
+		list = list[:0]
+		return c.each(func(r *row) {
+			list = append(list, registration.Unfinished{Scope: r.text(), Operation: scanOperation(r)})
+		}, `SELECT o.scope, o.id, o.registration_id, o.status, o.substatus, o.generation, o.revision, o.token_digest, o.sealed_key, o.ek, o.srk,
+				o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated
+			FROM operations AS o
+			JOIN registrations AS r ON r.scope = o.scope AND r.folded = o.folded AND r.operation_id = o.id
+			WHERE o.status = 'assigning' AND o.created < ?1
+			ORDER BY o.created LIMIT ?2`, createdBefore, limit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
 // Prune implements registration.DeviceStore.
 func (s *Store) Prune(ctx context.Context, operationsBefore, idleBefore time.Time, limit int) (int, error) {
 	removed := new(int) // the writer's until it answers
 	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
 		operations, err := c.exec(`DELETE FROM operations WHERE seq IN
-			(SELECT seq FROM operations WHERE created < ?1 ORDER BY created LIMIT ?2)`, operationsBefore, limit)
+			(SELECT o.seq FROM operations AS o WHERE o.created < ?1
+				AND NOT (o.status = 'assigning' AND EXISTS (SELECT 1 FROM registrations AS r
+					WHERE r.scope = o.scope AND r.folded = o.folded AND r.operation_id = o.id))
+			ORDER BY o.created LIMIT ?2)`, operationsBefore, limit)
 		if err != nil {
 			return 0, err
 		}

@@ -101,6 +101,7 @@ CREATE TABLE operations (
 ) STRICT;
 CREATE INDEX operations_by_registration ON operations (scope, folded);
 CREATE INDEX operations_by_age ON operations (created);
+CREATE INDEX operations_unfinished ON operations (created) WHERE status = 'assigning';
 
 CREATE TABLE generations (
     seq        INTEGER PRIMARY KEY,
