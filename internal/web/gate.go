@@ -5,8 +5,11 @@ import (
 	"context"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"sync/atomic"
 	"time"
+
+	"latchkey.example/latchkey/dps"
 )
 
 // Gate is the bounded admission queue: a number of requests at work, a number parked for a short while, and a refusal beyond that. It
@@ -61,4 +64,19 @@ func readAll(r io.Reader, length int64) ([]byte, error) {
 	body.Grow(int(min(max(length, 0), believed)) + bytes.MinRead)
 	_, err := body.ReadFrom(r)
 	return body.Bytes(), err
+}
+
+// bodyBudget bounds the memory of large bodies, whoever sends them and however slowly. Those of devices are below believed and
+// never count.
+const bodyBudget = 32 << 20
+
+// weigh is what a request's body counts for: nothing up to the usual size, and all that is allowed if its length was not said.
+func weigh(r *http.Request) int64 {
+	switch {
+	case r.ContentLength < 0:
+		return dps.MaxMessage
+	case r.ContentLength <= believed:
+		return 0
+	}
+	return min(r.ContentLength, dps.MaxMessage)
 }

@@ -79,6 +79,11 @@ func TestAClientThatGoesWhileParkedLeavesItsRoom(t *testing.T) {
 			done := make(chan bool)
 			go func() { _, entered := gate.Enter(ctx); done <- entered }()
 			synctest.Wait()
+			select {
+			case <-done:
+				t.Fatal("was refused at once: somebody who had gone still takes up the room")
+			default:
+			}
 			gone()
 			if <-done {
 				t.Fatal("entered a full gate")

@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
 )
@@ -44,6 +46,7 @@ type Server struct {
 	metrics *Metrics
 	name    string // of the API, in logs and metrics
 	limits  *atomic.Pointer[gated]
+	bodies  *semaphore.Weighted
 }
 
 // gated is a set of limits with the gate made for it.
@@ -53,11 +56,14 @@ type gated struct {
 }
 
 // Shared holds the limits that all APIs of a process share: one machine, one gate.
-type Shared struct{ current atomic.Pointer[gated] }
+type Shared struct {
+	current atomic.Pointer[gated]
+	bodies  *semaphore.Weighted // bytes of bodies above the usual size that may be in memory: they are read before the gate
+}
 
 // NewShared makes the shared limits.
 func NewShared(l Limits) *Shared {
-	s := &Shared{}
+	s := &Shared{bodies: semaphore.NewWeighted(bodyBudget)}
 	s.Set(l)
 	return s
 }
@@ -69,7 +75,7 @@ func (s *Shared) Set(l Limits) {
 
 // NewServer makes the server of the API called name.
 func NewServer(name string, core *registration.Core, log *slog.Logger, metrics *Metrics, shared *Shared) *Server {
-	return &Server{core: core, log: log, metrics: metrics, name: name, limits: &shared.current}
+	return &Server{core: core, log: log, metrics: metrics, name: name, limits: &shared.current, bodies: shared.bodies}
 }
 
 // Call is one request as a handler sees it.
@@ -120,6 +126,12 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, route Route) {
 
 func (s *Server) run(w http.ResponseWriter, call Call, route Route) (Reply, error) {
 	limits := s.limits.Load()
+	size := weigh(call.Request)
+	if !s.bodies.TryAcquire(size) {
+		w.Header().Set("Connection", "close")
+		return Reply{}, s.overloaded(route)
+	}
+	defer s.bodies.Release(size)
 	body, err := s.body(w, call.Request, route, limits.Body)
 	if err != nil {
 		return Reply{}, err
@@ -127,15 +139,20 @@ func (s *Server) run(w http.ResponseWriter, call Call, route Route) (Reply, erro
 	call.Body = body
 	leave, ok := limits.gate.Enter(call.Context())
 	if !ok {
-		fault := s.core.Fault(route.Scope, dps.CodeTooManyRequests, registration.ReasonOverload, "", nil)
-		fault.RetryAfter = spread()
-		return Reply{}, fault
+		return Reply{}, s.overloaded(route)
 	}
 	defer leave()
 	// A client that hangs up does not end the work: its proof may be redeemed already, and must reach the hub all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(call.Context()), limits.Handler)
 	defer cancel()
 	return s.handle(ctx, call, route)
+}
+
+// overloaded refuses with the advice to come back, spread out.
+func (s *Server) overloaded(route Route) *registration.Fault {
+	fault := s.core.Fault(route.Scope, dps.CodeTooManyRequests, registration.ReasonOverload, "", nil)
+	fault.RetryAfter = spread()
+	return fault
 }
 
 // handle runs the handler. A panic is an error like others to the client, and its place and stack go to the log: left to net/http the
