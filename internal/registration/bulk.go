@@ -45,6 +45,8 @@ func bulkError(id string, err error) dps.BulkError {
 	var fault *Fault
 	var field *dps.FieldError
 	switch {
+	case errors.As(err, &fault) && fault.Code == dps.CodeUnavailable: // its own sentence speaks of Retry-After, which an answer with 200 has not
+		return dps.BulkError{RegistrationID: id, Code: fault.Code, Status: "The service cannot answer now. Send this item again later."}
 	case errors.As(err, &fault):
 		return dps.BulkError{RegistrationID: id, Code: fault.Code, Status: fault.Detail}
 	case errors.As(err, &field):
