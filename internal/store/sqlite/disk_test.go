@@ -31,6 +31,7 @@ type disk struct {
 	platter map[string]*inode // the directory as it is safe
 	calls   int
 	cutAt   int // the call at which the power goes; 0: never
+	cutSync int // the sync of the log at which it goes, counted down; 0: never
 	dead    bool
 	full    bool // writes fail with "disk full"
 	syncs   map[string]int
@@ -298,6 +299,10 @@ func (f *inode) change(c change) {
 func (h *handle) Sync(vfs.SyncFlag) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.cutSync > 0 && strings.HasSuffix(h.name, "-wal") {
+		h.cutSync--
+		h.dead = h.dead || h.cutSync == 0
+	}
 	if err := h.callLocked(); err != nil {
 		return err
 	}

@@ -3,7 +3,8 @@
 // It guarantees what registration.Store promises: a transition that returned nil is on the disk (write-ahead log,
 // synchronous=FULL) and whole, with its audit row. One goroutine writes; transitions that arrive together share one
 // commit and so one flush, each in its own savepoint, so that none can fail another. Reads run beside it on a
-// bounded pool of connections and see one consistent snapshot each.
+// bounded pool of connections and see one consistent snapshot each. What a killed process had written and not flushed is flushed
+// by the next Open before anything is read of it, so that no answer rests on rows that a power loss could still take away.
 //
 // It trusts the disk to keep what it has flushed, the file system to keep its locks, and the caller to seal secrets: it
 // stores sealed bytes as they are. Open never makes or changes a schema: Create and Migrate do.
