@@ -31,10 +31,10 @@ check: setup-demo ## under a minute: format, vet, staticcheck, import rules, uni
 	$(GO) tool staticcheck ./...
 	$(SUITE) -- -short -timeout 5m $$($(GO) list ./... | grep -v '/test/')
 
-test: check setup-test ## everything is proven: check, all tests under the race detector, every fuzz target for some seconds
+test: setup-test check ## everything is proven: check, all tests under the race detector, every fuzz target for some seconds
 	$(SUITE) -noskip -fuzz 4s -- -race -count=1 -timeout 10m ./...
 
-test-long: check setup-test ## the same three times over in random order, and FUZZTIME (1m) for each fuzz target
+test-long: setup-test check ## the same three times over in random order, and FUZZTIME (1m) for each fuzz target
 	$(SUITE) -noskip -fuzz $(FUZZTIME) -- -race -count=3 -shuffle=on -timeout 60m ./...
 
 fuzz: ## every fuzz target for FUZZTIME (1m)

@@ -25,6 +25,9 @@ type toolbox struct {
 
 func newToolbox(t *testing.T) *toolbox {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("a short run does without swtpm and tpm2-tools")
+	}
 	for _, tool := range []string{"swtpm", "tpm2_createek", "tpm2_activatecredential", "tpm2_import"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Fatalf("%s is missing: install the Debian packages swtpm, tpm2-tools and libtss2-tcti-swtpm0.", tool)

@@ -29,6 +29,10 @@ const tpmArgument = "serve-simulated-tpm"
 // storyTime bounds the whole story; it takes a few seconds.
 const storyTime = 2 * time.Minute
 
+const usage = `latchkey-demo takes no arguments. It starts the service beside it with an empty store, plays a device with a simulated TPM against it,
+and shows three attacks that fail. It exits 0 only if every step held.
+`
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -38,6 +42,10 @@ func main() {
 			os.Exit(1)
 		}
 		return
+	}
+	if len(os.Args) > 1 {
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
 	}
 	ctx, cancel := context.WithTimeout(ctx, storyTime)
 	defer cancel()

@@ -22,12 +22,12 @@ func keyCommand() *cobra.Command {
 // onRing makes a command that works on the key ring of a data directory.
 func onRing(use, short, long string, do func(cmd *cobra.Command, cfg config.Config, ring *keyring.Ring) error) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: noArgs}
-	data := dataFlag(cmd)
+	data, file := dataFlag(cmd), configFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := needData(*data); err != nil {
 			return err
 		}
-		cfg, err := config.Load(*data, os.Getenv("LATCHKEY_CONFIG"), os.Getenv, nil)
+		cfg, err := config.Load(*data, *file, os.Getenv, nil)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"latchkey.example/latchkey/internal/config"
 )
 
 // version is set by the linker.
@@ -25,7 +27,13 @@ const (
 	exitUsage   = 2
 )
 
+// hangups receives SIGHUP from the first moment of serve on, so that one that comes early asks for a reload and does not kill.
+var hangups = make(chan os.Signal, 1)
+
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "serve" {
+		signal.Notify(hangups, syscall.SIGHUP)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
@@ -93,6 +101,11 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 // dataFlag adds --data, with LATCHKEY_DATA in its place.
 func dataFlag(cmd *cobra.Command) *string {
 	return cmd.Flags().String("data", os.Getenv("LATCHKEY_DATA"), "data directory (LATCHKEY_DATA)")
+}
+
+// configFlag adds --config, with LATCHKEY_CONFIG in its place.
+func configFlag(cmd *cobra.Command) *string {
+	return cmd.Flags().String("config", os.Getenv("LATCHKEY_CONFIG"), "configuration file (LATCHKEY_CONFIG), default DIR/"+config.FileName)
 }
 
 func needData(data string) error {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -62,15 +60,12 @@ Next: latchkey serve --data %s
 func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "serve --data DIR", Short: "Run the service", Args: noArgs}
 	data := dataFlag(cmd)
-	file := cmd.Flags().String("config", os.Getenv("LATCHKEY_CONFIG"), "configuration file (LATCHKEY_CONFIG), default DIR/"+config.FileName)
+	file := configFlag(cmd)
 	settings := settingFlags(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := needData(*data); err != nil {
 			return err
 		}
-		hangups := make(chan os.Signal, 1)
-		signal.Notify(hangups, syscall.SIGHUP)
-		defer signal.Stop(hangups)
 		return daemon.Run(cmd.Context(), daemon.Options{
 			Load:   func() (config.Config, error) { return config.Load(*data, *file, os.Getenv, settings()) },
 			Reload: hangups,

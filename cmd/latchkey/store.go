@@ -16,12 +16,12 @@ func storeCommand() *cobra.Command {
 		Short: "Bring the database to this release's schema; the service must not run",
 		Args:  noArgs,
 	}
-	data := dataFlag(migrate)
+	data, file := dataFlag(migrate), configFlag(migrate)
 	migrate.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := needData(*data); err != nil {
 			return err
 		}
-		cfg, err := config.Load(*data, os.Getenv("LATCHKEY_CONFIG"), os.Getenv, nil)
+		cfg, err := config.Load(*data, *file, os.Getenv, nil)
 		if err != nil {
 			return err
 		}

@@ -67,14 +67,14 @@ func Create(dir string, names []string, now time.Time) error {
 	return Issue(dir, names, now)
 }
 
-// Issue makes a new server key and certificate for the names, signed by dir's CA, and puts them in the place of the old ones. Each file is
-// replaced whole; the key goes first, so that a crash in between leaves a pair that does not match, which a second Issue mends.
+// Issue makes a new server certificate for the names, signed by dir's CA, and puts it in the place of the old one, whole. The server's key is kept
+// if there is a usable one: two files cannot be replaced at once, and a service that restarts between the two would not start.
 func Issue(dir string, names []string, now time.Time) error {
 	ca, caKey, err := load(dir)
 	if err != nil {
 		return err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := serverKey(filepath.Join(dir, ServerKeyFile))
 	if err != nil {
 		return err
 	}
@@ -92,10 +92,23 @@ func Issue(dir string, names []string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := writeKey(filepath.Join(dir, ServerKeyFile), key); err != nil {
-		return err
-	}
 	return writePEM(filepath.Join(dir, ServerFile), 0o644, "CERTIFICATE", der, ca.Raw)
+}
+
+// serverKey is the key at path, or a new one that is written there.
+func serverKey(path string) (*ecdsa.PrivateKey, error) {
+	if der, err := readPEM(path); err == nil {
+		if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
+			if ec, ok := key.(*ecdsa.PrivateKey); ok {
+				return ec, nil
+			}
+		}
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return key, writeKey(path, key)
 }
 
 // Names are the DNS names of the server certificate in dir, or, if it cannot be read, those that the CA was made for: losing the

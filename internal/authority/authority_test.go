@@ -187,8 +187,11 @@ func TestARenewedCertificateVerifiesUnderTheSameAuthority(t *testing.T) {
 	if err := verify(t, dir, after, names[1], year.Add(300*24*time.Hour)); err != nil {
 		t.Error(err)
 	}
-	if before.SerialNumber.Cmp(after.SerialNumber) == 0 || before.PublicKey.(*ecdsa.PublicKey).Equal(after.PublicKey) {
-		t.Error("serial number or key was used again")
+	if before.SerialNumber.Cmp(after.SerialNumber) == 0 {
+		t.Error("the serial number was used again")
+	}
+	if !before.PublicKey.(*ecdsa.PublicKey).Equal(after.PublicKey) {
+		t.Error("another key: between the two files a restart would find a pair that does not match")
 	}
 	if _, err := tls.LoadX509KeyPair(filepath.Join(dir, ServerFile), filepath.Join(dir, ServerKeyFile)); err != nil {
 		t.Error(err)
@@ -230,7 +233,7 @@ func TestIssuePutsNewFilesInThePlaceOfTheOldOnes(t *testing.T) {
 	}
 }
 
-// A crash between key and certificate leaves a pair that does not match.
+// A key that was put there by hand is taken, and one that is gone is made anew.
 func TestIssueMendsAHalfDoneIssue(t *testing.T) {
 	dir := create(t, time.Now())
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestTheServiceDrainsBeforeItEnds(t *testing.T) {
@@ -29,12 +30,7 @@ func TestTheServiceDrainsBeforeItEnds(t *testing.T) {
 	if status, body := r.probe("/healthz"); status != http.StatusOK {
 		t.Errorf("healthz while draining: %d %q", status, body)
 	}
-	if conn, err := net.Dial("tcp", r.https); err == nil {
-		if _, err := tls.Client(conn, r.tls()).Write([]byte("x")); err == nil {
-			t.Error("a new connection was taken")
-		}
-		conn.Close()
-	}
+	r.refusesSoon(t, r.https)
 	select {
 	case <-r.done:
 		t.Fatal("the service ended with a request at work")
@@ -86,4 +82,22 @@ func TestAProofAtWorkIsFinishedWhileDraining(t *testing.T) {
 	again := c.moved(h.run(t))
 	must(t, again.poll())
 	must(t, again.send("on the other side"))
+}
+
+// refusesSoon waits until no new connection is taken: the listener closes a moment after draining was announced.
+func (r *running) refusesSoon(t *testing.T, addr string) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			_, err = tls.Client(conn, r.tls()).Write([]byte("x"))
+			conn.Close()
+		}
+		if err != nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("new connections are taken while draining")
+		}
+	}
 }

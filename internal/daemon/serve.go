@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,7 +27,11 @@ type front struct {
 	device, admin http.Handler
 	ready         func(context.Context) error
 	draining      atomic.Bool
-	answerTime    atomic.Int64 // from a request's header to the end of its answer; follows the limits
+
+	mu         sync.Mutex
+	asked      time.Time // when ready was asked last
+	answer     error
+	answerTime atomic.Int64 // from a request's header to the end of its answer; follows the limits
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -51,7 +56,12 @@ func (f *front) readiness(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	if f.ready(ctx) != nil {
+	f.mu.Lock() // strangers may probe too: one read a second answers all
+	defer f.mu.Unlock()
+	if time.Since(f.asked) > time.Second {
+		f.answer, f.asked = f.ready(ctx), time.Now()
+	}
+	if f.answer != nil {
 		return errors.New("the store does not answer")
 	}
 	return nil

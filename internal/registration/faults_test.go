@@ -219,7 +219,7 @@ func TestAStoreThatIsDownRefusesWithAdvice(t *testing.T) {
 		"lookup":        func() (registration.Answer, error) { return fresh.core.Lookup(d.ctx, fresh.request(proof)) },
 	}
 	for request, call := range map[string]string{
-		"first contact": "Device", "proof": "Redeem", "poll": "Device", "another poll": "Operation", "lookup": "Owners",
+		"first contact": "Device", "proof": "Redeem", "poll": "Device", "another poll": "Operation", "lookup": "Device",
 	} {
 		w.store.failNext(call, 1, before)
 		answer, err := requests[request]()

@@ -110,7 +110,7 @@ func (w *world) wantState(a registration.Answer, status string) {
 	}
 }
 
-// The flood of issue 2: valid-looking first contacts with the real id, the real EK and invented owners, while the device registers.
+// The flood of first contacts: valid-looking first contacts with the real id, the real EK and invented owners, while the device registers.
 func TestAFloodOfFirstContactsDoesNotPushTheDeviceOut(t *testing.T) {
 	t.Parallel()
 	const contacts = 10_000

@@ -90,7 +90,7 @@ func (w *world) misbehave(d *device, got registered, hear func(error)) {
 	hear(second(d.prove(d.token(got.challenge, 2*time.Hour))))
 	hear(second(d.poll("5.none", got.token)))
 	hear(second(d.poll(got.operation, d.token(got.hubKey, time.Hour))))
-	for _, call := range []string{"Device", "Owners", "Redeem"} {
+	for _, call := range []string{"Device", "Redeem"} {
 		token := d.token(d.challenge(), time.Hour)
 		w.store.failNext(call, 1, before)
 		hear(second(d.prove(token)))

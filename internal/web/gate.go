@@ -66,9 +66,9 @@ func readAll(r io.Reader, length int64) ([]byte, error) {
 	return body.Bytes(), err
 }
 
-// bodyBudget bounds the memory of large bodies, whoever sends them and however slowly. Those of devices are below believed and
+// BodyBudget bounds the memory of large bodies, whoever sends them and however slowly. Those of devices are below believed and
 // never count.
-const bodyBudget = 32 << 20
+const BodyBudget = 32 << 20
 
 // weigh is what a request's body counts for: nothing up to the usual size, and all that is allowed if its length was not said.
 func weigh(r *http.Request) int64 {

@@ -63,7 +63,7 @@ type Shared struct {
 
 // NewShared makes the shared limits.
 func NewShared(l Limits) *Shared {
-	s := &Shared{bodies: semaphore.NewWeighted(bodyBudget)}
+	s := &Shared{bodies: semaphore.NewWeighted(BodyBudget)}
 	s.Set(l)
 	return s
 }

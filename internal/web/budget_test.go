@@ -1,0 +1,42 @@
+package web_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/web"
+)
+
+// Bodies are read before the gate, so whoever announces large ones and stalls could fill the memory. Beyond a budget for the whole
+// process large bodies are refused; those of devices are small and always get in.
+func TestLargeBodiesHaveABudgetAndSmallOnesDoNotNeedIt(t *testing.T) {
+	h := newHouse(t, web.DefaultLimits)
+	addr := h.listen(route(true))
+	const stalled = web.BodyBudget / dps.MaxMessage
+	for range stalled {
+		c := dial(t, addr)
+		c.say("PUT / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n{", dps.MaxMessage)
+	}
+	refused := func(head string) bool {
+		t.Helper()
+		c := dial(t, addr)
+		c.say("PUT / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n%s", head)
+		answer, err := http.ReadResponse(c.r, nil)
+		must(t, err)
+		return answer.StatusCode == http.StatusTooManyRequests
+	}
+	// The stalled requests reach the server in their own time: ask until the budget is used up.
+	for tries := 0; !refused("Content-Length: 90000\r\n\r\n" + strings.Repeat(" ", 90000)); tries++ {
+		if tries > 2000 {
+			t.Fatal("large bodies have no budget")
+		}
+	}
+	if !refused("Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n") {
+		t.Error("a body of unknown length has no budget")
+	}
+	if refused("Content-Length: 2\r\n\r\n{}") {
+		t.Error("a small body was refused")
+	}
+}
