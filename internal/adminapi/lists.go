@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
@@ -42,12 +43,15 @@ func (a *API) queryEnrollments(ctx context.Context, call web.Call, by registrati
 	return web.Reply{Status: http.StatusOK, Header: header, Body: dps.EncodeEnrollments(page.Enrollments)}, nil
 }
 
-// pageSize reads x-ms-max-item-count; absent is 0.
+// pageSize reads x-ms-max-item-count; absent is 0, and a number too large for an int is as good as any other above the limit.
 func pageSize(text string) (int, error) {
 	if text == "" {
 		return 0, nil
 	}
 	size, err := strconv.ParseUint(text, 10, 31)
+	if errors.Is(err, strconv.ErrRange) && strings.Trim(text, "0123456789") == "" { // ParseUint stops where the range ends
+		return registration.MaxPage, nil
+	}
 	return int(size), err
 }
 
