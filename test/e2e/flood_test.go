@@ -30,7 +30,7 @@ func TestFloodOfFirstContactsDoesNotPushTheDeviceOut(t *testing.T) {
 	h := newHand(t, service, tpm)
 	flood := startFlood(t, h)
 
-	flood.wait(floodSize / 10) // it goes on until the test ends
+	flood.waitChallenges(floodSize / 10) // it goes on until the test ends
 	a := newAgent(t, service, spec)
 	if got := a.register(); got.Status != "assigned" || got.DeviceID != h.tpm.RegistrationID() {
 		t.Errorf("assignment: %+v", got)
@@ -39,15 +39,11 @@ func TestFloodOfFirstContactsDoesNotPushTheDeviceOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flood.wait(floodSize)
+	flood.waitChallenges(floodSize)
 	h.token = h.sign(challenge.Blob, service.IDScope+"/registrations/"+h.tpm.RegistrationID(), challenge.KeyName)
 	h.poll(h.operationID(h.put(h.token, http.StatusAccepted)))
 
-	challenges, refused := flood.challenges.Load(), flood.refused.Load()
-	t.Logf("%d strangers were given a challenge, %d put off", challenges, refused)
-	if challenges < floodSize/2 {
-		t.Error("most of the flood was put off, so this was no flood of first contacts")
-	}
+	t.Logf("%d strangers were given a challenge, %d put off", flood.challenges.Load(), flood.refused.Load())
 }
 
 // Some clients send no tpm object with the proof, so the service has to know the
@@ -84,7 +80,7 @@ func TestFloodDoesNotPushOutADeviceThatSendsItsKeysOnlyOnce(t *testing.T) {
 type flood struct {
 	t                             *testing.T
 	victim                        *hand
-	answered, challenges, refused atomic.Int64
+	challenges, refused atomic.Int64
 
 	mu    sync.Mutex
 	moved *sync.Cond // another answer has come
@@ -141,7 +137,6 @@ func (f *flood) ask(random *rand.Rand) error {
 }
 
 func (f *flood) note(err error) {
-	f.answered.Add(1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err == nil {
@@ -150,23 +145,12 @@ func (f *flood) note(err error) {
 	f.moved.Broadcast()
 }
 
-// wait returns when so many have been answered since the start.
-func (f *flood) wait(answers int64) {
-	f.t.Helper()
-	f.waitFor(&f.answered, answers)
-}
-
 // waitChallenges returns when so many were given a challenge.
 func (f *flood) waitChallenges(challenges int64) {
 	f.t.Helper()
-	f.waitFor(&f.challenges, challenges)
-}
-
-func (f *flood) waitFor(count *atomic.Int64, enough int64) {
-	f.t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for count.Load() < enough && f.err == nil {
+	for f.challenges.Load() < challenges && f.err == nil {
 		f.moved.Wait()
 	}
 	if f.err != nil {
