@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"pgregory.net/rapid"
@@ -40,6 +42,24 @@ func (h *history) check(t *rapid.T) {
 			h.checkStep(scope, numbered("step", n))
 		}
 	}
+	h.checkUnfinished(h.now)
+	h.checkUnfinished(h.now.Add(time.Minute))
+}
+
+// checkUnfinished leaves the order of operations of the same time open.
+func (h *history) checkUnfinished(createdBefore time.Time) {
+	got, err := h.store.Unfinished(h.ctx, createdBefore, 1000)
+	age := func(a, b registration.Unfinished) int { return a.Operation.Created.Compare(b.Operation.Created) }
+	if !slices.IsSortedFunc(got, age) {
+		h.Fatalf("not oldest first: %+v", got)
+	}
+	byName := func(a, b registration.Unfinished) int {
+		return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Operation.ID, b.Operation.ID))
+	}
+	want := h.model.unfinished(createdBefore)
+	slices.SortFunc(got, byName)
+	slices.SortFunc(want, byName)
+	h.same("unfinished", got, err, want)
 }
 
 func (h *history) checkStep(scope, name string) {

@@ -151,7 +151,7 @@ func (m *model) finish(scope string, f registration.Finish) registration.Verdict
 // prune is without a limit: which rows a limited one takes is tested elsewhere.
 func (m *model) prune(operationsBefore, idleBefore time.Time) (removed int) {
 	for k, o := range m.operations {
-		if o.Created.Before(operationsBefore) {
+		if o.Created.Before(operationsBefore) && !m.isUnfinished(k.scope, o) {
 			delete(m.operations, k)
 			removed++
 		}
@@ -169,6 +169,21 @@ func (m *model) prune(operationsBefore, idleBefore time.Time) (removed int) {
 		removed += len(owners) - len(m.owners[k])
 	}
 	return removed
+}
+
+func (m *model) isUnfinished(scope string, o registration.Operation) bool {
+	r := m.registrations[key{scope, dps.FoldID(o.RegistrationID)}]
+	return o.Status == registration.Assigning && r.OperationID == o.ID
+}
+
+// unfinished is without a limit.
+func (m *model) unfinished(createdBefore time.Time) (list []registration.Unfinished) {
+	for k, o := range m.operations {
+		if o.Created.Before(createdBefore) && m.isUnfinished(k.scope, o) {
+			list = append(list, registration.Unfinished{Scope: k.scope, Operation: o})
+		}
+	}
+	return list
 }
 
 // remember expects times that do not run backwards.

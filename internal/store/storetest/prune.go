@@ -30,6 +30,8 @@ func pruneOperations(w *world) {
 	w.ok(err)
 	w.same("device", w.device(scope, "dev"), before)
 	w.prune(epoch.Add(4*time.Minute), time.Time{}, 10, 1)
+	w.finish(scope, "dev", numbered("op", 3), registration.Assigned)
+	before = w.device(scope, "dev")
 	w.prune(epoch.Add(time.Hour), time.Time{}, 10, 1) // even the current one
 	before.Operation = nil
 	w.same("device without its operation", w.device(scope, "dev"), before)

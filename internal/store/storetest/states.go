@@ -41,6 +41,7 @@ var states = []struct {
 	{"operation pruned", func(w *world, id, op string) {
 		w.enroll(scope, id)
 		w.redeem(scope, id, op, epoch.Add(-time.Hour))
+		w.finish(scope, id, op, registration.Assigned) // till then it is not pruned
 		_, err := w.store.Prune(w.ctx, epoch, time.Time{}, 1000)
 		w.ok(err)
 	}},

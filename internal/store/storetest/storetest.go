@@ -61,6 +61,8 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 		{"enrollments are listed once, in order", enrollmentsListed},
 		{"nothing crosses scopes", scopesAreIsolated},
 		{"prune removes old operations, oldest first", pruneOperations},
+		{"unfinished operations are listed, oldest first", unfinishedListed},
+		{"prune keeps what is unfinished", pruneKeepsUnfinished},
 		{"generation outlives deletion until it is idle", generationOutlivesDeletion},
 		{"prune spares generations in use", pruneSparesUsed},
 		{"prune forgets old owners", pruneForgetsOwners},
