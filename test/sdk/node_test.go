@@ -2,6 +2,7 @@ package sdk
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 
 	"latchkey.example/latchkey/test/rig"
 	"latchkey.example/latchkey/test/simtpm"
+	"latchkey.example/latchkey/test/softtpm"
 )
 
 func TestMain(m *testing.M) { os.Exit(rig.Main(m)) }
@@ -155,6 +157,11 @@ func wantTelemetry(t *testing.T, service *rig.Service) {
 	if !maps.Equal(m.Properties, properties) || !maps.Equal(m.SystemProperties, system) {
 		t.Errorf("properties %q, system properties %q", m.Properties, m.SystemProperties)
 	}
+}
+
+func TestNodeSDKListsAndChangesEnrollmentsInBulk(t *testing.T) {
+	n := newNode(t, rig.New(t, rig.Config{}))
+	n.run(t, "service.js", "lists", base64.StdEncoding.EncodeToString(softtpm.New(softtpm.RSA, 0).EK.Bytes()))
 }
 
 func TestNodeSDKIsRefusedWhenItsTPMIsNotEnrolled(t *testing.T) {

@@ -7,6 +7,10 @@
 //   node service.js retire REGISTRATION_ID ASSIGNED_HUB
 //       of a device that has registered: reads the registration's state, deletes
 //       the registration, then the enrollment
+//   node service.js lists ENDORSEMENT_KEY
+//       creates five enrollments in bulk, reads them in pages of two, updates
+//       some in bulk with and without their etags, reads an attestation
+//       mechanism and deletes all in bulk; there must be no other enrollment
 //
 // The connection string is in LATCHKEY_CONNECTION_STRING.
 'use strict';
@@ -81,9 +85,82 @@ async function retire(registrationId, assignedHub) {
   await refused('to delete it again', client.deleteIndividualEnrollment(registrationId), 404, 404201);
 }
 
+// bulk runs a bulk operation. Only its callback form ends: the SDK's promise of
+// this one call never settles.
+function bulk(mode, enrollments) {
+  return new Promise((resolve, reject) => {
+    client.runBulkEnrollmentOperation({ mode, enrollments }, (err, result) => (err ? reject(err) : resolve(result)));
+  });
+}
+
+// pages reads a query to its end. The SDK's promise form begins again each time
+// unless it is given the continuation of the page before.
+async function pages(specification, pageSize) {
+  const query = client.createIndividualEnrollmentQuery(specification, pageSize);
+  const read = [];
+  while (query.hasMoreResults) {
+    assert(read.length < 10, 'the query does not end');
+    const { responseBody, httpResponse } = await query.next(query.continuationToken);
+    assert.equal(httpResponse.headers['x-ms-item-type'], 'Enrollment');
+    read.push(responseBody);
+  }
+  return read;
+}
+
+const all = { query: 'SELECT * FROM enrollments' };
+const ids = (read) => read.map((page) => page.map((enrollment) => enrollment.registrationId));
+const codes = (result) => result.errors.map((e) => [e.registrationId, e.errorCode]);
+
+async function lists(endorsementKey) {
+  const attestation = { type: 'tpm', tpm: { endorsementKey } };
+  const names = ['press-1', 'press-2', 'press-3', 'press-4', 'press-5'];
+  const wanted = names.map((registrationId) => ({ registrationId, deviceId: registrationId, attestation }));
+
+  assert.deepEqual(ids(await pages(all, 2)), [[]]);
+  assert.deepEqual(await bulk('create', wanted), { errors: [], isSuccessful: true });
+  const again = await bulk('create', [wanted[0]]);
+  assert.equal(again.isSuccessful, false);
+  assert.deepEqual(again.errors, [{ registrationId: 'press-1', errorCode: 409201, errorStatus: 'Enrollment already exists.' }]);
+
+  const read = await pages(all, 2);
+  assert.deepEqual(ids(read), [['press-1', 'press-2'], ['press-3', 'press-4'], ['press-5']]);
+  assert.deepEqual(ids(await pages({ query: '*' })), [names]);
+  assert.deepEqual(ids(await pages(all, 5)), [names], 'a last page that is full is the last');
+  const items = read.flat();
+  for (const item of items) {
+    const { registrationState, ...whole } = (await client.getIndividualEnrollment(item.registrationId)).responseBody;
+    assert.deepEqual(item, whole);
+    assert.equal(registrationState.status, 'unassigned');
+  }
+
+  await bulkUpdates(items);
+
+  const mechanism = (await client.getIndividualEnrollmentAttestationMechanism('press-1')).responseBody;
+  assert.deepEqual(mechanism, attestation);
+  await refused('the attestation of nobody', client.getIndividualEnrollmentAttestationMechanism('nobody'), 404, 404201);
+  await refused('a query of something else', pages({ query: 'SELECT * FROM devices' }, 2), 400, 400004);
+  await assert.rejects(bulk('create', [wanted[0], wanted[0]]), (err) => err.response.statusCode === 400);
+
+  const gone = await bulk('delete', [...wanted, { registrationId: 'nobody', attestation }]);
+  assert.deepEqual(codes(gone), [['nobody', 404201]]);
+  assert.deepEqual(ids(await pages(all, 2)), [[]]);
+}
+
+// bulkUpdates: items are the enrollments as a query gave them, etags and dates
+// and all, which is what an operator's program sends back.
+async function bulkUpdates(items) {
+  const disable = (item) => ({ ...item, provisioningStatus: 'disabled' });
+  const bare = ({ etag, ...item }) => disable(item);
+  assert.deepEqual(codes(await bulk('update', [disable(items[0]), bare(items[1])])), [['press-2', 409201]]);
+  assert.deepEqual(codes(await bulk('updateIfMatchETag', [disable(items[0]), disable(items[2]), bare(items[3])])),
+    [['press-1', 412001], ['press-4', 412001]]);
+  const disabled = { query: "SELECT * FROM enrollments WHERE provisioningStatus = 'disabled'" };
+  assert.deepEqual(ids(await pages(disabled, 1)), [['press-1'], ['press-3']]);
+}
+
 const [task, ...parameters] = process.argv.slice(2);
 
-({ enroll, retire })[task](...parameters).catch((err) => {
+({ enroll, retire, lists })[task](...parameters).catch((err) => {
   console.error(err);
   process.exitCode = 1;
 });
