@@ -61,6 +61,8 @@ func pruneKeepsUnfinished(w *world) {
 		w.redeem(scope, id, "op-"+id, epoch.Add(time.Duration(i)*time.Second)) // those that stay are the oldest
 	}
 	w.redeem(scope, "superseded", "op-newer", epoch.Add(time.Minute))
+	w.enroll(otherScope, "superseded")
+	w.redeem(otherScope, "superseded", "op-superseded", epoch) // current there, which helps the other scope's nothing
 	w.finish(scope, "assigned", "op-assigned", registration.Assigned)
 	w.finish(scope, "failed", "op-failed", registration.Failed)
 	waiting := w.device(scope, "waiting-1")
