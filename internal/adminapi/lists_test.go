@@ -325,7 +325,7 @@ func TestListsNeedTheirRights(t *testing.T) {
 	h.ask(http.MethodPost, "/enrollments"+version, bulk("delete", item("e", "")), as("enrollment-write")).want(200)
 }
 
-// Node sends an empty body to an all lower-case path, Java {}, and some no Content-Type.
+// Node sends an empty body to an all lower-case path, Java {}; whatever is sent is not looked at.
 func TestTheAttestationMechanismIsShown(t *testing.T) {
 	h := newHouse(t)
 	ek, srk := b64(chip.EK.Bytes()), b64(chip.SRK.Bytes())
