@@ -78,8 +78,8 @@ func TestFloodDoesNotPushOutADeviceThatSendsItsKeysOnlyOnce(t *testing.T) {
 // flood is strangers asking for challenges in a device's name, until the test
 // ends.
 type flood struct {
-	t                             *testing.T
-	victim                        *hand
+	t                   *testing.T
+	victim              *hand
 	challenges, refused atomic.Int64
 
 	mu    sync.Mutex
