@@ -5,7 +5,7 @@ type cause string
 
 const (
 	// Before login.
-	causeTooMany     cause = "too-many"      // connections are at their limit
+	causeTooMany     cause = "too-many"      // connections are at a limit, all or those of an address
 	causeTLS         cause = "tls"           // no handshake
 	causeSlow        cause = "slow"          // no CONNECT in time
 	causeLevel       cause = "level"         // another MQTT than 3.1.1

@@ -3,6 +3,7 @@ package embedded
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ type conn struct {
 	net.Conn
 	writeDeadline time.Duration
 	remote        string
+	address       netip.Prefix  // of the remote, as pending counts it
 	done          chan struct{} // closed when the library has let go of it and its session is settled
 
 	// Owned by the goroutine that serves the connection.
@@ -37,7 +39,7 @@ type conn struct {
 func newConn(nc net.Conn, limits Limits) *conn {
 	return &conn{
 		Conn: nc, writeDeadline: limits.WriteDeadline, remote: nc.RemoteAddr().String(), done: make(chan struct{}),
-		frames: frames{maxPublish: maxPublish(limits)},
+		address: addressOf(nc.RemoteAddr()), frames: frames{maxPublish: maxPublish(limits)},
 	}
 }
 

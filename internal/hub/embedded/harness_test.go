@@ -303,9 +303,22 @@ type raw struct {
 
 func (w *world) dial() *raw {
 	w.t.Helper()
+	return w.dialFrom(pipeAddr{})
+}
+
+// remote is a connection that comes from a chosen address.
+type remote struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (r remote) RemoteAddr() net.Addr { return r.addr }
+
+func (w *world) dialFrom(addr net.Addr) *raw {
+	w.t.Helper()
 	ours, theirs := net.Pipe()
 	select {
-	case w.pipe.conns <- theirs:
+	case w.pipe.conns <- remote{theirs, addr}:
 	case <-time.After(patience):
 		w.t.Fatal("nobody accepts")
 	}

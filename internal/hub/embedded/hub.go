@@ -18,8 +18,8 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -62,11 +62,16 @@ type Limits struct {
 	Message         int           // bytes of one payload, 256 KiB
 	ConnectDeadline time.Duration // for TLS handshake and CONNECT packet together, 10 s
 	WriteDeadline   time.Duration // for one write to a device, 10 s
+
+	// PendingPerAddress bounds Pending for one IPv4 address or IPv6 /64 network, 64: so many may be silent, and so many devices behind one
+	// address translator may log in at the same moment.
+	PendingPerAddress int
 }
 
 func (l *Limits) setDefaults() {
 	l.Connections = orDefault(l.Connections, 10_000)
 	l.Pending = orDefault(l.Pending, 1_000)
+	l.PendingPerAddress = orDefault(l.PendingPerAddress, 64)
 	l.Message = orDefault(l.Message, 256<<10)
 	l.ConnectDeadline = orDefault(l.ConnectDeadline, 10*time.Second)
 	l.WriteDeadline = orDefault(l.WriteDeadline, 10*time.Second)
@@ -90,7 +95,6 @@ type Hub struct {
 	start    sync.Once
 	base     context.Context // of all work, ended by Close
 	stop     context.CancelFunc
-	pending  atomic.Int64
 
 	// Stands in for the key of an unknown device, so that the same work is done for it.
 	dummyKey, dummySealed []byte
@@ -99,6 +103,7 @@ type Hub struct {
 	closed    bool
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
+	pending   pending            // those of conns that have no login
 	gone      sync.Cond          // a connection has left conns
 	devices   map[string]*device // by deviceKey
 }
@@ -125,6 +130,7 @@ func New(config Config) (*Hub, error) {
 	h := &Hub{
 		config: config, log: config.Logger, metrics: config.Metrics,
 		listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}, devices: map[string]*device{},
+		pending: pending{byAddress: map[netip.Prefix]int{}},
 	}
 	h.gone.L = &h.mu
 	h.base, h.stop = context.WithCancel(context.Background())

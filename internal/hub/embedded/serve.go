@@ -35,11 +35,10 @@ func (h *Hub) addConn(c *conn) cause {
 	switch {
 	case h.closed:
 		return causeShutdown
-	case len(h.conns) >= h.config.Limits.Connections || h.pending.Load() >= int64(h.config.Limits.Pending):
+	case len(h.conns) >= h.config.Limits.Connections || !h.pending.add(c.address, h.config.Limits):
 		return causeTooMany
 	}
 	h.conns[c] = struct{}{}
-	h.pending.Add(1)
 	h.metrics.connections.Inc()
 	return ""
 }
@@ -89,13 +88,13 @@ func (h *Hub) handshake(c *conn) cause {
 }
 
 func (h *Hub) removeConn(c *conn) {
-	if c.login == nil {
-		h.pending.Add(-1)
-	}
 	h.metrics.connections.Dec()
 	h.logEnd(c)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if c.login == nil {
+		h.pending.remove(c.address)
+	}
 	delete(h.conns, c)
 	h.gone.Broadcast()
 }

@@ -102,7 +102,7 @@ func (h *Hub) register(c *conn, l *login) cause {
 	d.digest, d.conn = l.digest, c
 	d.timer = time.AfterFunc(l.expires.Sub(h.config.Now()), func() { c.cut(causeExpired) })
 	c.login = l
-	h.pending.Add(-1)
+	h.pending.remove(c.address)
 	h.metrics.sessions.Inc()
 	return ""
 }
