@@ -169,6 +169,16 @@ type AuditStore interface {
 	AppendAudit(ctx context.Context, scope string, audit Audit) error
 	// AuditByTrackingID returns the rows of a scope that carry a tracking id, oldest first, at most 100.
 	AuditByTrackingID(ctx context.Context, scope, trackingID string) ([]Audit, error)
+	// AuditPage returns at most limit rows of a scope whose sequence is greater than after (0: from the first), in order of their sequence. A page
+	// costs the same wherever it begins. A row that is not yet seen has a greater sequence than every row that is, so that who
+	// goes on from the last sequence met misses none.
+	AuditPage(ctx context.Context, scope string, after uint64, limit int) ([]AuditLine, error)
+}
+
+// AuditLine is an audit row with its place in the log: places rise, with gaps, in the order of commits.
+type AuditLine struct {
+	Seq uint64 // at least 1, at most 1<<63 - 1
+	Audit
 }
 
 // Audit is one row of the durable audit. It never holds a secret.

@@ -70,6 +70,8 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 		{"owners are bounded for an id", ownersBounded},
 		{"audit row is appended alone", auditAppended},
 		{"audit by tracking id is ordered and bounded", auditOrdered},
+		{"audit is paged in order of sequence, within its scope", auditPaged},
+		{"a reader that goes on misses no audit row", auditFollowed},
 		{"identity never moves back", identityNeverMovesBack},
 		{"identity names keep their case", identityKeepsCase},
 		{"sealed values are all listed with their contexts", sealedListed},

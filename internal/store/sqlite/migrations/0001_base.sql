@@ -129,6 +129,7 @@ CREATE TABLE audit (
     detail      TEXT    NOT NULL
 ) STRICT;
 CREATE INDEX audit_by_tracking_id ON audit (scope, tracking_id);
+CREATE INDEX audit_by_scope ON audit (scope, seq);
 
 -- The audit is append-only, for our own code too.
 CREATE TRIGGER audit_keeps_rows BEFORE DELETE ON audit
