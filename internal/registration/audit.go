@@ -11,7 +11,18 @@ const (
 	ActionLookup             = "device.lookup"
 	ActionAssign             = "device.assign"
 	ActionIdentityPut        = "hub.identity.put"
+	ActionPolicyPut          = "access-policy.put"
+	ActionPolicyRegenerate   = "access-policy.regenerate"
+	ActionPolicyDelete       = "access-policy.delete"
+	ActionPolicyReveal       = "access-policy.reveal" // its keys were shown
 )
+
+// actions is the set of them, in the order above.
+var actions = []string{
+	ActionScopeCreate, ActionEnrollmentPut, ActionEnrollmentDelete, ActionRegistrationDelete,
+	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionIdentityPut,
+	ActionPolicyPut, ActionPolicyRegenerate, ActionPolicyDelete, ActionPolicyReveal,
+}
 
 // Outcomes of audit rows.
 const (

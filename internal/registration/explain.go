@@ -68,4 +68,8 @@ var reasons = [reasonCount]struct{ name, text string }{
 	ReasonDeviceIDTaken:       {"device-id-taken", "The device proved itself, but another registration has its device id at the hub. Give one of the two enrollments another device id, or delete the other registration."},
 	ReasonManaged:             {"managed", "An operator's request was carried out."},
 	ReasonOwnerChanged:        {"owner-changed", "The device proved itself under a new owner and was given a new hub key; the old one is dead."},
+	ReasonPolicyMissing:       {"access-policy-missing", "There is no access policy of this name."},
+	ReasonPolicyExists:        {"access-policy-exists", "An access policy of this name exists already, and the request was to create one."},
+	ReasonLastPolicy:          {"last-access-policy", "Only this access policy has the permission ServiceConfig. Give it to another one first, so that the scope can still be managed."},
+	ReasonTooManyPolicies:     {"too-many-access-policies", "The scope has as many access policies as it may have. Remove one that is not used."},
 }

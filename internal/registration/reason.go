@@ -57,6 +57,10 @@ const (
 	ReasonOwnerChanged
 	ReasonManaged
 	ReasonDeviceIDTaken
+	ReasonPolicyMissing
+	ReasonPolicyExists
+	ReasonLastPolicy
+	ReasonTooManyPolicies
 
 	reasonCount
 )

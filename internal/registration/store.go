@@ -39,6 +39,7 @@ const (
 	Missing            // update or delete found none
 	Superseded         // the operation is no longer the registration's current one
 	Taken              // another registration of the scope has the device id at that hub
+	LastOne            // nobody could manage the scope any more: no other access policy of it has ServiceConfig
 )
 
 // ScopeStore keeps tenants.
@@ -48,6 +49,12 @@ type ScopeStore interface {
 	CreateScope(ctx context.Context, scope Scope, audit Audit) (Verdict, error)
 	// Scopes returns all scopes, in order of id.
 	Scopes(ctx context.Context) ([]Scope, error)
+	// PutPolicy creates an access policy (was nil: Exists if the name is taken, Missing if there is no such scope) or replaces all of it but
+	// its name (Missing if there is none, Conflict if its rights or a sealed key differ from was). LastOne if that would take ServiceConfig
+	// from the only access policy of the scope that has it. Names are compared as they stand.
+	PutPolicy(ctx context.Context, scope string, was *AccessPolicy, policy AccessPolicy, audit Audit) (Verdict, error)
+	// DeletePolicy removes an access policy: Missing if there is none, LastOne as PutPolicy.
+	DeletePolicy(ctx context.Context, scope, name string, audit Audit) (Verdict, error)
 }
 
 // EnrollmentStore is the operator's side.

@@ -44,6 +44,11 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 	}{
 		{"scope is created once", scopeIsCreatedOnce},
 		{"scope keeps all it was given", scopeKeepsAll},
+		{"access policy round trip", policyRoundTrip},
+		{"access policy is replaced only as it was read", policyCompared},
+		{"one access policy keeps ServiceConfig", policyLastOne},
+		{"access policies are of one scope", policiesAreIsolated},
+		{"one of many concurrent changes of an access policy wins", policyOneWins},
 		{"enrollment round trip", enrollmentRoundTrip},
 		{"enrollment replaced keeps when it was created", enrollmentReplaced},
 		{"revisions never repeat", revisionsNeverRepeat},
