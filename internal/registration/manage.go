@@ -66,12 +66,15 @@ func (c *Core) PutEnrollment(ctx context.Context, by Caller, wire dps.Individual
 	}
 	id := dps.FoldID(row.ID)
 	for range redeemTries {
-		expect, err := c.expectEnrollment(ctx, s, id, ifMatch)
+		before, err := c.expectEnrollment(ctx, s, id, ifMatch)
 		if err != nil {
 			return dps.IndividualEnrollment{}, err
 		}
-		detail := fmt.Sprintf(`{"ekKeyId":"%x","disabled":%t,"pinned":%t}`, row.EKKeyID, row.Disabled, row.PinnedSRK != nil)
-		stored, verdict, err := c.store.PutEnrollment(ctx, s.ID, row, expect, c.callerAudit(by, ActionEnrollmentPut, id, ReasonChanged, detail))
+		var expect *uint64
+		if before != nil {
+			expect = &before.Revision
+		}
+		stored, verdict, err := c.store.PutEnrollment(ctx, s.ID, row, expect, c.callerAudit(by, ActionEnrollmentPut, id, ReasonChanged, enrollmentChange(before, row)))
 		switch {
 		case err != nil:
 			return dps.IndividualEnrollment{}, c.storeFault(s, "writing an enrollment", err)
@@ -85,8 +88,8 @@ func (c *Core) PutEnrollment(ctx context.Context, by Caller, wire dps.Individual
 	return dps.IndividualEnrollment{}, c.fault(s, dps.CodeConflict, ReasonConflict, "", nil)
 }
 
-// expectEnrollment turns If-Match into the revision that the write will compare.
-func (c *Core) expectEnrollment(ctx context.Context, s *scope, id, ifMatch string) (*uint64, error) {
+// expectEnrollment turns If-Match into the enrollment whose revision the write will compare; nil: there must be none.
+func (c *Core) expectEnrollment(ctx context.Context, s *scope, id, ifMatch string) (*Enrollment, error) {
 	if ifMatch == "" {
 		return nil, nil
 	}
@@ -97,7 +100,7 @@ func (c *Core) expectEnrollment(ctx context.Context, s *scope, id, ifMatch strin
 	case device.Enrollment == nil, !dps.MatchETag(ifMatch, dps.ETag(int64(device.Enrollment.Revision))):
 		return nil, c.fault(s, dps.CodePreconditionFailed, ReasonEtag, "", nil)
 	}
-	return &device.Enrollment.Revision, nil
+	return device.Enrollment, nil
 }
 
 // enrollmentRow judges an enrollment and makes the row of it.
@@ -169,11 +172,11 @@ func (c *Core) Enrollment(ctx context.Context, by Caller, id string) (dps.Indivi
 // DeleteEnrollment removes an enrollment and its registration, never the device at its hub. ifMatch empty: whatever its etag.
 func (c *Core) DeleteEnrollment(ctx context.Context, by Caller, id, ifMatch string) error {
 	return c.remove(ctx, by, id, ifMatch, removal{
-		revision: func(d Device) (uint64, bool) {
+		of: func(d Device) (uint64, string) {
 			if d.Enrollment == nil {
-				return 0, false
+				return 0, ""
 			}
-			return d.Enrollment.Revision, true
+			return d.Enrollment.Revision, changed(tellEnrollment(*d.Enrollment), nil)
 		},
 		write: c.store.DeleteEnrollment, action: ActionEnrollmentDelete, missing: dps.CodeNotEnrolled, reason: ReasonEnrollmentMissing,
 	})
@@ -195,11 +198,11 @@ func (c *Core) Registration(ctx context.Context, by Caller, id string) (*dps.Reg
 // DeleteRegistration removes the record only: the enrollment and the device at its hub stay.
 func (c *Core) DeleteRegistration(ctx context.Context, by Caller, id, ifMatch string) error {
 	return c.remove(ctx, by, id, ifMatch, removal{
-		revision: func(d Device) (uint64, bool) {
+		of: func(d Device) (uint64, string) {
 			if d.Registration == nil {
-				return 0, false
+				return 0, ""
 			}
-			return d.Registration.Revision, true
+			return d.Registration.Revision, changed(tellRegistration(*d.Registration), nil)
 		},
 		write: c.store.DeleteRegistration, action: ActionRegistrationDelete, missing: dps.CodeRegistrationNotFound, reason: ReasonRegistrationMissing,
 	})
@@ -207,30 +210,27 @@ func (c *Core) DeleteRegistration(ctx context.Context, by Caller, id, ifMatch st
 
 // removal is what differs between deleting an enrollment and deleting a registration.
 type removal struct {
-	revision func(Device) (uint64, bool)
-	write    func(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
-	action   string
-	missing  dps.Code
-	reason   Reason
+	of      func(Device) (revision uint64, detail string) // revision 0, which no row has: it is not there
+	write   func(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+	action  string
+	missing dps.Code
+	reason  Reason
 }
 
 func (c *Core) remove(ctx context.Context, by Caller, id, ifMatch string, what removal) error {
 	s, _ := c.scope(by.Scope)
 	id = dps.FoldID(id)
 	for range redeemTries {
-		var expect *uint64
-		if ifMatch != "" {
-			device, err := c.store.Device(ctx, s.ID, id)
-			if err != nil {
-				return c.storeFault(s, "reading before a delete", err)
-			}
-			revision, there := what.revision(device)
-			if there && !dps.MatchETag(ifMatch, dps.ETag(int64(revision))) {
-				return c.fault(s, dps.CodePreconditionFailed, ReasonEtag, "", nil)
-			}
-			expect = &revision
+		// Whatever the caller knows of it, the row is deleted as it was read, so that the audit tells what is gone.
+		device, err := c.store.Device(ctx, s.ID, id)
+		if err != nil {
+			return c.storeFault(s, "reading before a delete", err)
 		}
-		verdict, err := what.write(ctx, s.ID, id, expect, c.callerAudit(by, what.action, id, ReasonDeleted, ""))
+		revision, detail := what.of(device)
+		if ifMatch != "" && revision != 0 && !dps.MatchETag(ifMatch, dps.ETag(int64(revision))) {
+			return c.fault(s, dps.CodePreconditionFailed, ReasonEtag, "", nil)
+		}
+		verdict, err := what.write(ctx, s.ID, id, &revision, c.callerAudit(by, what.action, id, ReasonDeleted, detail))
 		switch {
 		case err != nil:
 			return c.storeFault(s, "deleting", err)

@@ -31,7 +31,8 @@ type Page struct {
 // continuation. The tree of the query is walked for each row; no text of it reaches the store.
 func (c *Core) QueryEnrollments(ctx context.Context, by Caller, q dps.Query, size int, continuation string) (Page, error) {
 	s, _ := c.scope(by.Scope)
-	after, ok := s.openContinuation(dps.CollectionEnrollments, q, continuation)
+	binding := dps.CollectionEnrollments.String() + "\x00" + q.Canonical()
+	after, ok := s.openContinuation(binding, continuation)
 	if !ok {
 		return Page{}, c.fault(s, dps.CodeBadRequest, ReasonBadRequest, "x-ms-continuation: not a continuation of this query. Begin again without it.", nil)
 	}
@@ -55,7 +56,7 @@ func (c *Core) QueryEnrollments(ctx context.Context, by Caller, q dps.Query, siz
 				continue
 			}
 			if len(page.Enrollments) == size { // there is more, so this page is not the last
-				page.Continuation = s.sealContinuation(dps.CollectionEnrollments, q, after)
+				page.Continuation = s.sealContinuation(binding, after)
 				return page, nil
 			}
 			wire.RegistrationState = nil
@@ -66,29 +67,29 @@ func (c *Core) QueryEnrollments(ctx context.Context, by Caller, q dps.Query, siz
 			return page, nil
 		}
 	}
-	page.Continuation = s.sealContinuation(dps.CollectionEnrollments, q, after)
+	page.Continuation = s.sealContinuation(binding, after)
 	return page, nil
 }
 
-// A continuation is where to go on, signed together with what it continues: MAC ‖ folded id. It is opaque to clients, and one that was
+// A continuation is where to go on, signed together with what it continues, its binding: MAC ‖ place. It is opaque to clients, and one that was
 // changed, or is of another query or scope, is refused.
 const continuationMAC = 16
 
-func (s *scope) continuationMAC(collection dps.Collection, q dps.Query, after string) []byte {
+func (s *scope) continuationMAC(binding, after string) []byte {
 	key, err := hkdf.Key(sha256.New, s.root, nil, "latchkey continuation v1", 32)
 	if err != nil {
 		panic(err) // only for lengths that SHA-256 cannot give
 	}
 	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(collection.String() + "\x00" + q.Canonical() + "\x00" + after))
+	mac.Write([]byte(binding + "\x00" + after))
 	return mac.Sum(nil)[:continuationMAC]
 }
 
-func (s *scope) sealContinuation(collection dps.Collection, q dps.Query, after string) string {
-	return base64.RawURLEncoding.EncodeToString(append(s.continuationMAC(collection, q, after), after...))
+func (s *scope) sealContinuation(binding, after string) string {
+	return base64.RawURLEncoding.EncodeToString(append(s.continuationMAC(binding, after), after...))
 }
 
-func (s *scope) openContinuation(collection dps.Collection, q dps.Query, continuation string) (after string, ok bool) {
+func (s *scope) openContinuation(binding, continuation string) (after string, ok bool) {
 	if continuation == "" {
 		return "", true
 	}
@@ -97,5 +98,5 @@ func (s *scope) openContinuation(collection dps.Collection, q dps.Query, continu
 		return "", false
 	}
 	after = string(raw[continuationMAC:])
-	return after, subtle.ConstantTimeCompare(raw[:continuationMAC], s.continuationMAC(collection, q, after)) == 1
+	return after, subtle.ConstantTimeCompare(raw[:continuationMAC], s.continuationMAC(binding, after)) == 1
 }

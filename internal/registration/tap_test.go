@@ -233,6 +233,10 @@ func (s *tapStore) AuditByTrackingID(ctx context.Context, scope, trackingID stri
 	return through(s.tap, "AuditByTrackingID", func() ([]registration.Audit, error) { return s.Store.AuditByTrackingID(ctx, scope, trackingID) })
 }
 
+func (s *tapStore) AuditPage(ctx context.Context, scope string, after uint64, limit int) ([]registration.AuditLine, error) {
+	return through(s.tap, "AuditPage", func() ([]registration.AuditLine, error) { return s.Store.AuditPage(ctx, scope, after, limit) })
+}
+
 func (s *tapStore) lastSince() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
