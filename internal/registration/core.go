@@ -16,6 +16,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,7 @@ type Core struct {
 	log       *slog.Logger
 	now       func() time.Time
 	rand      io.Reader
+	reloading sync.Mutex // held from reading the scopes to storing them, so that an older reading never takes a newer one's place
 	scopes    atomic.Pointer[scopeTable]
 	decisions *Decisions
 	refused   *Decisions // refusals after proof that are in the audit already
@@ -87,6 +89,8 @@ func New(ctx context.Context, config Config) (*Core, error) {
 
 // ReloadScopes reads the scopes again; on failure the ones known before stay.
 func (c *Core) ReloadScopes(ctx context.Context) error {
+	c.reloading.Lock()
+	defer c.reloading.Unlock()
 	scopes, err := c.store.Scopes(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the scopes: %w", err)
