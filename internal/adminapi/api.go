@@ -50,7 +50,7 @@ type endpoint struct {
 }
 
 // served is what a wrong path is told.
-const served = "This release serves /enrollments, /enrollments/{id}, /enrollments/query, /registrations/{id} and /latchkey/v1/decisions/{trackingId}."
+const served = "This release serves /enrollments, /enrollments/{id}, /enrollments/query, /registrations/{id} and what /latchkey/v1/openapi.json describes."
 
 // route finds the endpoint of a path and method. `query` is a legal registration id, so the method decides: GET /enrollments/query is an
 // enrollment of that name.
@@ -59,6 +59,9 @@ func (a *API) route(r *http.Request) web.Route {
 	segments, ok := web.Segments(r.URL)
 	if !ok || len(segments) == 0 {
 		return a.server.NotFound(scope, served)
+	}
+	if describes(segments) {
+		return a.describe(scope, r.Method)
 	}
 	methods, id := a.endpoints(segments)
 	if methods == nil {
@@ -89,8 +92,8 @@ func (a *API) endpoints(segments []string) (methods map[string]endpoint, id stri
 			http.MethodGet:    {"registration-get", registration.RegistrationStatusRead, false, true, a.getRegistration(id)},
 			http.MethodDelete: {"registration-delete", registration.RegistrationStatusWrite, false, true, a.delete(id, a.core.DeleteRegistration)},
 		}, id
-	case first == "latchkey" && n == 4 && segments[1] == "v1" && segments[2] == "decisions":
-		return map[string]endpoint{http.MethodGet: {"decision-get", registration.RegistrationStatusRead, false, false, a.getDecision(segments[3])}}, segments[3]
+	case first == "latchkey" && n > 2 && segments[1] == "v1":
+		return a.additionEndpoints(segments[2:])
 	}
 	return nil, ""
 }
@@ -222,18 +225,6 @@ type DecisionOf struct {
 	First          string `json:"first"`
 }
 
-// AuditEntry is one durable row.
-type AuditEntry struct {
-	Time    string          `json:"time"`
-	Actor   string          `json:"actor"`
-	Address string          `json:"address,omitempty"`
-	Action  string          `json:"action"`
-	Object  string          `json:"object"`
-	Outcome string          `json:"outcome"`
-	Reason  string          `json:"reason"`
-	Detail  json.RawMessage `json:"detail,omitempty"`
-}
-
 func (a *API) getDecision(trackingID string) handler {
 	return func(ctx context.Context, _ web.Call, by registration.Caller) (web.Reply, error) {
 		x, err := a.core.Why(ctx, by, trackingID)
@@ -251,8 +242,7 @@ func decisionOf(x registration.Explanation) Decision {
 		d.Request = &DecisionOf{RegistrationID: e.ID, Scope: e.Scope, Address: e.Address, Note: e.Note, Count: e.Count, First: dps.FormatTime(e.First)}
 	}
 	for _, row := range x.Audit {
-		d.Audit = append(d.Audit, AuditEntry{Time: dps.FormatTime(row.At), Actor: row.Actor, Address: row.Address, Action: row.Action,
-			Object: row.Object, Outcome: row.Outcome, Reason: row.Reason.String(), Detail: json.RawMessage(row.Detail)})
+		d.Audit = append(d.Audit, auditEntry(row))
 	}
 	return d
 }

@@ -59,3 +59,9 @@ func (t trackingIDs) read(id string) (reason Reason, at time.Time, ok bool) {
 	copy(unix[3:], plain[5:10])
 	return Reason(plain[4]), time.Unix(int64(binary.BigEndian.Uint64(unix[:])), 0).UTC(), true
 }
+
+// Track gives the tracking id of an answer that no operation of the core made. The scope may be unknown.
+func (c *Core) Track(scopeID string, reason Reason) string {
+	s, _ := c.scope(scopeID)
+	return c.track(s, reason)
+}
