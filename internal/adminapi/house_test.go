@@ -37,10 +37,10 @@ const (
 	owner                 = "provisioningserviceowner"
 )
 
-// rights are the access policies that hold one permission each, by name.
+// rights are the access policies by name: those that hold one permission each, one that reads, and the owner's.
 var rights = map[string]registration.Right{
 	"service-config": registration.ServiceConfig, "enrollment-read": registration.EnrollmentRead, "enrollment-write": registration.EnrollmentWrite,
-	"status-read": registration.RegistrationStatusRead, "status-write": registration.RegistrationStatusWrite, owner: registration.AllRights,
+	"status-read": registration.RegistrationStatusRead, "status-write": registration.RegistrationStatusWrite, "reader": registration.EnrollmentRead | registration.RegistrationStatusRead, owner: registration.AllRights,
 }
 
 // house is the management API over the real core, store and key ring, with two scopes.
