@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 //	hangup                 sends it SIGHUP and waits until the log says how that went
 //	stop                   sends it SIGTERM and wants exit code 0
 //	stranger ID            makes a first contact that is refused; its tracking id is $TRACKING
+//	follow COMMAND...      starts a command that goes on; what it prints is followed.out
+//	sees REGEXP            waits until it has printed such a line
+//	interrupt              sends it SIGINT and wants exit code 0
 //	register               registers the device whose EK is $EK
 //
 // and in the environment EK, SRK (base64) and ID of a device, and EK2, ID2 of another.
@@ -41,6 +44,7 @@ func TestScripts(t *testing.T) {
 		Setup: equip,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "operator": operator, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register,
+			"follow": follow, "sees": sees, "interrupt": interrupt,
 		},
 	})
 }

@@ -25,7 +25,33 @@ func registrationCommand() *cobra.Command {
 		}
 		return printJSON(cmd.OutOrStdout(), data)
 	}
-	cmd.AddCommand(show)
+	cmd.AddCommand(show, registrationDelete(connect))
+	return cmd
+}
+
+func registrationDelete(connect func() (*client, error)) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "delete ID",
+		Short: "Delete a registration; the enrollment and the device's identity at the hub stay",
+		Args:  oneArg("registration id"),
+	}
+	yes := cmd.Flags().Bool("yes", false, "do not ask")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		c, err := connect()
+		if err != nil {
+			return err
+		}
+		if !*yes {
+			if err := confirm(cmd, fmt.Sprintf("Delete the registration %s? The device keeps its place at the hub, and registers again when it asks.", args[0])); err != nil {
+				return err
+			}
+		}
+		if _, err := c.call(cmd.Context(), http.MethodDelete, "/registrations/"+url.PathEscape(args[0]), versioned(), "", nil); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Deleted the registration %s\n", args[0])
+		return err
+	}
 	return cmd
 }
 
