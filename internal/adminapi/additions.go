@@ -23,14 +23,14 @@ type addition struct {
 
 // additions are all paths under /latchkey/v1, but for the description itself.
 func (a *API) additions() []addition {
-	return []addition{
+	return append(a.policyAdditions(), []addition{
 		{"decisions/{trackingId}", func(id string) map[string]endpoint {
 			return map[string]endpoint{http.MethodGet: {"decision-get", registration.RegistrationStatusRead, false, false, a.getDecision(id)}}
 		}},
 		{"audit", func(string) map[string]endpoint {
 			return map[string]endpoint{http.MethodGet: {"audit-list", registration.AuditLogRight, false, false, a.listAudit}}
 		}},
-	}
+	}...)
 }
 
 // additionEndpoints finds the addition of a path below /latchkey/v1.

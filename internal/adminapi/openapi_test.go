@@ -139,6 +139,7 @@ func TestDescribedFormsAreThoseOfTheAnswers(t *testing.T) {
 	for name, of := range map[string]reflect.Type{
 		"AuditLog": reflect.TypeFor[AuditLog](), "AuditLogEntry": reflect.TypeFor[AuditLogEntry](), "AuditEntry": reflect.TypeFor[AuditEntry](),
 		"Decision": reflect.TypeFor[Decision](), "DecisionRequest": reflect.TypeFor[DecisionOf](),
+		"AccessPolicies": reflect.TypeFor[AccessPolicies](), "AccessPolicy": reflect.TypeFor[AccessPolicy](),
 	} {
 		members, required := membersOf(of)
 		if got := slices.Sorted(maps.Keys(schemas[name].Properties)); !slices.Equal(got, members) {

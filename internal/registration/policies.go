@@ -2,7 +2,6 @@ package registration
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"slices"
 	"strings"
@@ -86,7 +85,8 @@ func (c *Core) Policy(ctx context.Context, by Caller, name string) (Policy, erro
 // PutPolicy creates an access policy with two fresh keys, or changes the rights of one and keeps its keys. Rights are not empty.
 func (c *Core) PutPolicy(ctx context.Context, by Caller, name string, rights Right, want Presence) (Policy, error) {
 	return c.changePolicy(ctx, by, name, func(s *scope, was *AccessPolicy) (AccessPolicy, Audit, error) {
-		detail := policyDetail{Rights: rights.Names()}
+		var before any
+		after := policyTold{Rights: rights.Names()}
 		policy := AccessPolicy{Name: name, Rights: rights}
 		switch {
 		case was == nil && want == Present:
@@ -94,18 +94,19 @@ func (c *Core) PutPolicy(ctx context.Context, by Caller, name string, rights Rig
 		case was != nil && want == Absent:
 			return policy, Audit{}, c.fault(s, dps.CodePreconditionFailed, ReasonPolicyExists, "An access policy of this name exists already.", nil)
 		case was != nil:
-			detail.Before = was.Rights.Names()
+			before = policyTold{Rights: was.Rights.Names()}
 			policy.SealedPrimary, policy.SealedSecondary = was.SealedPrimary, was.SealedSecondary
 		case len(s.Scope.Policies) >= maxPolicies:
 			return policy, Audit{}, c.fault(s, dps.CodeConflict, ReasonTooManyPolicies, "The scope has as many access policies as it may have. Remove one that is not used.", nil)
 		default:
-			for _, slot := range []KeySlot{PrimaryKey, SecondaryKey} {
+			after.NewKeys = []KeySlot{PrimaryKey, SecondaryKey}
+			for _, slot := range after.NewKeys {
 				if err := c.freshKey(s, &policy, slot); err != nil {
 					return policy, Audit{}, err
 				}
 			}
 		}
-		return policy, c.callerAudit(by, ActionPolicyPut, name, ReasonChanged, detail.json()), nil
+		return policy, c.callerAudit(by, ActionPolicyPut, name, ReasonChanged, changed(before, after)), nil
 	})
 }
 
@@ -116,9 +117,10 @@ func (c *Core) RegeneratePolicy(ctx context.Context, by Caller, name string, slo
 		if was == nil {
 			return AccessPolicy{}, Audit{}, c.policyMissing(s)
 		}
-		policy := *was
+		policy, rights := *was, was.Rights.Names()
 		err := c.freshKey(s, &policy, slot)
-		return policy, c.callerAudit(by, ActionPolicyRegenerate, name, ReasonChanged, policyDetail{Key: slot}.json()), err
+		detail := changed(policyTold{Rights: rights}, policyTold{Rights: rights, NewKeys: []KeySlot{slot}})
+		return policy, c.callerAudit(by, ActionPolicyRegenerate, name, ReasonChanged, detail), err
 	})
 }
 
@@ -131,13 +133,14 @@ func (c *Core) DeletePolicy(ctx context.Context, by Caller, name string) error {
 	if err := c.policyName(s, name); err != nil {
 		return err
 	}
-	var detail policyDetail
-	if was := s.storedPolicy(name); was != nil {
-		detail.Before = was.Rights.Names()
+	was := s.storedPolicy(name)
+	if was == nil {
+		return c.policyMissing(s)
 	}
+	detail := changed(policyTold{Rights: was.Rights.Names()}, nil)
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	verdict, err := c.store.DeletePolicy(ctx, s.ID, name, c.callerAudit(by, ActionPolicyDelete, name, ReasonDeleted, detail.json()))
+	verdict, err := c.store.DeletePolicy(ctx, s.ID, name, c.callerAudit(by, ActionPolicyDelete, name, ReasonDeleted, detail))
 	s, reload := c.freshScope(ctx, by)
 	switch {
 	case err != nil:
@@ -264,17 +267,8 @@ func (c *Core) lastPolicy(s *scope) error {
 		"Only this access policy has the permission ServiceConfig. Give it to another one first, or nobody could manage the scope any more.", nil)
 }
 
-// policyDetail is the detail of audit rows about access policies.
-type policyDetail struct {
-	Rights []string `json:"rights,omitempty"`
-	Before []string `json:"before,omitempty"` // rights, if there was one
-	Key    KeySlot  `json:"key,omitempty"`
-}
-
-func (d policyDetail) json() string {
-	text, err := json.Marshal(d)
-	if err != nil {
-		panic(err) // strings always have JSON
-	}
-	return string(text)
+// policyTold is an access policy as the audit tells it.
+type policyTold struct {
+	Rights  []string  `json:"rights"`
+	NewKeys []KeySlot `json:"newKeys,omitempty"` // fresh with this change
 }

@@ -357,10 +357,10 @@ func TestEachChangeOfAnAccessPolicyIsAuditedAndNoKeyIsWrittenOrSaid(t *testing.T
 	}
 	actor := "policy:" + operator.Policy
 	want := []string{
-		actor + ` access-policy.put line ok {"rights":["EnrollmentWrite"],"before":["EnrollmentRead"]}`,
-		actor + ` access-policy.regenerate line ok {"key":"secondary"}`,
+		actor + ` access-policy.put line ok {"before":{"rights":["EnrollmentRead"]},"after":{"rights":["EnrollmentWrite"]}}`,
+		actor + ` access-policy.regenerate line ok {"before":{"rights":["EnrollmentWrite"]},"after":{"rights":["EnrollmentWrite"],"newKeys":["secondary"]}}`,
 		actor + ` access-policy.reveal line ok `,
-		actor + ` access-policy.delete line ok {"before":["EnrollmentWrite"]}`,
+		actor + ` access-policy.delete line ok {"before":{"rights":["EnrollmentWrite"]},"after":null}`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("audit\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
