@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -219,37 +221,55 @@ func TestAChangeOfRightsBesideARegenerationBringsNoKeyBack(t *testing.T) {
 	}
 }
 
-func TestReadingTheScopesAgainNeverBringsAKeyBack(t *testing.T) {
+// noting tells in which order the scopes are read and their secrets opened.
+type noting struct {
+	registration.Store
+	registration.Sealer
+	mu     sync.Mutex
+	events []byte
+}
+
+func (n *noting) note(event byte) {
+	n.mu.Lock()
+	n.events = append(n.events, event)
+	n.mu.Unlock()
+	runtime.Gosched() // whoever may come between does
+}
+
+func (n *noting) Scopes(ctx context.Context) ([]registration.Scope, error) {
+	n.note('R')
+	return n.Store.Scopes(ctx)
+}
+
+func (n *noting) Open(context string, sealed []byte) ([]byte, error) {
+	n.note('o')
+	return n.Sealer.Open(context, sealed)
+}
+
+// If two readings of the scopes ran side by side, the older could take the newer one's place, and a dead key would live again.
+func TestReadingsOfTheScopesTakeTurns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	last := w.putPolicy("line", registration.EnrollmentRead)
-	stop := make(chan struct{})
+	n := &noting{Store: w.inner, Sealer: w.ring}
+	core, err := registration.New(w.ctx, registration.Config{Store: n, Hub: w.hub, Sealer: n, Now: w.clock.Now, Rand: w.rand, Logger: slog.New(slog.DiscardHandler)})
+	w.must(err)
+	one := string(n.events)
+	if len(one) < 10 || strings.Count(one, "R") != 1 {
+		t.Fatalf("one reading is %s", one)
+	}
+	const readings = 16
 	var readers sync.WaitGroup
-	for range 4 {
+	for range readings {
 		readers.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					if err := w.core.ReloadScopes(w.ctx); err != nil {
-						t.Error(err)
-						return
-					}
-				}
+			if err := core.ReloadScopes(w.ctx); err != nil {
+				t.Error(err)
 			}
 		})
 	}
-	for range 30 {
-		fresh, err := w.core.RegeneratePolicy(w.ctx, operator, "line", registration.PrimaryKey)
-		w.must(err)
-		for range 20 {
-			w.wantKey("old primary", last.Primary, "line", false)
-		}
-		last = fresh
-	}
-	close(stop)
 	readers.Wait()
+	if want := strings.Repeat(one, 1+readings); string(n.events) != want {
+		t.Errorf("read (R) and opened (o)\n%s\nwant\n%s", n.events, want)
+	}
 }
 
 func TestTheLastAccessPolicyWithServiceConfigStays(t *testing.T) {
