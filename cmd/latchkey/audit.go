@@ -36,7 +36,7 @@ func auditCommand() *cobra.Command {
 		Long: `Read the audit log, oldest first: what was changed, by whom, and every registration.
 
 --since takes how long ago, such as 90m, 36h or 7d, or a time such as 2026-03-01T12:00:00Z. --follow goes on with what is written from then on,
-until it is interrupted. The access policy needs EnrollmentRead and RegistrationStatusRead.`,
+until it is interrupted, and over a restart of the service. The access policy needs EnrollmentRead and RegistrationStatusRead.`,
 		Args: noArgs,
 	}
 	connect := clientFlags(cmd)
@@ -57,7 +57,7 @@ until it is interrupted. The access policy needs EnrollmentRead and Registration
 			return err
 		}
 		out := newAuditPrinter(cmd.OutOrStdout(), f.asJSON)
-		reader := auditReader{client: c, query: query, limit: f.limit, out: out}
+		reader := auditReader{client: c, query: query, limit: f.limit, out: out, complain: cmd.ErrOrStderr()}
 		return errors.Join(reader.run(cmd.Context(), f.follow), out.flush())
 	}
 	return cmd
@@ -104,11 +104,14 @@ func moment(text string, now time.Time) (time.Time, error) {
 
 // auditReader walks the log.
 type auditReader struct {
-	client  *client
-	query   url.Values
-	limit   int // 0: all
-	out     *auditPrinter
-	printed int
+	client   *client
+	query    url.Values
+	limit    int // 0: all
+	out      *auditPrinter
+	complain io.Writer
+	printed  int
+	reached  bool // the service has answered
+	waiting  bool // since then it has not, and that was said
 }
 
 // run prints the log to its end and, to follow it, what comes after. An interruption is how following ends, so it is no error.
@@ -118,17 +121,18 @@ func (r *auditReader) run(ctx context.Context, follow bool) error {
 		switch {
 		case follow && ctx.Err() != nil:
 			return nil
-		case err != nil:
+		case err != nil && !(follow && r.reached && passes(err)):
 			return err
-		case r.limit > 0 && r.printed == r.limit:
-			return nil
-		case more:
-			continue
-		case !follow:
+		case err != nil:
+			r.say(err)
+		case r.limit > 0 && r.printed == r.limit, !more && !follow:
 			return nil
 		}
 		if err := r.out.flush(); err != nil {
 			return err
+		}
+		if more {
+			continue
 		}
 		select {
 		case <-ctx.Done():
@@ -136,6 +140,20 @@ func (r *auditReader) run(ctx context.Context, follow bool) error {
 		case <-time.After(followEvery):
 		}
 	}
+}
+
+// passes says whether a failure is worth waiting for its end: a restart, a network that is away, a service that has too much to do.
+func passes(err error) bool {
+	var no *refused
+	return !errors.As(err, &no) || no.status == http.StatusTooManyRequests || no.status >= 500
+}
+
+// say tells of a failure once, until the service has answered again.
+func (r *auditReader) say(err error) {
+	if !r.waiting {
+		fmt.Fprintf(r.complain, "latchkey: %v\nTrying again until it answers.\n", err)
+	}
+	r.waiting = true
 }
 
 // page prints one page, and says whether another is there now.
@@ -161,6 +179,7 @@ func (r *auditReader) page(ctx context.Context) (more bool, err error) {
 			return false, err
 		}
 	}
+	r.reached, r.waiting = true, false
 	r.printed += len(page.Entries)
 	r.query.Set("continuation", page.Next)
 	return page.Continuation != "", nil

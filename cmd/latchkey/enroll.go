@@ -22,7 +22,7 @@ import (
 func enrollCommand() *cobra.Command {
 	cmd := group("enroll", "Individual enrollments")
 	connect := clientFlags(cmd)
-	cmd.AddCommand(enrollAdd(connect), enrollList(connect), enrollShow(connect), enrollRemove(connect))
+	cmd.AddCommand(enrollAdd(connect), enrollList(connect), enrollShow(connect), enrollSet(connect), enrollRemove(connect))
 	return cmd
 }
 
@@ -88,7 +88,7 @@ func (f *addFlags) enrollment(stdin io.Reader) (dps.IndividualEnrollment, error)
 		return none, errors.New("the endorsement key is not base64")
 	}
 	if _, err := attest.ParseEK(ek); err != nil {
-		return none, fmt.Errorf("the endorsement key: %s", strings.TrimPrefix(err.Error(), "attest: "))
+		return none, keyError("the endorsement key", err)
 	}
 	srk, err := base64.StdEncoding.DecodeString(f.srk)
 	if err != nil {
@@ -96,7 +96,7 @@ func (f *addFlags) enrollment(stdin io.Reader) (dps.IndividualEnrollment, error)
 	}
 	if len(srk) > 0 {
 		if _, err := attest.ParseSRK(srk); err != nil {
-			return none, fmt.Errorf("the storage root key: %s", strings.TrimPrefix(err.Error(), "attest: "))
+			return none, keyError("the storage root key", err)
 		}
 	}
 	if f.id == "" {
@@ -111,6 +111,11 @@ func (f *addFlags) enrollment(stdin io.Reader) (dps.IndividualEnrollment, error)
 		wanted.ProvisioningStatus = dps.EnrollmentDisabled
 	}
 	return wanted, nil
+}
+
+// keyError is a refused key in the operator's words.
+func keyError(what string, err error) error {
+	return fmt.Errorf("%s: %s", what, strings.TrimPrefix(err.Error(), "attest: "))
 }
 
 func (f *addFlags) readDevice(stdin io.Reader) error {

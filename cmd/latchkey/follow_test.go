@@ -33,9 +33,9 @@ func follow(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range []string{"PATH", "HOME", "GORACE", "LATCHKEY_CONNECTION_STRING", "LATCHKEY_CONNECT", "LATCHKEY_CA_FILE"} {
 		s.command.Env = append(s.command.Env, name+"="+ts.Getenv(name))
 	}
-	s.command.Stderr = ts.Stderr()
 	pipe, err := s.command.StdoutPipe()
 	ts.Check(err)
+	s.command.Stderr = s.command.Stdout
 	copied, err := os.OpenFile(ts.MkAbs("followed.out"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	ts.Check(err)
 	ts.Check(s.command.Start())

@@ -28,12 +28,13 @@ func TestMain(m *testing.M) {
 //
 //	exits CODE COMMAND...  runs a command and wants this exit code
 //	operator FILE          takes idScope, connectionString and caFile from what `init --json` printed, into the environment
+//	connection FILE        takes the connection string that a command printed, into the environment
 //	start DIR [FLAG...]    runs `latchkey serve` on free ports until the script's end; its log is service.log
 //	hangup                 sends it SIGHUP and waits until the log says how that went
 //	stop                   sends it SIGTERM and wants exit code 0
 //	stranger ID            makes a first contact that is refused; its tracking id is $TRACKING
-//	follow COMMAND...      starts a command that goes on; what it prints is followed.out
-//	sees REGEXP            waits until it has printed such a line
+//	follow COMMAND...      starts a command that goes on; what it says is followed.out
+//	sees REGEXP            waits until it has said such a line
 //	interrupt              sends it SIGINT and wants exit code 0
 //	register               registers the device whose EK is $EK
 //
@@ -43,7 +44,7 @@ func TestScripts(t *testing.T) {
 		Dir:   filepath.Join("testdata", "script"),
 		Setup: equip,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "operator": operator, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register,
+			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register,
 			"follow": follow, "sees": sees, "interrupt": interrupt,
 		},
 	})
@@ -99,6 +100,14 @@ func operator(ts *testscript.TestScript, _ bool, args []string) {
 	if len(said) != 3 {
 		ts.Fatalf("init --json printed %d members", len(said))
 	}
+}
+
+func connection(ts *testscript.TestScript, _ bool, args []string) {
+	text := strings.TrimSuffix(ts.ReadFile(args[0]), "\n")
+	if _, err := dps.ParseConnectionString(text); err != nil {
+		ts.Fatalf("%s is no connection string: %v", args[0], err)
+	}
+	ts.Setenv("LATCHKEY_CONNECTION_STRING", text)
 }
 
 // serveArguments is the command line of a service on free ports.
