@@ -8,11 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"latchkey.example/latchkey/attest"
+	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/test/softtpm"
 )
 
