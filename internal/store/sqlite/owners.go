@@ -64,11 +64,16 @@ func dialOwners(path, vfsName string, flags sqlite3.OpenFlag) (*conn, error) {
 	return dial(path, vfsName, flags, "synchronous = OFF", "journal_mode = WAL")
 }
 
+// soundOwners trusts nothing in a file that was never flushed: of a page that was torn the version may be there and the schema not.
 func soundOwners(c *conn) bool {
-	var version int
+	var version, parts int
 	var verdict string
 	_, err := c.one(func(r *row) { version = r.int() }, "PRAGMA user_version")
 	if err != nil || version != 1 {
+		return false
+	}
+	_, err = c.one(func(r *row) { parts = r.int() }, "SELECT count(*) FROM sqlite_schema WHERE name IN ('owners', 'owners_by_id', 'owners_by_age')")
+	if err != nil || parts != 3 {
 		return false
 	}
 	_, err = c.one(func(r *row) { verdict = r.text() }, "PRAGMA quick_check(1)")

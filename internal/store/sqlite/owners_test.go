@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,6 +30,14 @@ func TestFloodOfFirstContactsSyncsNothing(t *testing.T) {
 	}
 }
 
+func dropFrom(path, sql string) error {
+	c, err := dial(path, "", 2)
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.db.Exec(sql), c.close())
+}
+
 func TestDamagedOwnerMemoryIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(path string) error{
@@ -43,6 +52,10 @@ func TestDamagedOwnerMemoryIsMadeAnew(t *testing.T) {
 			}
 			return c.close()
 		},
+		// Power loss tore the first page: the version in its header reached the disk, the schema behind it did not. Found by a long run of
+		// the power-loss test (seed 549373603688).
+		"version without its table": func(path string) error { return dropFrom(path, "DROP TABLE owners") },
+		"table without an index":    func(path string) error { return dropFrom(path, "DROP INDEX owners_by_id") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "latchkey.db")
