@@ -78,14 +78,12 @@ func (c *Core) Poll(ctx context.Context, r Request, operationID string) (Answer,
 	if err := c.authenticatePoll(s, r, token, o); err != nil {
 		return Answer{}, err
 	}
-	switch enrollment := device.Enrollment; {
-	case enrollment == nil || enrollment.Disabled:
+	switch standing(device, o) {
+	case ReasonDisabled:
 		return Answer{}, c.refuseProven(ctx, s, r, ActionPoll, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil))
-	case enrollment.PinnedSRK != nil && !bytes.Equal(enrollment.PinnedSRK, o.SRK):
+	case ReasonPinnedSRK:
 		return Answer{}, c.refuseProven(ctx, s, r, ActionPoll, c.fault(s, dps.CodeRefusedOwner, ReasonPinnedSRK, "", nil))
-	case device.Registration == nil || device.Registration.OperationID != o.ID:
-		o = superseded(o)
-	case device.Registration.EKKeyID != enrollment.EKKeyID: // the operator replaced the chip: the one that proved itself is not wanted any more
+	case ReasonSuperseded:
 		o = superseded(o)
 	}
 	before := o.Status
@@ -98,6 +96,21 @@ func (c *Core) Poll(ctx context.Context, r Request, operationID string) (Answer,
 		}
 	}
 	return c.pollAnswer(s, device, o)
+}
+
+// standing says what became of an operation since its proof: ReasonNone if it may still end in an assignment.
+func standing(device Device, o Operation) Reason {
+	switch enrollment := device.Enrollment; {
+	case enrollment == nil || enrollment.Disabled:
+		return ReasonDisabled
+	case enrollment.PinnedSRK != nil && !bytes.Equal(enrollment.PinnedSRK, o.SRK):
+		return ReasonPinnedSRK
+	case device.Registration == nil || device.Registration.OperationID != o.ID:
+		return ReasonSuperseded
+	case device.Registration.EKKeyID != enrollment.EKKeyID: // the operator replaced the chip: the one that proved itself is not wanted any more
+		return ReasonSuperseded
+	}
+	return ReasonNone
 }
 
 // findOperation reads the device and, where it is not the current one, the operation itself.
@@ -231,11 +244,24 @@ func (c *Core) Resume(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if _, err := c.Advance(ctx, u.Scope, u.Operation); err != nil {
+		if err := c.resume(ctx, u); err != nil {
 			failed = fmt.Errorf("operation %s: %w", u.Operation.ID, err)
 		}
 	}
 	return failed
+}
+
+// resume advances one operation unless the operator has shut its device out since: what a poll would refuse is not assigned either.
+func (c *Core) resume(ctx context.Context, u Unfinished) error {
+	device, err := c.store.Device(ctx, u.Scope, dps.FoldID(u.Operation.RegistrationID))
+	if err != nil {
+		return err
+	}
+	if standing(device, u.Operation) != ReasonNone {
+		return nil
+	}
+	_, err = c.Advance(ctx, u.Scope, u.Operation)
+	return err
 }
 
 func (c *Core) prune(ctx context.Context) error {

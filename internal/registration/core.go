@@ -45,6 +45,7 @@ type Core struct {
 	reloading sync.Mutex // held from reading the scopes to storing them, so that an older reading never takes a newer one's place
 	scopes    atomic.Pointer[scopeTable]
 	decisions *Decisions
+	policing  sync.Mutex // held from judging a caller again to the end of what it changes of access policies
 	refused   *Decisions // refusals after proof that are in the audit already
 
 	// The costly steps, as fields so that a test can count them.

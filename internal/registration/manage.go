@@ -2,6 +2,7 @@ package registration
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ type Caller struct {
 	Scope   string
 	Policy  string
 	Address string
+	key     *[32]byte // SHA-256 of the key that signed its token; nil for callers that Authorize did not make
 	// TrackingID of the request: answer and audit rows carry the same one.
 	TrackingID string
 }
@@ -49,7 +51,11 @@ func (c *Core) Authorize(host, path, authorization, address string, right Right,
 	case policy.rights&right != right:
 		return refuse(ReasonAdminRight, nil)
 	}
-	return Caller{Scope: s.ID, Policy: token.KeyName, Address: address, TrackingID: c.track(s, ReasonManaged)}, nil
+	signed := sha256.Sum256(policy.secondary)
+	if primary {
+		signed = sha256.Sum256(policy.primary)
+	}
+	return Caller{Scope: s.ID, Policy: token.KeyName, Address: address, TrackingID: c.track(s, ReasonManaged), key: &signed}, nil
 }
 
 func (c *Core) callerAudit(by Caller, action, object string, reason Reason, detail string) Audit {
@@ -220,8 +226,9 @@ type removal struct {
 func (c *Core) remove(ctx context.Context, by Caller, id, ifMatch string, what removal) error {
 	s, _ := c.scope(by.Scope)
 	id = dps.FoldID(id)
-	for range redeemTries {
-		// Whatever the caller knows of it, the row is deleted as it was read, so that the audit tells what is gone.
+	for try := range redeemTries {
+		// Whatever the caller knows of it, the row is deleted as it was read, so that the audit tells what is gone. Only at the last try,
+		// beside a device that keeps moving it, an unconditional delete takes it as it is.
 		device, err := c.store.Device(ctx, s.ID, id)
 		if err != nil {
 			return c.storeFault(s, "reading before a delete", err)
@@ -229,6 +236,9 @@ func (c *Core) remove(ctx context.Context, by Caller, id, ifMatch string, what r
 		revision, detail := what.of(device)
 		if ifMatch != "" && revision != 0 && !dps.MatchETag(ifMatch, dps.ETag(int64(revision))) {
 			return c.fault(s, dps.CodePreconditionFailed, ReasonEtag, "", nil)
+		}
+		if try == redeemTries-1 && ifMatch == "" {
+			revision = AnyRevision
 		}
 		verdict, err := what.write(ctx, s.ID, id, &revision, c.callerAudit(by, what.action, id, ReasonDeleted, detail))
 		switch {

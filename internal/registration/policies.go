@@ -2,6 +2,7 @@ package registration
 
 import (
 	"context"
+	"crypto/sha256"
 	"io"
 	"slices"
 	"strings"
@@ -65,7 +66,9 @@ func (c *Core) Policies(ctx context.Context, by Caller) ([]Policy, error) {
 
 // Policy reads one access policy with its keys. That they were shown is durable audit before they leave.
 func (c *Core) Policy(ctx context.Context, by Caller, name string) (Policy, error) {
-	s, err := c.freshScope(ctx, by)
+	c.policing.Lock()
+	defer c.policing.Unlock()
+	s, err := c.judgedScope(ctx, by)
 	if err != nil {
 		return Policy{}, err
 	}
@@ -126,7 +129,9 @@ func (c *Core) RegeneratePolicy(ctx context.Context, by Caller, name string, slo
 
 // DeletePolicy removes an access policy. Both its keys are dead in this process when it returns nil.
 func (c *Core) DeletePolicy(ctx context.Context, by Caller, name string) error {
-	s, err := c.freshScope(ctx, by)
+	c.policing.Lock()
+	defer c.policing.Unlock()
+	s, err := c.judgedScope(ctx, by)
 	if err != nil {
 		return err
 	}
@@ -157,7 +162,9 @@ func (c *Core) DeletePolicy(ctx context.Context, by Caller, name string) error {
 
 // changePolicy writes what change makes of the policy as it is stored, nil if it is not there.
 func (c *Core) changePolicy(ctx context.Context, by Caller, name string, change func(*scope, *AccessPolicy) (AccessPolicy, Audit, error)) (Policy, error) {
-	s, err := c.freshScope(ctx, by)
+	c.policing.Lock()
+	defer c.policing.Unlock()
+	s, err := c.judgedScope(ctx, by)
 	if err != nil {
 		return Policy{}, err
 	}
@@ -184,7 +191,9 @@ func (c *Core) changePolicy(ctx context.Context, by Caller, name string, change 
 		case verdict == Applied:
 			return c.openPolicy(s, row)
 		}
-		s = now // somebody else changed it between read and write, or the master key ring was rotated; judge again
+		if s = now; !s.trusts(by) { // somebody else changed something between read and write; judge again, the caller too
+			return Policy{}, c.fault(s, dps.CodeUnauthorized, ReasonAdminToken, "", nil)
+		}
 	}
 	return Policy{}, c.fault(s, dps.CodeConflict, ReasonConflict, "", nil)
 }
@@ -202,6 +211,28 @@ func (c *Core) freshScope(ctx context.Context, by Caller) (*scope, error) {
 		return s, c.storeFault(s, "reading the access policies", err)
 	}
 	return s, nil
+}
+
+// judgedScope is freshScope for a caller that is judged again by what was read: its key may have been regenerated, or its policy removed,
+// while the request waited its turn, and a dead key must not make itself a living one.
+func (c *Core) judgedScope(ctx context.Context, by Caller) (*scope, error) {
+	s, err := c.freshScope(ctx, by)
+	if err == nil && !s.trusts(by) {
+		err = c.fault(s, dps.CodeUnauthorized, ReasonAdminToken, "", nil)
+	}
+	return s, err
+}
+
+// trusts says whether the key that signed the caller's token is still one of its policy, and the policy may still change policies.
+func (s *scope) trusts(by Caller) bool {
+	if by.key == nil {
+		return true
+	}
+	keys, ok := s.policies[by.Policy]
+	if !ok || keys.rights&ServiceConfig == 0 {
+		return false
+	}
+	return sha256.Sum256(keys.primary) == *by.key || sha256.Sum256(keys.secondary) == *by.key
 }
 
 func (s *scope) storedPolicy(name string) *AccessPolicy {

@@ -17,8 +17,9 @@ import (
 const (
 	defaultPage = 100
 	MaxPage     = 1000
-	queryChunk  = 500
-	queryBudget = 10_000 // rows read for one page
+	queryChunk  = 100
+	pageBytes   = 4 << 20 // of documents, after which a page ends early
+	queryBudget = 10_000  // rows read for one page
 )
 
 // Page is one page of a query.
@@ -41,6 +42,7 @@ func (c *Core) QueryEnrollments(ctx context.Context, by Caller, q dps.Query, siz
 	}
 	size = min(size, MaxPage)
 	var page Page
+	total := 0
 	for read := 0; read < queryBudget; {
 		lines, err := c.store.Enrollments(ctx, s.ID, after, queryChunk)
 		if err != nil {
@@ -55,7 +57,7 @@ func (c *Core) QueryEnrollments(ctx context.Context, by Caller, q dps.Query, siz
 				after = dps.FoldID(line.Enrollment.ID)
 				continue
 			}
-			if len(page.Enrollments) == size { // there is more, so this page is not the last
+			if total += len(line.Enrollment.Document); len(page.Enrollments) == size || len(page.Enrollments) > 0 && total > pageBytes { // there is more, so this page is not the last
 				page.Continuation = s.sealContinuation(binding, after)
 				return page, nil
 			}

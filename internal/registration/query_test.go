@@ -381,3 +381,23 @@ func TestAQueryWithTheStoreDownIsRefusedWhole(t *testing.T) {
 		}
 	}
 }
+
+// Documents may be large: a page ends by its bytes too, and the rest comes with the continuation.
+func TestAPageEndsAtItsBytes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	note := strings.Repeat("x", 80_000)
+	const devices = 60 // 4.8 MB of documents
+	for i := range devices {
+		w.device(fmt.Sprintf("d%02d", i), softtpm.ECC, 0).enroll("", map[string]any{"optionalDeviceInformation": map[string]string{"note": note}})
+	}
+	q, err := dps.ParseQuery("SELECT *", dps.CollectionEnrollments)
+	w.must(err)
+	first, err := w.core.QueryEnrollments(w.ctx, operator, q, registration.MaxPage, "")
+	w.must(err)
+	rest, err := w.core.QueryEnrollments(w.ctx, operator, q, registration.MaxPage, first.Continuation)
+	w.must(err)
+	if n := len(first.Enrollments); n == devices || n < 40 || first.Continuation == "" || n+len(rest.Enrollments) != devices || rest.Continuation != "" {
+		t.Errorf("pages of %d and %d", n, len(rest.Enrollments))
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
+	"latchkey.example/latchkey/test/softtpm"
 )
 
 // A new owner's proof was accepted while the hub was down, and the device never came back to poll. The old owner's key must not live on
@@ -118,5 +119,35 @@ func TestThePollThatFinishesShowsTheNewEtag(t *testing.T) {
 	w.must(err)
 	if answer.Status.Status != dps.StatusAssigned || answer.Status.RegistrationState.ETag != state.ETag {
 		t.Errorf("polled %+v, read %+v", answer.Status.RegistrationState, state)
+	}
+}
+
+// What the operator has shut out since the proof is not assigned behind his back: a poll would refuse it too.
+func TestTheSweepAssignsNothingThatAPollWouldRefuse(t *testing.T) {
+	t.Parallel()
+	other := softtpm.New(softtpm.ECC, 7)
+	for name, shutOut := range map[string]func(d *device){
+		"disabled":      func(d *device) { d.enroll("*", disabled) },
+		"another owner": func(d *device) { d.enroll("*", d.pinning(other.SRK.Bytes())) },
+		"another chip":  func(d *device) { (&device{world: d.world, scope: d.scope, id: d.id, chip: other}).enroll("*", nil) },
+		"deleted":       func(d *device) { d.must(d.core.DeleteEnrollment(d.ctx, operator, d.id, "")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			d := w.enrolled("pump")
+			w.hub.failNext("EnsureDevice", 1, before)
+			_, err := d.prove(d.token(d.challenge(), time.Hour))
+			w.must(err)
+			shutOut(d)
+			w.clock.advance(time.Minute)
+			w.must(w.core.Resume(w.ctx))
+			if at := w.hub.device("pump"); at.key != nil {
+				t.Error("the hub was given a key")
+			}
+			if r := w.snapshot("pump").Registration; r != nil && r.Status != registration.Assigning {
+				t.Errorf("registration: %s", r.Status)
+			}
+		})
 	}
 }

@@ -1,9 +1,11 @@
 package web_test
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/web"
@@ -27,6 +29,8 @@ func TestLargeBodiesHaveABudgetAndSmallOnesDoNotNeedIt(t *testing.T) {
 		must(t, err)
 		return answer.StatusCode == http.StatusTooManyRequests
 	}
+	limits := web.DefaultLimits
+	limits.Body = time.Second
 	// The stalled requests reach the server in their own time: ask until the budget is used up.
 	for tries := 0; !refused("Content-Length: 90000\r\n\r\n" + strings.Repeat(" ", 90000)); tries++ {
 		if tries > 2000 {
@@ -35,6 +39,14 @@ func TestLargeBodiesHaveABudgetAndSmallOnesDoNotNeedIt(t *testing.T) {
 	}
 	if !refused("Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n") {
 		t.Error("a body of unknown length has no budget")
+	}
+	// Who is refused and sends no more does not keep the connection.
+	h.shared.Set(limits)
+	c := dial(t, addr)
+	c.say("PUT / HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 90000\r\n\r\n{")
+	answer, err := io.ReadAll(c.r)
+	if err != nil || !strings.Contains(string(answer), "HTTP/1.1 429 ") {
+		t.Errorf("a refused and stalled request got %q and then %v", answer, err)
 	}
 	if refused("Content-Length: 2\r\n\r\n{}") {
 		t.Error("a small body was refused")

@@ -129,6 +129,8 @@ func (s *Server) run(w http.ResponseWriter, call Call, route Route) (Reply, erro
 	size := weigh(call.Request)
 	if !s.bodies.TryAcquire(size) {
 		w.Header().Set("Connection", "close")
+		// net/http reads on for the body after the answer; without a deadline a stalled one would keep its connection for ever.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(limits.Body))
 		return Reply{}, s.overloaded(route)
 	}
 	defer s.bodies.Release(size)
