@@ -286,11 +286,14 @@ func wordValue(path string, value []byte, words ...string) (string, error) {
 	return word, err
 }
 
+// badDeviceID is what a device id that is none is told; it is a format.
+const badDeviceID = "must be 1 to 128 ASCII letters, digits and - . %% _ * ? ! ( ) , : = @ $ '"
+
 // deviceIDValue takes an empty text for an absent one.
 func deviceIDValue(path string, value []byte) (string, error) {
 	id, err := stringValue(path, value)
 	if err == nil && id != "" && !ValidDeviceID(id) {
-		err = refuse(path, "must be 1 to 128 ASCII letters, digits and - . %% _ * ? ! ( ) , : = @ $ '")
+		err = refuse(path, badDeviceID)
 	}
 	return id, err
 }

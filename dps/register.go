@@ -98,6 +98,10 @@ func keyValue(path string, value []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return keyText(path, text)
+}
+
+func keyText(path, text string) ([]byte, error) {
 	if len(text) > maxKeyChars {
 		return nil, refuse(path, "is longer than %d characters", maxKeyChars)
 	}
@@ -124,13 +128,16 @@ func stringValue(path string, value []byte) (string, error) {
 	return string(unquote(value)), nil
 }
 
+// badRegistrationID is what an id that is none is told.
+const badRegistrationID = "must be 1 to 128 ASCII letters, digits and - . _ : that end with a letter, a digit or a dash"
+
 func idValue(path string, value []byte) (string, error) {
 	id, err := stringValue(path, value)
 	if err != nil {
 		return "", err
 	}
 	if !ValidRegistrationID(id) {
-		return "", refuse(path, "must be 1 to 128 ASCII letters, digits and - . _ : that end with a letter, a digit or a dash")
+		return "", refuse(path, badRegistrationID)
 	}
 	return id, nil
 }

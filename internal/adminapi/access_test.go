@@ -36,6 +36,8 @@ func TestEveryOperationNeedsItsOwnRight(t *testing.T) {
 		{"DELETE", "/enrollments/new", "enrollment-write", 204},
 		{"GET", "/latchkey/v1/decisions/00000000-0000-0000-0000-000000000000", "status-read", 404},
 		{"GET", "/latchkey/v1/audit", "reader", 200},
+		{"POST", "/latchkey/v1/enrollments/import", "enrollment-write", 415}, // the content type is JSON
+		{"GET", "/latchkey/v1/enrollments/export", "enrollment-read", 200},
 	} {
 		for policy := range rights {
 			if rights[policy]&rights[operation.right] == rights[operation.right] {

@@ -25,10 +25,16 @@ type addition struct {
 func (a *API) additions() []addition {
 	return append(a.policyAdditions(), []addition{
 		{"decisions/{trackingId}", func(id string) map[string]endpoint {
-			return map[string]endpoint{http.MethodGet: {"decision-get", registration.RegistrationStatusRead, false, false, a.getDecision(id)}}
+			return map[string]endpoint{http.MethodGet: {"decision-get", registration.RegistrationStatusRead, bodiless, false, a.getDecision(id)}}
+		}},
+		{"enrollments/import", func(string) map[string]endpoint {
+			return map[string]endpoint{http.MethodPost: {"enrollment-import", registration.EnrollmentWrite, streamed, false, a.importEnrollments}}
+		}},
+		{"enrollments/export", func(string) map[string]endpoint {
+			return map[string]endpoint{http.MethodGet: {"enrollment-export", registration.EnrollmentRead, bodiless, false, a.exportEnrollments}}
 		}},
 		{"audit", func(string) map[string]endpoint {
-			return map[string]endpoint{http.MethodGet: {"audit-list", registration.AuditLogRight, false, false, a.listAudit}}
+			return map[string]endpoint{http.MethodGet: {"audit-list", registration.AuditLogRight, bodiless, false, a.listAudit}}
 		}},
 	}...)
 }

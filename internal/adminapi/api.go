@@ -40,11 +40,20 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.server.Serve
 
 type handler = func(context.Context, web.Call, registration.Caller) (web.Reply, error)
 
+// body is what a method carries.
+type body int
+
+const (
+	bodiless body = iota
+	message       // JSON, bounded
+	streamed      // lines, bounded each, read while they are worked on
+)
+
 // endpoint is one method of one path.
 type endpoint struct {
 	operation string
 	right     registration.Right
-	wantsBody bool
+	body      body
 	versioned bool // needs api-version
 	handle    handler
 }
@@ -71,7 +80,7 @@ func (a *API) route(r *http.Request) web.Route {
 	if !ok {
 		return a.server.MethodNotAllowed(scope)
 	}
-	return web.Route{Operation: found.operation, Scope: scope, ID: id, WantsBody: found.wantsBody, Handle: a.guarded(found)}
+	return web.Route{Operation: found.operation, Scope: scope, ID: id, WantsBody: found.body == message, StreamsBody: found.body == streamed, Handle: a.guarded(found)}
 }
 
 // endpoints lists the methods of a path, and the id in it.
@@ -82,15 +91,15 @@ func (a *API) endpoints(segments []string) (methods map[string]endpoint, id stri
 	}
 	switch {
 	case first == "enrollments" && n == 1:
-		return map[string]endpoint{http.MethodPost: {"enrollment-bulk", registration.EnrollmentWrite, true, true, a.bulkEnrollments}}, ""
+		return map[string]endpoint{http.MethodPost: {"enrollment-bulk", registration.EnrollmentWrite, message, true, a.bulkEnrollments}}, ""
 	case first == "enrollments" && n == 2:
 		return a.enrollmentEndpoints(id), id
 	case first == "enrollments" && n == 3 && strings.EqualFold(segments[2], "attestationmechanism"):
-		return map[string]endpoint{http.MethodPost: {"enrollment-attestation", registration.EnrollmentWrite, false, true, a.attestation(id)}}, id
+		return map[string]endpoint{http.MethodPost: {"enrollment-attestation", registration.EnrollmentWrite, bodiless, true, a.attestation(id)}}, id
 	case first == "registrations" && n == 2:
 		return map[string]endpoint{
-			http.MethodGet:    {"registration-get", registration.RegistrationStatusRead, false, true, a.getRegistration(id)},
-			http.MethodDelete: {"registration-delete", registration.RegistrationStatusWrite, false, true, a.delete(id, a.core.DeleteRegistration)},
+			http.MethodGet:    {"registration-get", registration.RegistrationStatusRead, bodiless, true, a.getRegistration(id)},
+			http.MethodDelete: {"registration-delete", registration.RegistrationStatusWrite, bodiless, true, a.delete(id, a.core.DeleteRegistration)},
 		}, id
 	case first == "latchkey" && n > 2 && segments[1] == "v1":
 		return a.additionEndpoints(segments[2:])
@@ -100,12 +109,12 @@ func (a *API) endpoints(segments []string) (methods map[string]endpoint, id stri
 
 func (a *API) enrollmentEndpoints(id string) map[string]endpoint {
 	methods := map[string]endpoint{
-		http.MethodGet:    {"enrollment-get", registration.EnrollmentRead, false, true, a.getEnrollment(id)},
-		http.MethodPut:    {"enrollment-put", registration.EnrollmentWrite, true, true, a.putEnrollment(id)},
-		http.MethodDelete: {"enrollment-delete", registration.EnrollmentWrite, false, true, a.delete(id, a.core.DeleteEnrollment)},
+		http.MethodGet:    {"enrollment-get", registration.EnrollmentRead, bodiless, true, a.getEnrollment(id)},
+		http.MethodPut:    {"enrollment-put", registration.EnrollmentWrite, message, true, a.putEnrollment(id)},
+		http.MethodDelete: {"enrollment-delete", registration.EnrollmentWrite, bodiless, true, a.delete(id, a.core.DeleteEnrollment)},
 	}
 	if strings.EqualFold(id, "query") {
-		methods[http.MethodPost] = endpoint{"enrollment-query", registration.EnrollmentRead, true, true, a.queryEnrollments}
+		methods[http.MethodPost] = endpoint{"enrollment-query", registration.EnrollmentRead, message, true, a.queryEnrollments}
 	}
 	return methods
 }

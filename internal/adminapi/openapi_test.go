@@ -133,12 +133,28 @@ func TestTheQueryOfTheLogIsDescribed(t *testing.T) {
 	}
 }
 
+func TestTheQueriesOfImportAndExportAreDescribed(t *testing.T) {
+	paths := readDescription(t).Paths
+	for path, taken := range map[string][]string{"enrollments/import": importParameters, "enrollments/export": exportParameters} {
+		var got []string
+		for _, operation := range paths[ownPrefix+path] {
+			for _, p := range operation.Parameters {
+				got = append(got, p.Name)
+			}
+		}
+		if want := slices.DeleteFunc(slices.Clone(taken), func(n string) bool { return n == "api-version" }); !slices.Equal(got, want) {
+			t.Errorf("%s: described %v, taken %v", path, got, want)
+		}
+	}
+}
+
 // The members of the answers are those of the Go types, and those that are always there are required.
 func TestDescribedFormsAreThoseOfTheAnswers(t *testing.T) {
 	schemas := readDescription(t).Components.Schemas
 	for name, of := range map[string]reflect.Type{
 		"AuditLog": reflect.TypeFor[AuditLog](), "AuditLogEntry": reflect.TypeFor[AuditLogEntry](), "AuditEntry": reflect.TypeFor[AuditEntry](),
 		"Decision": reflect.TypeFor[Decision](), "DecisionRequest": reflect.TypeFor[DecisionOf](),
+		"ImportFailure": reflect.TypeFor[ImportFailure](), "ImportSummary": reflect.TypeFor[ImportSummary](),
 		"AccessPolicies": reflect.TypeFor[AccessPolicies](), "AccessPolicy": reflect.TypeFor[AccessPolicy](),
 	} {
 		members, required := membersOf(of)

@@ -30,17 +30,17 @@ func (a *API) policyAdditions() []addition {
 	const right = registration.ServiceConfig
 	return []addition{
 		{"accessPolicies", func(string) map[string]endpoint {
-			return map[string]endpoint{http.MethodGet: {"access-policy-list", right, false, false, a.listPolicies}}
+			return map[string]endpoint{http.MethodGet: {"access-policy-list", right, bodiless, false, a.listPolicies}}
 		}},
 		{"accessPolicies/{name}", func(name string) map[string]endpoint {
 			return map[string]endpoint{
-				http.MethodGet:    {"access-policy-get", right, false, false, a.getPolicy(name)},
-				http.MethodPut:    {"access-policy-put", right, true, false, a.putPolicy(name)},
-				http.MethodDelete: {"access-policy-delete", right, false, false, a.deletePolicy(name)},
+				http.MethodGet:    {"access-policy-get", right, bodiless, false, a.getPolicy(name)},
+				http.MethodPut:    {"access-policy-put", right, message, false, a.putPolicy(name)},
+				http.MethodDelete: {"access-policy-delete", right, bodiless, false, a.deletePolicy(name)},
 			}
 		}},
 		{"accessPolicies/{name}/regenerate", func(name string) map[string]endpoint {
-			return map[string]endpoint{http.MethodPost: {"access-policy-regenerate", right, true, false, a.regeneratePolicy(name)}}
+			return map[string]endpoint{http.MethodPost: {"access-policy-regenerate", right, message, false, a.regeneratePolicy(name)}}
 		}},
 	}
 }

@@ -63,11 +63,25 @@ type EnrollmentStore interface {
 	// Conflict if its revision differs and Expect is not AnyRevision). Created is kept on replace. It returns the
 	// enrollment as stored, with its new revision.
 	PutEnrollment(ctx context.Context, scope string, e Enrollment, expect *uint64, audit Audit) (Enrollment, Verdict, error)
+	// PutEnrollments is PutEnrollment for each of at most MaxPuts rows, in their order, in one transition: each has its own verdict, and one that
+	// is refused changes nothing and does not hinder the others. An error means that all of them are unknown; none is applied
+	// without the others that would be. More rows than MaxPuts are an error before any write.
+	PutEnrollments(ctx context.Context, scope string, puts []EnrollmentPut) ([]Verdict, error)
 	// DeleteEnrollment removes the enrollment and its registration. The generation of the id stays, its age counted from now.
 	// Operations of the id stop being answered: they are removed too. Expect nil or AnyRevision: unconditional.
 	DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
 	// DeleteRegistration removes the registration and its operations, never the enrollment; generation as above.
 	DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+}
+
+// MaxPuts bounds one PutEnrollments, so that whoever waits behind it does not wait long.
+const MaxPuts = 500
+
+// EnrollmentPut is one row of PutEnrollments: the arguments of a PutEnrollment of its own, its audit row too.
+type EnrollmentPut struct {
+	Enrollment Enrollment
+	Expect     *uint64
+	Audit      Audit
 }
 
 // ListStore reads many rows a page at a time. A page costs the same wherever it begins.

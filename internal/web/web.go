@@ -47,6 +47,7 @@ type Server struct {
 	name    string // of the API, in logs and metrics
 	limits  *atomic.Pointer[gated]
 	bodies  *semaphore.Weighted
+	streams chan struct{}
 }
 
 // gated is a set of limits with the gate made for it.
@@ -59,11 +60,12 @@ type gated struct {
 type Shared struct {
 	current atomic.Pointer[gated]
 	bodies  *semaphore.Weighted // bytes of bodies above the usual size that may be in memory: they are read before the gate
+	streams chan struct{}       // holds one for each stream under way
 }
 
 // NewShared makes the shared limits.
 func NewShared(l Limits) *Shared {
-	s := &Shared{bodies: semaphore.NewWeighted(BodyBudget)}
+	s := &Shared{bodies: semaphore.NewWeighted(BodyBudget), streams: make(chan struct{}, StreamPlaces)}
 	s.Set(l)
 	return s
 }
@@ -75,7 +77,7 @@ func (s *Shared) Set(l Limits) {
 
 // NewServer makes the server of the API called name.
 func NewServer(name string, core *registration.Core, log *slog.Logger, metrics *Metrics, shared *Shared) *Server {
-	return &Server{core: core, log: log, metrics: metrics, name: name, limits: &shared.current, bodies: shared.bodies}
+	return &Server{core: core, log: log, metrics: metrics, name: name, limits: &shared.current, bodies: shared.bodies, streams: shared.streams}
 }
 
 // Call is one request as a handler sees it.
@@ -95,15 +97,19 @@ type Reply struct {
 	TrackingID string
 	Reason     registration.Reason
 	Note       string
+	// Stream, if there is one, makes the answer in place of Body, after the handler's time and outside the gate. If it fails before anything is
+	// sent, its error is the answer; after that the connection is cut, so that nobody takes what there is for the whole.
+	Stream func(context.Context, *Stream) error
 }
 
 // Route is what the router found out before the body is read.
 type Route struct {
-	Operation string // closed set, for logs and metrics
-	Scope     string // as the caller spelled it; may be unknown
-	ID        string // registration id, if the path has one
-	WantsBody bool   // the method carries a message
-	Handle    func(context.Context, Call) (Reply, error)
+	Operation   string // closed set, for logs and metrics
+	Scope       string // as the caller spelled it; may be unknown
+	ID          string // registration id, if the path has one
+	WantsBody   bool   // the method carries a message
+	StreamsBody bool   // the method carries a body of any length and type, for Reply.Stream alone
+	Handle      func(context.Context, Call) (Reply, error)
 }
 
 // Serve answers one request. A Route without Handle is a wrong path or method: Refuse says which.
@@ -111,6 +117,14 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, route Route) {
 	arrived := time.Now()
 	call := Call{Request: r, Arrived: arrived, Address: peer(r)}
 	reply, err := s.run(w, call, route)
+	sent := false
+	if err == nil && reply.Stream != nil {
+		sent, err = s.stream(w, call, route, reply)
+	}
+	cut := sent && err != nil
+	if cut && errors.Is(err, ErrGone) { // nothing failed on this side
+		err = nil
+	}
 	var fault *registration.Fault
 	if err != nil {
 		if !errors.As(err, &fault) {
@@ -120,12 +134,23 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, route Route) {
 			Body: dps.EncodeError(fault.Code, fault.Detail, fault.TrackingID, arrived)}
 		w.Header()["x-ms-error-code"] = []string{strconv.Itoa(int(fault.Code))}
 	}
-	write(w, reply)
+	if !sent {
+		write(w, reply)
+	}
 	s.after(call, route, reply, fault)
+	if cut {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 func (s *Server) run(w http.ResponseWriter, call Call, route Route) (Reply, error) {
 	limits := s.limits.Load()
+	if route.StreamsBody {
+		// Whoever is refused before the stream begins is not read to the end: the deadline is for net/http, which looks for it.
+		w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(limits.Body + limits.Wait + limits.Handler))
+		return s.admitted(call, route, limits)
+	}
 	size := weigh(call.Request)
 	if !s.bodies.TryAcquire(size) {
 		w.Header().Set("Connection", "close")
@@ -139,6 +164,11 @@ func (s *Server) run(w http.ResponseWriter, call Call, route Route) (Reply, erro
 		return Reply{}, err
 	}
 	call.Body = body
+	return s.admitted(call, route, limits)
+}
+
+// admitted runs the handler behind the gate.
+func (s *Server) admitted(call Call, route Route, limits *gated) (Reply, error) {
 	leave, ok := limits.gate.Enter(call.Context())
 	if !ok {
 		return Reply{}, s.overloaded(route)
@@ -222,6 +252,16 @@ func isJSON(contentType string) bool {
 
 // write sends the reply. Content-Length is always set: chunked answers trouble some embedded clients.
 func write(w http.ResponseWriter, reply Reply) {
+	if reply.Status != http.StatusNoContent {
+		w.Header()["Content-Length"] = []string{strconv.Itoa(len(reply.Body))}
+	}
+	writeHead(w, reply)
+	_, _ = w.Write(reply.Body)                // the peer may be gone; there is nobody to tell
+	_ = http.NewResponseController(w).Flush() // now: what is written down afterwards must not delay it
+}
+
+// writeHead sends the status and headers of a reply.
+func writeHead(w http.ResponseWriter, reply Reply) {
 	h := w.Header()
 	if len(reply.Body) > 0 {
 		h["Content-Type"] = contentType
@@ -235,12 +275,7 @@ func write(w http.ResponseWriter, reply Reply) {
 	if reply.RetryAfter > 0 {
 		h["Retry-After"] = []string{strconv.Itoa(int((reply.RetryAfter + time.Second - 1) / time.Second))}
 	}
-	if reply.Status != http.StatusNoContent {
-		h["Content-Length"] = []string{strconv.Itoa(len(reply.Body))}
-	}
 	w.WriteHeader(reply.Status)
-	_, _ = w.Write(reply.Body)                // the peer may be gone; there is nobody to tell
-	_ = http.NewResponseController(w).Flush() // now: what is written down afterwards must not delay it
 }
 
 var contentType = []string{"application/json; charset=utf-8"}

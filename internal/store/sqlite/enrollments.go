@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"latchkey.example/latchkey/dps"
@@ -29,6 +30,30 @@ func (s *Store) PutEnrollment(ctx context.Context, scope string, e registration.
 		return registration.Enrollment{}, verdict, err
 	}
 	return *stored, verdict, nil
+}
+
+// PutEnrollments implements registration.EnrollmentStore. A row is judged before anything of it is written, so that a refused one has nothing
+// to undo; one that the database itself will not take ends the whole job with its savepoint.
+func (s *Store) PutEnrollments(ctx context.Context, scope string, puts []registration.EnrollmentPut) ([]registration.Verdict, error) {
+	if len(puts) > registration.MaxPuts {
+		return nil, fmt.Errorf("%d enrollments in one transition, the limit is %d", len(puts), registration.MaxPuts)
+	}
+	verdicts := make([]registration.Verdict, len(puts)) // the writer's until it answers
+	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		var stored registration.Enrollment
+		for i, put := range puts {
+			verdict, err := putEnrollment(c, scope, put.Enrollment, put.Expect, put.Audit, &stored)
+			if err != nil {
+				return 0, err
+			}
+			verdicts[i] = verdict
+		}
+		return registration.Applied, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return verdicts, nil
 }
 
 func putEnrollment(c *conn, scope string, e registration.Enrollment, expect *uint64, audit registration.Audit,

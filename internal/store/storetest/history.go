@@ -21,7 +21,7 @@ func Histories(t *testing.T, open func(t *testing.T) Store) {
 			}
 		}()
 		rt.Repeat(map[string]func(*rapid.T){
-			"put": h.put, "delete enrollment": h.deleteEnrollment, "delete registration": h.deleteRegistration,
+			"put": h.put, "put many": h.putMany, "delete enrollment": h.deleteEnrollment, "delete registration": h.deleteRegistration,
 			"redeem": h.redeem, "refuse": h.refuse, "finish": h.finish, "prune": h.prune, "remember": h.remember,
 			"identity": h.identity, "": h.check,
 		})
@@ -84,6 +84,38 @@ func (h *history) put(t *rapid.T) {
 		e.Revision = h.fresh(scope, stored.Revision)
 	}
 	h.agree("put", verdict, err, h.model.put(scope, e, expect, a))
+}
+
+// putMany is put for several ids in one transition. Rows of one id meet each other in a sentence of the contract.
+func (h *history) putMany(t *rapid.T) {
+	scope, _, _ := h.step(t)
+	ids := rapid.SampledFrom([][]string{{}, {"b"}, {"a", "b"}, {"b", "A"}}).Draw(t, "ids")
+	puts := make([]registration.EnrollmentPut, len(ids))
+	for i, id := range ids {
+		var current uint64
+		if e := h.model.device(scope, id).Enrollment; e != nil {
+			current = e.Revision
+		}
+		h.steps++
+		e := enrollment(id, numbered("step", h.steps))
+		e.Created, e.Updated = h.now, h.now
+		puts[i] = registration.EnrollmentPut{Enrollment: e, Expect: h.revision(current), Audit: audit(numbered("step", h.steps), h.now)}
+	}
+	verdicts, err := h.store.PutEnrollments(h.ctx, scope, puts)
+	if err != nil || len(verdicts) != len(puts) {
+		h.Fatalf("put many: %d verdicts for %d rows, %v", len(verdicts), len(puts), err)
+	}
+	for i, put := range puts {
+		e := put.Enrollment
+		if verdicts[i] == registration.Applied {
+			d, err := h.store.Device(h.ctx, scope, e.ID)
+			if err != nil || d.Enrollment == nil {
+				h.Fatalf("enrollment after its transition: %+v, %v", d, err)
+			}
+			e.Revision = h.fresh(scope, d.Enrollment.Revision)
+		}
+		h.agree("put many", verdicts[i], nil, h.model.put(scope, e, put.Expect, put.Audit))
+	}
 }
 
 func (h *history) deleteEnrollment(t *rapid.T) {

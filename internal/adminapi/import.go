@@ -1,0 +1,224 @@
+package adminapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/registration"
+	"latchkey.example/latchkey/internal/web"
+)
+
+// Bounds of what is in memory of an import: lines that wait to be written together.
+const (
+	importBatch = registration.MaxPuts
+	importBytes = 1 << 20
+	importTime  = 20 * time.Second // for one batch in the store
+)
+
+const linesType = "application/x-ndjson"
+
+// ImportFailure is one line of the answer to an import: why a line of it was not taken.
+type ImportFailure struct {
+	Line           uint64 `json:"line"` // from 1; in CSV the first names the columns
+	RegistrationID string `json:"registrationId,omitempty"`
+	ErrorCode      int    `json:"errorCode"`
+	Message        string `json:"message"`
+}
+
+// ImportSummary is the last line of the answer to an import.
+type ImportSummary struct {
+	Read       uint64 `json:"read"` // lines with an outcome
+	Created    uint64 `json:"created"`
+	Replaced   uint64 `json:"replaced"`
+	Skipped    uint64 `json:"skipped"`
+	Failed     uint64 `json:"failed"`
+	DryRun     bool   `json:"dryRun"`
+	Incomplete string `json:"incomplete,omitempty"` // why it ended before its last line
+}
+
+var importParameters = []string{"dryRun", "ifExists", "api-version"}
+
+var ifExists = map[string]registration.IfExists{"": registration.RefuseExisting, "error": registration.RefuseExisting,
+	"skip": registration.SkipExisting, "replace": registration.ReplaceExisting}
+
+// importEnrollments judges the request; its lines are read while the answer is made.
+func (a *API) importEnrollments(_ context.Context, call web.Call, by registration.Caller) (web.Reply, error) {
+	asked, err := a.parameters(call, by, importParameters)
+	if err != nil {
+		return web.Reply{}, err
+	}
+	mode, known := ifExists[asked.Get("ifExists")]
+	dryRun := asked.Get("dryRun")
+	if !known || dryRun != "" && dryRun != "true" && dryRun != "false" {
+		return web.Reply{}, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "ifExists must be error, skip or replace, and dryRun true or false.", nil)
+	}
+	media, _, err := mime.ParseMediaType(call.Header.Get("Content-Type"))
+	if err != nil || media != linesType && media != "text/csv" {
+		return web.Reply{}, a.core.Fault(by.Scope, dps.CodeUnsupportedMediaType, registration.ReasonContentType, "The content type must be application/x-ndjson or text/csv.", err)
+	}
+	i := &importing{api: a, by: by, mode: mode, csv: media == "text/csv", summary: ImportSummary{DryRun: dryRun == "true"}}
+	return web.Reply{Status: http.StatusOK, Header: map[string]string{"Content-Type": linesType}, Stream: i.run}, nil
+}
+
+// parameters reads a query that may hold each of some names once: a misspelt one must not be passed over.
+func (a *API) parameters(call web.Call, by registration.Caller, names []string) (url.Values, error) {
+	asked, err := url.ParseQuery(call.URL.RawQuery)
+	if err != nil {
+		return nil, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "The query is not well formed.", err)
+	}
+	for name, values := range asked {
+		if !slices.Contains(names, name) || len(values) > 1 {
+			return nil, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "The query may hold, once each: "+strings.Join(names, ", ")+".", nil)
+		}
+	}
+	return asked, nil
+}
+
+// importing is one import under way.
+type importing struct {
+	api  *API
+	by   registration.Caller
+	mode registration.IfExists
+	csv  bool
+
+	summary ImportSummary
+	out     *json.Encoder
+	numbers []uint64 // of the lines that wait
+	waiting []registration.ImportLine
+	bytes   int // of them
+}
+
+// run reads to the end of the body. What it wrote stays written, however it ends: the last line of the answer says how far it came.
+func (i *importing) run(ctx context.Context, stream *web.Stream) error {
+	i.out = json.NewEncoder(stream)
+	i.out.SetEscapeHTML(false)
+	in := newLines(stream)
+	decode := dps.DecodeImport
+	if i.csv {
+		line, err := in.next()
+		var columns table
+		if err == nil {
+			columns, err = readHeader(line)
+		} else if errors.Is(err, io.EOF) {
+			err = errors.New("it is missing")
+		}
+		if err != nil {
+			return i.api.core.Fault(i.by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "The first line: "+headerRefusal(err)+".", err)
+		}
+		decode = columns.read
+	}
+	end := i.lines(ctx, in, decode)
+	if end == nil || !errors.Is(end, errStore) { // lines that came whole count, also before a break
+		end = errors.Join(end, i.flush(ctx))
+	}
+	switch {
+	case errors.Is(end, web.ErrGone):
+		return end
+	case end != nil:
+		i.summary.Incomplete = incomplete(end)
+	}
+	return i.out.Encode(i.summary)
+}
+
+// errStore ends an import whose batch the store gave no answer for.
+var errStore = errors.New("the store failed")
+
+// lines takes lines until there are no more.
+func (i *importing) lines(ctx context.Context, in *lines, decode func([]byte) (dps.IndividualEnrollment, error)) error {
+	for {
+		line, err := in.next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil && !errors.Is(err, errLongLine):
+			return err
+		case err == nil && len(bytes.TrimSpace(line)) == 0:
+			continue
+		}
+		var wire dps.IndividualEnrollment
+		if err == nil {
+			wire, err = decode(line)
+		}
+		i.numbers = append(i.numbers, in.number)
+		i.waiting = append(i.waiting, registration.ImportLine{Enrollment: wire, Err: err})
+		if i.bytes += len(line); len(i.waiting) == importBatch || i.bytes > importBytes {
+			if err := i.flush(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// flush writes what waits and tells what failed.
+func (i *importing) flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, importTime)
+	defer cancel()
+	for n, line := range i.waiting { // what is wrong with a line is for whoever sent it
+		var field *dps.FieldError
+		if line.Err != nil && !errors.As(line.Err, &field) {
+			i.waiting[n].Err = i.api.core.Fault(i.by.Scope, dps.CodeBadRequest, registration.ReasonBadEnrollment, line.Err.Error(), nil)
+		}
+	}
+	results, err := i.api.core.Import(ctx, i.by, i.mode, i.summary.DryRun, i.waiting)
+	if err != nil {
+		err = errors.Join(errStore, err)
+	}
+	for n, result := range results {
+		if tell := i.count(i.numbers[n], result); tell != nil {
+			return errors.Join(err, tell)
+		}
+	}
+	i.numbers, i.waiting, i.bytes = i.numbers[:0], i.waiting[:0], 0
+	return err
+}
+
+func (i *importing) count(line uint64, result registration.Imported) error {
+	if result.Outcome == registration.ImportUnknown {
+		return nil
+	}
+	i.summary.Read++
+	switch result.Outcome {
+	case registration.ImportCreated:
+		i.summary.Created++
+	case registration.ImportReplaced:
+		i.summary.Replaced++
+	case registration.ImportSkipped:
+		i.summary.Skipped++
+	case registration.ImportFailed:
+		i.summary.Failed++
+		return i.out.Encode(ImportFailure{line, result.RegistrationID, int(result.Code), result.Message})
+	}
+	return nil
+}
+
+// incomplete is what the client is told of the end of an import before its last line.
+func incomplete(err error) string {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, errStore):
+		return "The service cannot write now. Import the same again later with ifExists=skip."
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return "No line came in time. Import the same again with ifExists=skip."
+	}
+	return "The body was cut off. Import the same again with ifExists=skip."
+}
+
+// headerRefusal keeps what is inside a broken connection inside.
+func headerRefusal(err error) string {
+	var inside net.Error
+	if errors.As(err, &inside) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "it did not come"
+	}
+	return err.Error()
+}

@@ -1,0 +1,225 @@
+package registration
+
+import (
+	"context"
+	"errors"
+
+	"latchkey.example/latchkey/attest"
+	"latchkey.example/latchkey/dps"
+)
+
+// IfExists is what an import does with an enrollment that is there already.
+type IfExists int
+
+// The ways to treat what is there.
+const (
+	RefuseExisting IfExists = iota
+	SkipExisting
+	ReplaceExisting
+)
+
+// ImportLine is one enrollment to import, or why it could not be read.
+type ImportLine struct {
+	Enrollment dps.IndividualEnrollment // its id may be empty: it is derived from the endorsement key
+	Err        error
+}
+
+// Imported is what became of a line.
+type Imported struct {
+	RegistrationID string // as far as it is known
+	Outcome        ImportOutcome
+	Code           dps.Code // of ImportFailed
+	Message        string   // of ImportFailed, public
+}
+
+// ImportOutcome is the end of a line.
+type ImportOutcome int
+
+// The closed set of outcomes. ImportUnknown is that of lines that the store gave no answer for.
+const (
+	ImportUnknown ImportOutcome = iota
+	ImportCreated
+	ImportReplaced
+	ImportSkipped
+	ImportFailed
+)
+
+// importRow is a line that was judged good.
+type importRow struct {
+	at     int // its place among the lines
+	row    Enrollment
+	before *Enrollment // what it replaces
+}
+
+// Import writes enrollments in transitions of at most MaxPuts, each with its own audit row, and says for each line what became of it. With dryRun it
+// writes nothing and says what would; two lines with one id then look as if the other were not there. An error means that the store failed:
+// lines with ImportUnknown may or may not be written, and those after them are not. There is no all-or-nothing.
+func (c *Core) Import(ctx context.Context, by Caller, mode IfExists, dryRun bool, lines []ImportLine) ([]Imported, error) {
+	s, _ := c.scope(by.Scope)
+	results := make([]Imported, len(lines))
+	var run []importRow
+	inRun := map[string]bool{}
+	write := func() error {
+		err := c.importRun(ctx, s, by, mode, dryRun, run, results)
+		run = run[:0]
+		clear(inRun)
+		return err
+	}
+	for i, line := range lines {
+		row, err := c.importRow(s, line)
+		results[i].RegistrationID = row.ID
+		if err != nil {
+			results[i].fail(err)
+			continue
+		}
+		folded := dps.FoldID(row.ID)
+		if inRun[folded] || len(run) == MaxPuts { // a line that meets an earlier one finds it written
+			if err := write(); err != nil {
+				return results, err
+			}
+		}
+		inRun[folded] = true
+		run = append(run, importRow{at: i, row: row})
+	}
+	return results, write()
+}
+
+func (c *Core) importRow(s *scope, line ImportLine) (Enrollment, error) {
+	wire := line.Enrollment
+	if line.Err != nil {
+		return Enrollment{ID: wire.RegistrationID}, line.Err
+	}
+	if wire.RegistrationID == "" && wire.Attestation.TPM != nil {
+		wire.RegistrationID = attest.RegistrationID(wire.Attestation.TPM.EndorsementKey)
+	}
+	if !dps.ValidRegistrationID(wire.RegistrationID) { // only an enrollment without an EK comes here without one
+		return Enrollment{}, c.fault(s, dps.CodeBadRequest, ReasonBadEnrollment, "registrationId: is missing", nil)
+	}
+	row, err := c.enrollmentRow(s, wire)
+	row.ID = wire.RegistrationID
+	return row, err
+}
+
+// importRun writes rows of different ids. Those that are there are read and compared, so that the audit tells what was replaced.
+func (c *Core) importRun(ctx context.Context, s *scope, by Caller, mode IfExists, dryRun bool, run []importRow, results []Imported) error {
+	if dryRun {
+		return c.importTried(ctx, s, mode, run, results)
+	}
+	for range redeemTries {
+		if len(run) == 0 {
+			return nil
+		}
+		puts := make([]EnrollmentPut, len(run))
+		for i, r := range run {
+			puts[i] = EnrollmentPut{Enrollment: r.row, Audit: c.callerAudit(by, ActionEnrollmentPut, dps.FoldID(r.row.ID), ReasonChanged, enrollmentChange(r.before, r.row))}
+			if r.before != nil {
+				puts[i].Expect = &r.before.Revision
+			}
+		}
+		verdicts, err := c.store.PutEnrollments(ctx, s.ID, puts)
+		if err != nil {
+			return c.storeFault(s, "importing enrollments", err)
+		}
+		var again []importRow
+		for i, r := range run {
+			if results[r.at].settle(r, verdicts[i], mode) {
+				continue
+			}
+			if r.before, err = c.importBefore(ctx, s, r.row.ID); err != nil {
+				return err
+			}
+			again = append(again, r)
+		}
+		run = again
+	}
+	for _, r := range run {
+		results[r.at].fail(c.fault(s, dps.CodeConflict, ReasonConflict, "", nil))
+	}
+	return nil
+}
+
+// importTried says what a run would do.
+func (c *Core) importTried(ctx context.Context, s *scope, mode IfExists, run []importRow, results []Imported) error {
+	for _, r := range run {
+		var err error
+		if r.before, err = c.importBefore(ctx, s, r.row.ID); err != nil {
+			return err
+		}
+		verdict := Applied
+		if r.before != nil && mode != ReplaceExisting {
+			verdict = Exists
+		}
+		results[r.at].settle(r, verdict, mode)
+	}
+	return nil
+}
+
+func (c *Core) importBefore(ctx context.Context, s *scope, id string) (*Enrollment, error) {
+	device, err := c.store.Device(ctx, s.ID, dps.FoldID(id))
+	if err != nil {
+		return nil, c.storeFault(s, "reading before an import", err)
+	}
+	return device.Enrollment, nil
+}
+
+// settle takes a verdict for the end of a row, unless the row is to be tried again.
+func (r *Imported) settle(row importRow, verdict Verdict, mode IfExists) bool {
+	switch {
+	case verdict == Applied && row.before == nil:
+		r.Outcome = ImportCreated
+	case verdict == Applied:
+		r.Outcome = ImportReplaced
+	case verdict == Exists && mode == SkipExisting:
+		r.Outcome = ImportSkipped
+	case verdict == Exists && mode == RefuseExisting:
+		r.Outcome, r.Code = ImportFailed, dps.CodeEnrollmentExists
+		r.Message = "Enrollment already exists. Import with ifExists=skip to leave it as it is, or with ifExists=replace to replace it."
+	default:
+		return false
+	}
+	return true
+}
+
+// fail tells the outside of an error.
+func (r *Imported) fail(err error) {
+	r.Outcome, r.Code = ImportFailed, dps.CodeInternal
+	var fault *Fault
+	var field *dps.FieldError
+	switch {
+	case errors.As(err, &fault):
+		r.Code, r.Message = fault.Code, fault.Detail
+	case errors.As(err, &field):
+		r.Code, r.Message = dps.CodeBadRequest, field.Error()
+	}
+	if r.Message == "" {
+		r.Message = r.Code.Message()
+	}
+}
+
+// exportPage is how many enrollments of an export are in memory at once.
+const exportPage = 500
+
+// Export gives every enrollment of the caller's scope, in order of their folded ids, without registration states. What changes meanwhile is in it
+// or not; nothing is in it twice. It ends with the first error of each.
+func (c *Core) Export(ctx context.Context, by Caller, each func(dps.IndividualEnrollment) error) error {
+	s, _ := c.scope(by.Scope)
+	for after := ""; ; {
+		lines, err := c.store.Enrollments(ctx, s.ID, after, exportPage)
+		if err != nil {
+			return c.storeFault(s, "exporting enrollments", err)
+		}
+		for _, line := range lines {
+			wire, err := c.wireEnrollment(s, line.Enrollment, nil, false)
+			if err != nil {
+				return err
+			}
+			if err := each(wire); err != nil {
+				return err
+			}
+			after = dps.FoldID(line.Enrollment.ID)
+		}
+		if len(lines) < exportPage {
+			return nil
+		}
+	}
+}
