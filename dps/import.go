@@ -111,15 +111,12 @@ func DecodeImport(line []byte) (IndividualEnrollment, error) {
 	return e, nil
 }
 
-// member refuses what it does not know: the short form has no later members
-// that an older reader could skip.
+// member passes over what it does not know, as in the long form: the output of
+// a device's own tool has members besides.
 func (f *ImportFields) member(name, value []byte) (err error) {
 	field := f.Field(string(name))
 	if field == nil {
-		if err := misspelt("", name, ImportFieldNames...); err != nil {
-			return err
-		}
-		return refuse("", "the short form with endorsementKey has only the members registrationId, endorsementKey, deviceId, provisioningStatus and storageRootKey")
+		return misspelt("", name, ImportFieldNames...)
 	}
 	if isNull(value) {
 		return nil

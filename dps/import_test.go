@@ -10,7 +10,8 @@ const importEK = "AToAAQ=="
 
 func TestAnImportTakesBothForms(t *testing.T) {
 	for line, want := range map[string]ImportFields{
-		`{"endorsementKey":"AToAAQ=="}`: {EndorsementKey: importEK, ProvisioningStatus: EnrollmentEnabled},
+		`{"endorsementKey":"AToAAQ==","algorithm":"rsa2048"}`: {EndorsementKey: importEK, ProvisioningStatus: EnrollmentEnabled},
+		`{"endorsementKey":"AToAAQ=="}`:                       {EndorsementKey: importEK, ProvisioningStatus: EnrollmentEnabled},
 		`{"registrationId":"Dev-1","endorsementKey":"AToAAQ","deviceId":"press","provisioningStatus":"disabled","storageRootKey":"AAE="}`:                                        {"Dev-1", importEK, "press", EnrollmentDisabled, "AAE="},
 		`{"registrationId":null,"endorsementKey":"AToAAQ==","deviceId":null,"storageRootKey":""}`:                                                                                {EndorsementKey: importEK, ProvisioningStatus: EnrollmentEnabled},
 		`{"attestation":{"type":"tpm","tpm":{"endorsementKey":"AToAAQ=="}}}`:                                                                                                     {EndorsementKey: importEK, ProvisioningStatus: EnrollmentEnabled},
@@ -41,7 +42,6 @@ func TestABadImportLineIsRefusedAtItsPlace(t *testing.T) {
 		`{"endorsementKey":"!"}`:        "endorsementKey",
 		`{"EndorsementKey":"AToAAQ=="}`: "attestation",
 		`{"endorsementKey":"AToAAQ==","DeviceId":"x"}`:                          "deviceId",
-		`{"endorsementKey":"AToAAQ==","colour":"x"}`:                            "short form",
 		`{"endorsementKey":"AToAAQ==","attestation":{}}`:                        "endorsementKey",
 		`{"endorsementKey":"AToAAQ==","endorsementKey":"AToAAQ=="}`:             "twice",
 		`{"endorsementKey":"AToAAQ==","registrationId":"../etc"}`:               "registrationId",

@@ -22,7 +22,7 @@ import (
 func enrollCommand() *cobra.Command {
 	cmd := group("enroll", "Individual enrollments")
 	connect := clientFlags(cmd)
-	cmd.AddCommand(enrollAdd(connect), enrollList(connect), enrollShow(connect), enrollSet(connect), enrollRemove(connect))
+	cmd.AddCommand(enrollAdd(connect), enrollList(connect), enrollShow(connect), enrollSet(connect), enrollRemove(connect), enrollImport(connect), enrollExport(connect))
 	return cmd
 }
 

@@ -119,7 +119,7 @@ func (i *importing) run(ctx context.Context, stream *web.Stream) error {
 		decode = columns.read
 	}
 	end := i.lines(ctx, in, decode)
-	if end == nil || !errors.Is(end, errStore) { // lines that came whole count, also before a break
+	if !errors.Is(end, errStore) && !errors.Is(end, web.ErrGone) { // lines that came whole count, also before a break
 		end = errors.Join(end, i.flush(ctx))
 	}
 	switch {

@@ -142,6 +142,14 @@ func (s *tapStore) PutEnrollment(ctx context.Context, scope string, e registrati
 	return stored, verdict, err
 }
 
+func (s *tapStore) PutEnrollments(ctx context.Context, scope string, puts []registration.EnrollmentPut) ([]registration.Verdict, error) {
+	return through(s.tap, "PutEnrollments", func() ([]registration.Verdict, error) { return s.Store.PutEnrollments(ctx, scope, puts) })
+}
+
+func (s *tapStore) Enrollments(ctx context.Context, scope, after string, limit int) ([]registration.Listed, error) {
+	return through(s.tap, "Enrollments", func() ([]registration.Listed, error) { return s.Store.Enrollments(ctx, scope, after, limit) })
+}
+
 func (s *tapStore) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, a registration.Audit) (registration.Verdict, error) {
 	return through(s.tap, "DeleteEnrollment", func() (registration.Verdict, error) { return s.Store.DeleteEnrollment(ctx, scope, id, expect, a) })
 }

@@ -144,3 +144,35 @@ func BenchmarkRememberOwner(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkImport puts new enrollments of real size together, as an import does; an operation is one enrollment.
+func BenchmarkImport(b *testing.B) {
+	s := openNew(b, Options{})
+	defer s.Close()
+	b.ReportAllocs()
+	puts := make([]registration.EnrollmentPut, 0, registration.MaxPuts)
+	flush := func() {
+		verdicts, err := s.PutEnrollments(b.Context(), testScope, puts)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, verdict := range verdicts {
+			if verdict != registration.Applied {
+				b.Fatalf("verdict %d", verdict)
+			}
+		}
+		puts = puts[:0]
+	}
+	for b.Loop() {
+		id := rand.Text() + rand.Text()
+		puts = append(puts, registration.EnrollmentPut{
+			Enrollment: registration.Enrollment{ID: id, EK: random(316), Document: random(560), Created: time.Now(), Updated: time.Now()},
+			Audit:      registration.Audit{At: time.Now(), Actor: "policy:owner", Action: registration.ActionEnrollmentPut, Object: id, Outcome: registration.OutcomeOK, Detail: `{"before":null,"after":{}}`},
+		})
+		if len(puts) == registration.MaxPuts {
+			flush()
+		}
+	}
+	flush()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}

@@ -1,0 +1,306 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"latchkey.example/latchkey/dps"
+)
+
+// mediaTypes of the two forms.
+var mediaTypes = map[string]string{"ndjson": "application/x-ndjson", "csv": "text/csv"}
+
+// importFlags are what `enroll import` can be told.
+type importFlags struct {
+	format, ifExists string
+	dryRun           bool
+}
+
+func enrollImport(connect func() (*client, error)) *cobra.Command {
+	var f importFlags
+	cmd := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Import many enrollments; FILE - is standard input",
+		Long: `Import many enrollments, from one JSON object a line, or from CSV.
+
+A line is an enrollment as 'enroll export' and 'enroll show --json' print it, or
+    {"registrationId":"...","endorsementKey":"BASE64","deviceId":"...","provisioningStatus":"enabled","storageRootKey":"BASE64"}
+of which only endorsementKey is needed. CSV has these names in its first line, in any order.
+
+Each line succeeds or fails for itself; what failed is told on standard error, and makes the exit code 1. An import that was cut off is
+completed by the same command with --if-exists skip.`,
+		Args: oneArg("file, or - for standard input"),
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.format, "format", "", "ndjson or csv; default: csv for a file whose name ends in .csv, otherwise ndjson")
+	flags.StringVar(&f.ifExists, "if-exists", "error", "what is done with an enrollment that is there: error, skip or replace")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "change nothing and say what would be done")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		query, media, err := f.query(args[0])
+		if err != nil {
+			return err
+		}
+		c, err := connect()
+		if err != nil {
+			return err
+		}
+		in, size := cmd.InOrStdin(), int64(0)
+		if args[0] != "-" {
+			file, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			if info, err := file.Stat(); err == nil {
+				size = info.Size()
+			}
+			in = file
+		}
+		progress := watch(in, size, cmd.ErrOrStderr())
+		defer progress.end()
+		answer, err := c.open(cmd.Context(), http.MethodPost, "/latchkey/v1/enrollments/import", query, media, progress)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		return readImport(answer.Body, cmd.OutOrStdout(), progress)
+	}
+	return cmd
+}
+
+func (f *importFlags) query(file string) (query url.Values, media string, err error) {
+	if f.format == "" {
+		f.format = "ndjson"
+		if strings.EqualFold(filepath.Ext(file), ".csv") {
+			f.format = "csv"
+		}
+	}
+	media, known := mediaTypes[f.format]
+	if !known {
+		return nil, "", usageError{errors.New("--format must be ndjson or csv")}
+	}
+	switch f.ifExists {
+	case "error", "skip", "replace":
+	default:
+		return nil, "", usageError{errors.New("--if-exists must be error, skip or replace")}
+	}
+	query = url.Values{"ifExists": {f.ifExists}}
+	if f.dryRun {
+		query.Set("dryRun", "true")
+	}
+	return query, media, nil
+}
+
+// importLine is a line of the service's answer: a failure, or the summary.
+type importLine struct {
+	Line                               uint64
+	RegistrationID, Message            string
+	ErrorCode                          int
+	Read                               *uint64
+	Created, Replaced, Skipped, Failed uint64
+	DryRun                             bool
+	Incomplete                         string
+}
+
+// readImport tells each failure and the summary. An answer without a summary was cut off.
+func readImport(answer io.Reader, out io.Writer, progress *progress) error {
+	lines := bufio.NewScanner(answer)
+	lines.Buffer(nil, answerLimit)
+	for lines.Scan() {
+		var line importLine
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			return fmt.Errorf("the service's answer: %w", err)
+		}
+		if line.Read == nil {
+			progress.say("line %d (%s): %s (errorCode %d)\n", line.Line, printable(line.RegistrationID), printable(line.Message), line.ErrorCode)
+			continue
+		}
+		progress.end()
+		what := ""
+		if line.DryRun {
+			what = "Dry run, nothing was changed: "
+		}
+		if _, err := fmt.Fprintf(out, "%sread %d, created %d, replaced %d, skipped %d, failed %d\n", what, *line.Read, line.Created, line.Replaced, line.Skipped, line.Failed); err != nil {
+			return err
+		}
+		switch {
+		case line.Incomplete != "":
+			return errors.New("the import is not complete: " + line.Incomplete)
+		case line.Failed > 0:
+			return fmt.Errorf("%d lines failed", line.Failed)
+		}
+		return nil
+	}
+	return errors.Join(errors.New("the answer was cut off before its end; import the same again with --if-exists skip"), lines.Err())
+}
+
+// progress passes a file on and says how it goes, if anybody is there to see it.
+type progress struct {
+	io.Reader
+	size        int64 // 0: not known
+	began       time.Time
+	out         io.Writer
+	visible     bool
+	told        time.Time
+	lines, sent atomic.Int64
+}
+
+func watch(in io.Reader, size int64, out io.Writer) *progress {
+	return &progress{Reader: in, size: size, began: time.Now(), out: out, visible: terminal(out)}
+}
+
+// terminal says whether somebody may be looking.
+func terminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+}
+
+// Read counts what the service is sent. One goroutine reads; the other says failures, so a line of progress may stand between them.
+func (p *progress) Read(b []byte) (int, error) {
+	n, err := p.Reader.Read(b)
+	lines := p.lines.Add(int64(bytes.Count(b[:n], []byte("\n"))))
+	sent := p.sent.Add(int64(n))
+	if now := time.Now(); p.visible && now.Sub(p.told) > 500*time.Millisecond {
+		p.told = now
+		fmt.Fprint(p.out, "\r\x1b[K"+rate(lines, sent, p.size, now.Sub(p.began)))
+	}
+	return n, err
+}
+
+// rate is the line of progress.
+func rate(lines, sent, size int64, took time.Duration) string {
+	text := fmt.Sprintf("%d lines, %.0f a second", lines, float64(lines)/max(took.Seconds(), 0.001))
+	if size > 0 && sent > 0 {
+		left := time.Duration(float64(took) * float64(max(size-sent, 0)) / float64(sent))
+		text += fmt.Sprintf(", %d%%, %s left", min(100*sent/size, 100), left.Round(time.Second))
+	}
+	return text
+}
+
+func (p *progress) say(format string, args ...any) {
+	if p.visible {
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+	fmt.Fprintf(p.out, format, args...)
+}
+
+// end clears the line.
+func (p *progress) end() {
+	if p.visible {
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+}
+
+func enrollExport(connect func() (*client, error)) *cobra.Command {
+	var format, output string
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Export all enrollments",
+		Long: `Export all enrollments, in order of their ids, as one JSON object a line or as CSV; 'enroll import' takes both.
+
+CSV has registration id, endorsement key, device id, status and storage root key only, and cells that a spreadsheet could take for a formula begin
+with a ' there. --output is written whole or not at all.`,
+		Args: noArgs,
+	}
+	cmd.Flags().StringVar(&format, "format", "", "ndjson or csv; default: csv for an output whose name ends in .csv, otherwise ndjson")
+	cmd.Flags().StringVar(&output, "output", "", "file to write; default: standard output")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if format == "" && strings.EqualFold(filepath.Ext(output), ".csv") {
+			format = "csv"
+		} else if format == "" {
+			format = "ndjson"
+		}
+		if mediaTypes[format] == "" {
+			return usageError{errors.New("--format must be ndjson or csv")}
+		}
+		c, err := connect()
+		if err != nil {
+			return err
+		}
+		answer, err := c.open(cmd.Context(), http.MethodGet, "/latchkey/v1/enrollments/export", url.Values{"format": {format}}, "", nil)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if output == "" {
+			return copyExport(cmd.OutOrStdout(), answer.Body)
+		}
+		return writeWhole(output, func(w io.Writer) error { return copyExport(w, answer.Body) })
+	}
+	return cmd
+}
+
+func copyExport(w io.Writer, answer io.Reader) error {
+	if _, err := io.Copy(w, answer); err != nil {
+		return fmt.Errorf("the export is not whole: %w", err)
+	}
+	return nil
+}
+
+// writeWhole writes a file beside its place and moves it there when it is whole and on disk.
+func writeWhole(name string, fill func(io.Writer) error) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*") // for its owner's eyes
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(file.Name())
+		}
+	}()
+	buffered := bufio.NewWriterSize(file, 64<<10)
+	if err := errors.Join(fill(buffered), buffered.Flush(), file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), name)
+}
+
+// open begins a request whose body and answer may take any time. The answer is a good one, to be read and closed by the caller.
+func (c *client) open(ctx context.Context, method, path string, query url.Values, media string, body io.Reader) (*http.Response, error) {
+	target := url.URL{Scheme: "https", Host: c.connection.HostName, Path: path, RawQuery: query.Encode()}
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	token, err := dps.NewToken(c.connection.Signer(), c.connection.HostName, time.Now().Add(tokenLife), c.connection.SharedAccessKeyName)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Authorization", token)
+	if media != "" {
+		request.Header.Set("Content-Type", media)
+	}
+	patient := *c.http
+	patient.Timeout = 0
+	answer, err := patient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("reaching the service: %w", err)
+	}
+	if answer.StatusCode >= 300 {
+		defer answer.Body.Close()
+		data, err := io.ReadAll(io.LimitReader(answer.Body, answerLimit))
+		if err != nil {
+			return nil, fmt.Errorf("reading the answer: %w", err)
+		}
+		return nil, refusal(answer, data)
+	}
+	return answer, nil
+}
