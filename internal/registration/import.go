@@ -197,7 +197,7 @@ func (r *Imported) fail(err error) {
 }
 
 // exportPage is how many enrollments of an export are in memory at once.
-const exportPage = 500
+const exportPage = 100
 
 // Export gives every enrollment of the caller's scope, in order of their folded ids, without registration states. What changes meanwhile is in it
 // or not; nothing is in it twice. It ends with the first error of each.
