@@ -12,8 +12,8 @@ import (
 	"latchkey.example/latchkey/dps"
 )
 
-// Advance moves an operation as far as it can go now, and is idempotent. It is all that moves an operation: the PUT and every poll call
-// it, so a crash after the 202 needs no repair. The order is the promise: the hub holds the key first, then the assignment and its
+// Advance moves an operation as far as it can go now, and is idempotent. It is all that moves an operation: the PUT, every poll and
+// the sweep (Resume) call it, so a crash after the 202 needs no repair. The order is the promise: the hub holds the key first, then the assignment and its
 // audit row become durable, and only then can an answer carry the key. An error leaves the operation assigning.
 func (c *Core) Advance(ctx context.Context, scopeID string, o Operation) (Operation, error) {
 	if o.Status != Assigning {
@@ -54,8 +54,8 @@ func (c *Core) finish(ctx context.Context, scopeID string, o Operation) (Operati
 	return superseded(o), nil
 }
 
-// superseded is an operation whose place a newer one took, or whose registration the operator deleted. It is shown, never stored: the
-// stored row stays assigning and is pruned with its window.
+// superseded is an operation whose place a newer one took, or whose chip the operator replaced or whose registration he deleted. It is
+// shown, never stored: the stored row stays as it is, and is pruned with its window unless it is still its registration's current one.
 func superseded(o Operation) Operation {
 	o.Status, o.ErrorCode, o.ErrorMessage = Failed, int(dps.CodeConflict), "A newer registration of this device took the place of this operation. Register again."
 	return o

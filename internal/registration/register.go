@@ -30,7 +30,6 @@ type Answer struct {
 	RetryAfter time.Duration        // set while assigning
 	TrackingID string
 	Reason     Reason
-	Note       string
 }
 
 const (

@@ -28,16 +28,15 @@ import (
 
 // Limits bound what one request may cost. All are positive.
 type Limits struct {
-	Body        time.Duration // from the end of the header to the last byte of the body
-	Handler     time.Duration // for the work after admission
-	Concurrent  int           // requests at work
-	Parked      int           // requests waiting for a place
-	Wait        time.Duration // how long one waits before it is refused
-	Connections int           // open connections, for the listener
+	Body       time.Duration // from the end of the header to the last byte of the body
+	Handler    time.Duration // for the work after admission
+	Concurrent int           // requests at work
+	Parked     int           // requests waiting for a place
+	Wait       time.Duration // how long one waits before it is refused
 }
 
 // DefaultLimits suit a small machine.
-var DefaultLimits = Limits{Body: 10 * time.Second, Handler: 20 * time.Second, Concurrent: 128, Parked: 256, Wait: 5 * time.Second, Connections: 10000}
+var DefaultLimits = Limits{Body: 10 * time.Second, Handler: 20 * time.Second, Concurrent: 128, Parked: 256, Wait: 5 * time.Second}
 
 // Server answers requests for one API.
 type Server struct {
@@ -96,7 +95,6 @@ type Reply struct {
 	RetryAfter time.Duration
 	TrackingID string
 	Reason     registration.Reason
-	Note       string
 	// Stream, if there is one, makes the answer in place of Body, after the handler's time and outside the gate. If it fails before anything is
 	// sent, its error is the answer; after that the connection is cut, so that nobody takes what there is for the whole.
 	Stream func(context.Context, *Stream) error
@@ -289,7 +287,7 @@ func (s *Server) after(call Call, route Route, reply Reply, fault *registration.
 		slog.Int("status", reply.Status), slog.String("reason", reply.Reason.String()), slog.String("trackingId", reply.TrackingID),
 		slog.String("from", call.Address), slog.Duration("took", took),
 	}
-	note := reply.Note
+	note := ""
 	if fault != nil {
 		note = fault.Detail
 		if inside := fault.Unwrap(); inside != nil {
