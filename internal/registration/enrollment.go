@@ -1,22 +1,71 @@
 package registration
 
-import "time"
+import (
+	"time"
+
+	"latchkey.example/latchkey/dps"
+)
 
 // Enrollment is the operator's entry for one device, as the store keeps it.
 //
 // The columns the device path decides by stand beside Document, which holds the whole accepted wire
 // object; both are written together, so they cannot disagree.
 type Enrollment struct {
-	ID        string   // registration id as the operator spelled it; stores key by dps.FoldID
-	Revision  uint64   // set by the store: unique within the scope and rising with every write; the etag is made from it
-	EK        []byte   // TPM2B_PUBLIC, TPM 2.0 Part 2, 12.2.5
-	EKKeyID   [32]byte // SHA-256 of the key's SubjectPublicKeyInfo: how EKs are compared
-	PinnedSRK []byte   // TPM2B_PUBLIC, nil if any owner is accepted
-	DeviceID  string   // name at the hub; empty means the registration id
-	Disabled  bool
-	Document  []byte // JSON of the enrollment as accepted, without its read-only members
-	Created   time.Time
-	Updated   time.Time
+	ID        string // registration id as the operator spelled it; stores key by dps.FoldID
+	Revision  uint64 // set by the store: unique within the scope and rising with every write; the etag is made from it
+	Mechanism Mechanism
+	EK        []byte   // of a TPM: TPM2B_PUBLIC, TPM 2.0 Part 2, 12.2.5; nil otherwise
+	EKKeyID   [32]byte // of a TPM: SHA-256 of the key's SubjectPublicKeyInfo: how EKs are compared
+	PinnedSRK []byte   // of a TPM: TPM2B_PUBLIC, nil if any owner is accepted
+	Keys      SealedKeys
+	// Certificates are the SHA-256 of the DER of its client certificates: one or two with X509, none otherwise.
+	Certificates [][32]byte
+	DeviceID     string // name at the hub; empty means the registration id
+	Disabled     bool
+	Document     []byte // JSON of the enrollment as accepted, without its read-only members and without symmetric keys
+	Created      time.Time
+	Updated      time.Time
+}
+
+// Mechanism is how a device proves itself, spelled as on the wire.
+type Mechanism string
+
+// The closed set of mechanisms.
+const (
+	TPM          Mechanism = dps.AttestationTPM
+	X509         Mechanism = dps.AttestationX509
+	SymmetricKey Mechanism = dps.AttestationSymmetricKey
+)
+
+// SealedKeys are the symmetric keys of an enrollment or a group, sealed under ContextEnrollmentKey or ContextGroupKey; empty with other
+// mechanisms.
+type SealedKeys struct {
+	Primary, Secondary []byte
+}
+
+// Group is the operator's entry for many devices: those that show a certificate under one of its CAs, or sign with a key derived from one
+// of its own.
+type Group struct {
+	ID        string // as the operator spelled it; stores key by dps.FoldID
+	Revision  uint64 // as Enrollment.Revision
+	Mechanism Mechanism
+	Keys      SealedKeys
+	// Certificates are the SHA-256 of the DER of its signing certificates: none if it refers to CA certificates by name.
+	Certificates [][32]byte
+	Disabled     bool
+	Document     []byte // as Enrollment.Document; holds the signing certificates themselves
+	Created      time.Time
+	Updated      time.Time
+}
+
+// CACertificate is a certificate authority that groups refer to by name.
+type CACertificate struct {
+	Name     string // stores key by dps.FoldID
+	Revision uint64 // as Enrollment.Revision
+	DER      []byte
+	Verified bool // whoever put it here has shown that he holds its private key
+	Created  time.Time
+	Updated  time.Time
 }
 
 // Registration is the service's record of a device that proved itself.
@@ -27,11 +76,13 @@ type Registration struct {
 	Substatus        string
 	Hub              string
 	DeviceID         string
-	EKKeyID          [32]byte // of the EK that proved itself last
-	SRK              []byte   // TPM2B_PUBLIC of the owner that proved itself last
-	SealedHubKey     []byte   // sealed under ContextHubKey
-	HubKeyGeneration uint64   // the generation whose redemption made the hub key
-	OperationID      string   // the operation that moves this registration now, or moved it last
+	Mechanism        Mechanism // of the last proof
+	Group            string    // id of the group that let the device in; empty: its own enrollment did
+	EKKeyID          [32]byte  // of a TPM: of the EK that proved itself last
+	SRK              []byte    // of a TPM: TPM2B_PUBLIC of the owner that proved itself last
+	SealedHubKey     []byte    // a Credential, sealed under ContextHubKey
+	HubKeyGeneration uint64    // the generation whose redemption made the hub key
+	OperationID      string    // the operation that moves this registration now, or moved it last
 	ErrorCode        int
 	ErrorMessage     string
 	Created          time.Time
@@ -56,12 +107,14 @@ type Operation struct {
 	RegistrationID string
 	Status         Status
 	Substatus      string
-	Generation     uint64   // the redemption count this operation's redemption reached: 1 for the first
-	Revision       uint64   // set by the store: the revision that the registration got in this redemption; hubs compare it
-	TokenDigest    [32]byte // dps.Token.Digest of the accepted SAS token
-	SealedKey      []byte   // the redeemed challenge key, sealed under ContextChallengeKey
-	EK             []byte   // TPM2B_PUBLIC as enrolled when the challenge was redeemed
-	SRK            []byte   // TPM2B_PUBLIC of the owner that proved itself
+	Generation     uint64 // the redemption count this operation's redemption reached: 1 for the first
+	Revision       uint64 // set by the store: the revision that the registration got in this redemption; hubs compare it
+	Mechanism      Mechanism
+	Group          string   // as Registration.Group
+	TokenDigest    [32]byte // dps.Token.Digest of the accepted SAS token; with X509 the SHA-256 of the client certificate
+	SealedKey      []byte   // the key that verified the token, sealed under ContextChallengeKey; empty with X509
+	EK             []byte   // of a TPM: TPM2B_PUBLIC as enrolled when the challenge was redeemed
+	SRK            []byte   // of a TPM: TPM2B_PUBLIC of the owner that proved itself
 	SealedHubKey   []byte   // the same bytes as Registration.SealedHubKey after this redemption
 	Hub            string   // chosen by allocation, empty before it
 	DeviceID       string

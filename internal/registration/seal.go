@@ -19,6 +19,16 @@ func ContextPolicyKey(scope, policy, slot string) string {
 	return sealContext("policy-key", scope, policy, slot)
 }
 
+// ContextEnrollmentKey is the context of an enrollment's symmetric keys; slot is "primary" or "secondary".
+func ContextEnrollmentKey(scope, foldedID, slot string) string {
+	return sealContext("enrollment-key", scope, foldedID, slot)
+}
+
+// ContextGroupKey is the context of a group's symmetric keys; slot as above.
+func ContextGroupKey(scope, foldedID, slot string) string {
+	return sealContext("group-key", scope, foldedID, slot)
+}
+
 // ContextHubKey is the context of the hub key in a registration and in its operations.
 func ContextHubKey(scope, foldedID string) string { return sealContext("hub-key", scope, foldedID) }
 
@@ -41,6 +51,14 @@ func (v SealedValue) Context() string {
 		return ContextPolicyKey(v.Scope, v.Key, "primary")
 	case SealedPolicySecondary:
 		return ContextPolicyKey(v.Scope, v.Key, "secondary")
+	case SealedEnrollmentFirst:
+		return ContextEnrollmentKey(v.Scope, v.Key, "primary")
+	case SealedEnrollmentSecond:
+		return ContextEnrollmentKey(v.Scope, v.Key, "secondary")
+	case SealedGroupFirst:
+		return ContextGroupKey(v.Scope, v.Key, "primary")
+	case SealedGroupSecond:
+		return ContextGroupKey(v.Scope, v.Key, "secondary")
 	case SealedRegistrationKey:
 		return ContextHubKey(v.Scope, v.Key)
 	case SealedOperationHubKey:

@@ -18,6 +18,7 @@ import (
 type Store interface {
 	ScopeStore
 	EnrollmentStore
+	GroupStore
 	ListStore
 	DeviceStore
 	OwnerMemory
@@ -38,7 +39,7 @@ const (
 	Exists             // create found a row
 	Missing            // update or delete found none
 	Superseded         // the operation is no longer the registration's current one
-	Taken              // another registration of the scope has the device id at that hub
+	Taken              // another registration of the scope has the device id at that hub, or another entry of the scope the certificate
 	LastOne            // nobody could manage the scope any more: no other access policy of it has ServiceConfig
 )
 
@@ -60,8 +61,8 @@ type ScopeStore interface {
 // EnrollmentStore is the operator's side.
 type EnrollmentStore interface {
 	// PutEnrollment creates (Expect nil: Exists if there is one) or replaces (Expect: Missing if there is none,
-	// Conflict if its revision differs and Expect is not AnyRevision). Created is kept on replace. It returns the
-	// enrollment as stored, with its new revision.
+	// Conflict if its revision differs and Expect is not AnyRevision; Taken if a certificate of it is another enrollment's or a group's).
+	// Created is kept on replace. It returns the enrollment as stored, with its new revision.
 	PutEnrollment(ctx context.Context, scope string, e Enrollment, expect *uint64, audit Audit) (Enrollment, Verdict, error)
 	// PutEnrollments is PutEnrollment for each of at most MaxPuts rows, in their order, in one transition: each has its own verdict, and one that
 	// is refused changes nothing and does not hinder the others. An error means that all of them are unknown; none is applied
@@ -72,6 +73,28 @@ type EnrollmentStore interface {
 	DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
 	// DeleteRegistration removes the registration and its operations, never the enrollment; generation as above.
 	DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+}
+
+// GroupStore keeps enrollment groups, and the CA certificates that they refer to. Every transition of it that is applied moves the
+// scope's GroupsRevision, so that whoever holds a copy of them knows when it is old.
+type GroupStore interface {
+	// PutGroup is PutEnrollment for a group.
+	PutGroup(ctx context.Context, scope string, g Group, expect *uint64, audit Audit) (Group, Verdict, error)
+	// DeleteGroup removes the group and nothing else: the registrations of its devices stay, as in the imitated service. Expect nil or AnyRevision:
+	// unconditional.
+	DeleteGroup(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+	// Group reads one group; ErrNotFound.
+	Group(ctx context.Context, scope, id string) (Group, error)
+	// Groups is a page as Enrollments gives it.
+	Groups(ctx context.Context, scope, after string, limit int) ([]Group, error)
+	// PutCACertificate is PutEnrollment for a CA certificate; two of one scope may hold the same DER.
+	PutCACertificate(ctx context.Context, scope string, c CACertificate, expect *uint64, audit Audit) (CACertificate, Verdict, error)
+	// DeleteCACertificate is DeleteGroup for a CA certificate. Whether a group refers to it is not looked at.
+	DeleteCACertificate(ctx context.Context, scope, name string, expect *uint64, audit Audit) (Verdict, error)
+	// CACertificates is a page as Enrollments gives it.
+	CACertificates(ctx context.Context, scope, after string, limit int) ([]CACertificate, error)
+	// GroupsRevision is Device.GroupsRevision alone.
+	GroupsRevision(ctx context.Context, scope string) (uint64, error)
 }
 
 // MaxPuts bounds one PutEnrollments, so that whoever waits behind it does not wait long.
@@ -89,6 +112,18 @@ type ListStore interface {
 	// Enrollments returns at most limit enrollments of a scope whose folded id is greater than after ("" from the first), in order of the
 	// folded id's bytes, each with its registration if there is one.
 	Enrollments(ctx context.Context, scope, after string, limit int) ([]Listed, error)
+	// Registrations is such a page of registrations: of all in the scope, or of those that the named group let in.
+	Registrations(ctx context.Context, scope, group, after string, limit int) ([]Registration, error)
+	// Counts counts what a scope holds. It costs time that grows with what it counts, but holds up no transition.
+	Counts(ctx context.Context, scope string) (Counts, error)
+}
+
+// Counts says how many rows of each kind a scope has. Kinds of which there are none are not in the maps.
+type Counts struct {
+	Enrollments   map[Mechanism]uint64
+	Disabled      uint64 // of the enrollments
+	Groups        map[Mechanism]uint64
+	Registrations map[Status]uint64
 }
 
 // Listed is one line of a list.
@@ -106,8 +141,8 @@ type DeviceStore interface {
 	Device(ctx context.Context, scope, id string) (Device, error)
 	// Operation reads one operation; ErrNotFound if it is not there or belongs to another scope.
 	Operation(ctx context.Context, scope, operationID string) (Operation, error)
-	// Redeem consumes a challenge: if the generation, the enrollment's revision and the registration's revision are
-	// still as expected, it sets the generation to Operation.Generation (= expected + 1), writes the operation, replaces the registration
+	// Redeem consumes a proof: if the generation, the registration's revision, and the enrollment's revision or, with a Group, the absence of an
+	// enrollment and the scope's GroupsRevision are still as expected, it sets the generation to Operation.Generation (= expected + 1), writes the operation, replaces the registration
 	// (Created kept) and appends the audit row. It returns the revision that the registration got, which the operation keeps. Taken if
 	// another registration of the scope has the same hub and device id; Conflict otherwise.
 	Redeem(ctx context.Context, scope string, r Redemption) (revision uint64, verdict Verdict, err error)
@@ -139,13 +174,16 @@ type Device struct {
 	Registration *Registration
 	Operation    *Operation // the registration's current operation, if it is still kept
 	Generation   uint64     // redemptions so far; 0 if the id was never redeemed
+	// GroupsRevision is that of the last transition of the scope's groups and CA certificates; 0 if there never was one.
+	GroupsRevision uint64
 }
 
 // Redemption is the transition that answers a proof.
 type Redemption struct {
 	ID                 string
 	Generation         uint64 // expected, before
-	EnrollmentRevision uint64 // expected
+	EnrollmentRevision uint64 // expected; with Registration.Group unused
+	GroupsRevision     uint64 // expected with Registration.Group
 	RegistrationBefore uint64 // expected revision of the registration; 0: none
 	Operation          Operation
 	Registration       Registration
@@ -190,6 +228,9 @@ type AuditStore interface {
 	AppendAudit(ctx context.Context, scope string, audit Audit) error
 	// AuditByTrackingID returns the rows of a scope that carry a tracking id, oldest first, at most 100.
 	AuditByTrackingID(ctx context.Context, scope, trackingID string) ([]Audit, error)
+	// ExpireAudit removes the oldest rows of a scope whose At is before the given time, at most limit, never one that is not; and, if it
+	// removed any and the row is not nil, appends the row. It returns how many it removed. Nothing else ever removes or changes a row.
+	ExpireAudit(ctx context.Context, scope string, before time.Time, limit int, audit *Audit) (int, error)
 	// AuditPage returns at most limit rows of a scope whose sequence is greater than after (0: from the first), in order of their sequence. A page
 	// costs the same wherever it begins. A row that is not yet seen has a greater sequence than every row that is, so that who
 	// goes on from the last sequence met misses none.
@@ -228,7 +269,7 @@ type SealedStore interface {
 type SealedValue struct {
 	Kind   SealedKind
 	Scope  string
-	Key    string // scope root: ""; policy: name; registration: id; operation: operation id; identity: hub "\x00" device id
+	Key    string // scope root: ""; policy: name; enrollment, group, registration: id; operation: operation id; identity: hub "\x00" device id
 	Sealed []byte
 }
 
@@ -243,11 +284,15 @@ type SealedKind string
 
 // The closed set of sealed columns. OperationHubKey and RegistrationHubKey share their context.
 const (
-	SealedScopeRoot       SealedKind = "scope-root"
-	SealedPolicyPrimary   SealedKind = "policy-primary"
-	SealedPolicySecondary SealedKind = "policy-secondary"
-	SealedRegistrationKey SealedKind = "registration-hub-key"
-	SealedOperationHubKey SealedKind = "operation-hub-key"
-	SealedOperationKey    SealedKind = "operation-challenge-key"
-	SealedHubIdentity     SealedKind = "hub-identity"
+	SealedScopeRoot        SealedKind = "scope-root"
+	SealedPolicyPrimary    SealedKind = "policy-primary"
+	SealedPolicySecondary  SealedKind = "policy-secondary"
+	SealedRegistrationKey  SealedKind = "registration-hub-key"
+	SealedOperationHubKey  SealedKind = "operation-hub-key"
+	SealedOperationKey     SealedKind = "operation-challenge-key"
+	SealedHubIdentity      SealedKind = "hub-identity"
+	SealedEnrollmentFirst  SealedKind = "enrollment-primary"
+	SealedEnrollmentSecond SealedKind = "enrollment-secondary"
+	SealedGroupFirst       SealedKind = "group-primary"
+	SealedGroupSecond      SealedKind = "group-secondary"
 )
