@@ -50,23 +50,36 @@ func EncodeChallenge(trackingID string, blob []byte, at time.Time) []byte {
 // (DeviceRegistrationState). Zero members are left out, except Status, which
 // every reader needs.
 type RegistrationState struct {
-	RegistrationID string          `json:"registrationId,omitempty"`
-	Created        time.Time       `json:"createdDateTimeUtc,omitzero"`
-	AssignedHub    string          `json:"assignedHub,omitempty"`
-	DeviceID       string          `json:"deviceId,omitempty"`
-	Status         string          `json:"status"`
-	Substatus      string          `json:"substatus,omitempty"`
-	ErrorCode      Code            `json:"errorCode,omitempty"`
-	ErrorMessage   string          `json:"errorMessage,omitempty"`
-	LastUpdated    time.Time       `json:"lastUpdatedDateTimeUtc,omitzero"`
-	ETag           string          `json:"etag,omitempty"`
-	TPM            *TPMResult      `json:"tpm,omitempty"`
-	Payload        json.RawMessage `json:"payload,omitempty"`
+	RegistrationID string              `json:"registrationId,omitempty"`
+	Created        time.Time           `json:"createdDateTimeUtc,omitzero"`
+	AssignedHub    string              `json:"assignedHub,omitempty"`
+	DeviceID       string              `json:"deviceId,omitempty"`
+	Status         string              `json:"status"`
+	Substatus      string              `json:"substatus,omitempty"`
+	ErrorCode      Code                `json:"errorCode,omitempty"`
+	ErrorMessage   string              `json:"errorMessage,omitempty"`
+	LastUpdated    time.Time           `json:"lastUpdatedDateTimeUtc,omitzero"`
+	ETag           string              `json:"etag,omitempty"`
+	TPM            *TPMResult          `json:"tpm,omitempty"`
+	SymmetricKey   *SymmetricKeyResult `json:"symmetricKey,omitempty"`
+	X509           *X509Result         `json:"x509,omitempty"`
+	Payload        json.RawMessage     `json:"payload,omitempty"` // any JSON
 }
 
 // TPMResult carries the hub key to the device as an activation blob.
 type TPMResult struct {
 	AuthenticationKey []byte `json:"authenticationKey"`
+}
+
+// SymmetricKeyResult is told to a device that proved itself by a symmetric key.
+type SymmetricKeyResult struct {
+	EnrollmentGroupID string `json:"enrollmentGroupId,omitempty"` // empty: it has an enrollment of its own
+}
+
+// X509Result is told to a device that proved itself by a client certificate.
+type X509Result struct {
+	EnrollmentGroupID string           `json:"enrollmentGroupId,omitempty"` // as above
+	Certificate       *CertificateInfo `json:"-"`                           // the one shown
 }
 
 // Encode is the state as JSON, as GET registration answers it. Payload is
@@ -104,8 +117,24 @@ func (s *RegistrationState) appendTo(b []byte) []byte {
 		b = base64.StdEncoding.AppendEncode(b, s.TPM.AuthenticationKey)
 		b = append(b, `"}`...)
 	}
+	if s.SymmetricKey != nil {
+		b = append(appendName(b, "symmetricKey"), '{')
+		b = append(appendPresent(b, groupIDName, s.SymmetricKey.EnrollmentGroupID), '}')
+	}
+	if s.X509 != nil {
+		b = s.X509.appendTo(appendName(b, "x509"))
+	}
 	b = appendRaw(b, "payload", s.Payload)
 	return append(b, '}')
+}
+
+func (x *X509Result) appendTo(b []byte) []byte {
+	b = append(b, '{')
+	if x.Certificate != nil {
+		b = append(appendName(b, "certificateInfo"), '{')
+		b = append(x.Certificate.appendTo(appendName(b, "primary")), '}')
+	}
+	return append(appendPresent(b, groupIDName, x.EnrollmentGroupID), '}')
 }
 
 // OperationStatus is the answer to an accepted register request and to a poll

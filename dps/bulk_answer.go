@@ -4,7 +4,7 @@ import "strconv"
 
 // BulkError is an item that failed.
 type BulkError struct {
-	RegistrationID string // as the client spelled it
+	RegistrationID string // or the id of the group, as the client spelled it
 	Code           Code
 	Status         string // a public sentence, such as the text of a FieldError; empty: the code's
 }
@@ -15,15 +15,20 @@ type BulkResult struct {
 	Errors []BulkError // in the order of the items; empty: all succeeded
 }
 
-// Encode is the answer as JSON. Both members are always there, as C# and Java
+// Encode is EncodeGroups for individual enrollments.
+func (r BulkResult) Encode() []byte { return r.encode("registrationId") }
+
+// EncodeGroups is the answer as JSON, items named as groups. Both members are always there, as C# and Java
 // cannot do without.
-func (r BulkResult) Encode() []byte {
+func (r BulkResult) EncodeGroups() []byte { return r.encode(groupIDName) }
+
+func (r BulkResult) encode(idName string) []byte {
 	b := append(make([]byte, 0, 64+256*len(r.Errors)), `{"errors":[`...)
 	for i, e := range r.Errors {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendBulkError(b, "registrationId", e.RegistrationID, e.Code, e.Status)
+		b = appendBulkError(b, idName, e.RegistrationID, e.Code, e.Status)
 	}
 	return append(appendBool(append(b, ']'), "isSuccessful", len(r.Errors) == 0), '}')
 }

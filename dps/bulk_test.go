@@ -1,7 +1,6 @@
 package dps_test
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -180,7 +179,7 @@ func TestListsAreBareArraysWithoutSecrets(t *testing.T) {
 		t.Errorf("nothing is %s", got)
 	}
 	small, full, keyed := smallest(), fullest(), smallest()
-	keyed.Attestation = dps.Attestation{Type: "symmetricKey", SymmetricKey: json.RawMessage(`{"primaryKey":"c2VjcmV0"}`)}
+	keyed.Attestation = dps.Attestation{Type: "symmetricKey", SymmetricKey: &dps.SymmetricKeys{Primary: []byte("secret of sixteen")}}
 	list := []dps.IndividualEnrollment{small, full, keyed}
 	got := string(dps.EncodeEnrollments(list))
 	bare := fullest()

@@ -40,14 +40,25 @@ type IndividualEnrollment struct {
 	CustomAllocation          *CustomAllocation
 }
 
-// Attestation says how the device proves itself. Exactly the member that Type
-// names is there.
+// Attestation says how the device proves itself. The member that Type names is
+// there and no other; that of symmetric keys may be missing, as in answers that
+// hide them.
 type Attestation struct {
-	Type         string          // AttestationTPM, AttestationX509 or AttestationSymmetricKey
-	TPM          *TPMKeys        // StorageRootKey nil if the entry pins none
-	X509         json.RawMessage // a JSON object, unchecked and as it came
-	SymmetricKey json.RawMessage // likewise; holds secrets
+	Type         string   // AttestationTPM, AttestationX509 or AttestationSymmetricKey
+	TPM          *TPMKeys // StorageRootKey nil if the entry pins none
+	X509         *X509Attestation
+	SymmetricKey *SymmetricKeys // nil if no key is given or shown
 }
+
+// Show says what of an attestation an encoding shows.
+type Show uint8
+
+// What answers hide, each for itself. ShowCertificates is for what is stored or
+// exported, never for an answer of the imitated API.
+const (
+	ShowKeys Show = 1 << iota
+	ShowCertificates
+)
 
 // Capabilities of the device at its hub.
 type Capabilities struct {
@@ -72,19 +83,25 @@ type CustomAllocation struct {
 	APIVersion string
 }
 
-// Encode is the enrollment as JSON, members in the order of the imitated
+// Encode is EncodeShowing without what answers hide.
+func (e *IndividualEnrollment) Encode() []byte { return e.EncodeShowing(0) }
+
+// EncodeShowing is the enrollment as JSON, members in the order of the imitated
 // service, absent ones left out. attestation and provisioningStatus are always
 // there, as the C client cannot read an enrollment without them.
-func (e *IndividualEnrollment) Encode() []byte {
-	b := make([]byte, 0, 1024+len(e.OptionalDeviceInformation))
+func (e *IndividualEnrollment) EncodeShowing(show Show) []byte {
+	return e.appendTo(make([]byte, 0, 1024+len(e.OptionalDeviceInformation)), "registrationId", show)
+}
+
+func (e *IndividualEnrollment) appendTo(b []byte, idName string, show Show) []byte {
 	b = append(b, '{')
-	b = appendPresent(b, "registrationId", e.RegistrationID)
+	b = appendPresent(b, idName, e.RegistrationID)
 	b = appendPresent(b, "deviceId", e.DeviceID)
 	if e.RegistrationState != nil {
 		b = e.RegistrationState.appendTo(appendName(b, "registrationState"))
 	}
 	b = appendRaw(b, "optionalDeviceInformation", e.OptionalDeviceInformation)
-	b = e.Attestation.appendTo(appendName(b, "attestation"))
+	b = e.Attestation.appendTo(appendName(b, "attestation"), show)
 	if e.Capabilities != nil {
 		b = appendBool(append(b, `,"capabilities":{`...), "iotEdge", e.Capabilities.IotEdge)
 		b = append(b, '}')
@@ -113,17 +130,21 @@ func (e *IndividualEnrollment) Encode() []byte {
 // MarshalJSON is Encode.
 func (e IndividualEnrollment) MarshalJSON() ([]byte, error) { return e.Encode(), nil }
 
-// Encode is the attestation as JSON, as the attestationmechanism request
-// answers it.
-func (a *Attestation) Encode() []byte { return a.appendTo(nil) }
+// EncodeShowing is the attestation as JSON; the attestationmechanism request
+// answers it with ShowKeys.
+func (a *Attestation) EncodeShowing(show Show) []byte { return a.appendTo(nil, show) }
 
-func (a *Attestation) appendTo(b []byte) []byte {
+func (a *Attestation) appendTo(b []byte, show Show) []byte {
 	b = appendString(append(b, `{"type":`...), a.Type)
 	if a.TPM != nil {
 		b = a.TPM.appendTo(appendName(b, "tpm"))
 	}
-	b = appendRaw(b, "x509", a.X509)
-	b = appendRaw(b, "symmetricKey", a.SymmetricKey)
+	if a.X509 != nil {
+		b = a.X509.appendTo(appendName(b, "x509"), show)
+	}
+	if a.SymmetricKey != nil && show&ShowKeys != 0 {
+		b = a.SymmetricKey.appendTo(appendName(b, "symmetricKey"))
+	}
 	return append(b, '}')
 }
 

@@ -31,7 +31,7 @@ func decodeEnrollment(pathID string, object []byte) (IndividualEnrollment, error
 	e := IndividualEnrollment{ProvisioningStatus: EnrollmentEnabled}
 	err := eachMember(object, e.member)
 	if err == nil {
-		err = e.agreeWith(pathID)
+		err = e.agreeWith("registrationId", pathID)
 	}
 	if err == nil {
 		err = e.check()
@@ -83,17 +83,17 @@ func (e *IndividualEnrollment) member(name, value []byte) (err error) {
 	return err
 }
 
-func (e *IndividualEnrollment) agreeWith(pathID string) error {
+func (e *IndividualEnrollment) agreeWith(idName, pathID string) error {
 	if pathID != "" && !ValidRegistrationID(pathID) {
-		return refuse("registrationId", "the one in the path is not a registration id")
+		return refuse(idName, "the one in the path is not a valid id")
 	}
 	switch {
 	case pathID == "" && e.RegistrationID == "":
-		return refuse("registrationId", "is missing")
+		return refuse(idName, "is missing")
 	case e.RegistrationID == "":
 		e.RegistrationID = pathID
 	case pathID != "" && !equalFold(pathID, e.RegistrationID):
-		return refuse("registrationId", "is not the one in the path")
+		return refuse(idName, "is not the one in the path")
 	}
 	return nil
 }
@@ -104,6 +104,14 @@ func (e *IndividualEnrollment) check() error {
 	switch {
 	case e.Attestation.Type == "":
 		return refuse("attestation", "is missing")
+	case e.Attestation.X509 != nil && (e.Attestation.X509.Client == nil || e.Attestation.X509.Signing != nil || e.Attestation.X509.CAReferences != nil):
+		return refuse("attestation.x509", "must hold clientCertificates and nothing else; CAs belong to an enrollment group")
+	}
+	return e.checkAllocation()
+}
+
+func (e *IndividualEnrollment) checkAllocation() error {
+	switch {
 	case len(e.IotHubs) > 0 && e.AllocationPolicy == "":
 		return refuse("", "Enrollment allocationPolicy must be specified when iotHubs are specified.")
 	case e.AllocationPolicy == AllocationCustom && e.CustomAllocation == nil:
@@ -116,6 +124,7 @@ func (a *Attestation) decode(object []byte) error {
 	if object[0] != '{' {
 		return refuse("attestation", "must be an object")
 	}
+	symmetric := false
 	err := eachMember(object, func(name, value []byte) (err error) {
 		if isNull(value) {
 			return nil
@@ -126,9 +135,10 @@ func (a *Attestation) decode(object []byte) error {
 		case AttestationTPM:
 			a.TPM, err = decodeTPM("attestation.tpm", value)
 		case AttestationX509:
-			a.X509, err = objectValue("attestation.x509", value)
+			a.X509, err = decodeX509(value)
 		case AttestationSymmetricKey:
-			a.SymmetricKey, err = objectValue("attestation.symmetricKey", value)
+			a.SymmetricKey, err = decodeSymmetric(value)
+			symmetric = true
 		default:
 			err = misspelt("attestation.", name, "type", AttestationTPM, AttestationX509, AttestationSymmetricKey)
 		}
@@ -137,10 +147,11 @@ func (a *Attestation) decode(object []byte) error {
 	if err != nil {
 		return err
 	}
-	return a.check()
+	return a.check(symmetric)
 }
 
-func (a *Attestation) check() error {
+// check: symmetric says whether there was a member for symmetric keys; without one keys are made, or kept.
+func (a *Attestation) check(symmetric bool) error {
 	if a.Type == "" {
 		return refuse("attestation.type", "is missing")
 	}
@@ -150,7 +161,7 @@ func (a *Attestation) check() error {
 	}{
 		{AttestationTPM, a.TPM != nil},
 		{AttestationX509, a.X509 != nil},
-		{AttestationSymmetricKey, a.SymmetricKey != nil},
+		{AttestationSymmetricKey, symmetric || a.Type == AttestationSymmetricKey},
 	} {
 		if part.there != (part.name == a.Type) {
 			return refuse("attestation", "must hold the member that its type names, and no other mechanism")

@@ -143,21 +143,6 @@ func TestEnrollmentDoesNotHoldOnToTheBody(t *testing.T) {
 	}
 }
 
-func TestOtherAttestationsKeepTheirMember(t *testing.T) {
-	for _, attestation := range []string{
-		`{"type":"x509","x509":{"clientCertificates":{"primary":{"certificate":"MIIB"}}}}`,
-		`{"type":"symmetricKey","symmetricKey":{ "primaryKey":""}}`,
-	} {
-		e, err := dps.DecodeEnrollment("a", []byte(`{"attestation":`+attestation+`}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := string(e.Attestation.Encode()); got != attestation {
-			t.Errorf("got  %s\nwant %s", got, attestation)
-		}
-	}
-}
-
 func TestEnrollmentsThatAreRefused(t *testing.T) {
 	hubs := strings.Repeat(`"h",`, 50)
 	for name, c := range map[string]struct{ path, body, member, problem string }{

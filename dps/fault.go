@@ -22,10 +22,13 @@ const (
 	CodeNotEnrolled          Code = 404201
 	CodeRegistrationNotFound Code = 404202
 	CodeOperationNotFound    Code = 404203
+	CodeCANotFound           Code = 404204
 	CodeMethodNotAllowed     Code = 405000
 	CodeTimeout              Code = 408001
 	CodeEnrollmentExists     Code = 409201
 	CodeGroupExists          Code = 409202
+	CodeCAExists             Code = 409204
+	CodeCAInUse              Code = 409205
 	CodeConflict             Code = 409203
 	CodePreconditionFailed   Code = 412001
 	CodeTooLarge             Code = 413001
@@ -34,6 +37,10 @@ const (
 	CodeInternal             Code = 500001
 	CodeUnavailable          Code = 503001
 )
+
+// CodeGroupNotFound is also that of a registration: the imitated service has one
+// second kind of not-found. Say which in the sentence.
+const CodeGroupNotFound = CodeRegistrationNotFound
 
 // Codes of failed registrations. They travel in RegistrationState.ErrorCode of
 // an answer whose HTTP status is 200, never as an error answer.
@@ -54,11 +61,14 @@ var messages = map[Code]string{
 	CodeNotFound:             "Nothing is at this path.",
 	CodeNotEnrolled:          "Enrollment not found.",
 	CodeRegistrationNotFound: "Registration not found.",
+	CodeCANotFound:           "CA certificate not found.",
 	CodeOperationNotFound:    "Operation not found. Register again.",
 	CodeMethodNotAllowed:     "The path does not have this method.",
 	CodeTimeout:              "The request did not arrive in time. Send it again.",
 	CodeEnrollmentExists:     "Enrollment already exists. To replace it, send its etag in If-Match.",
 	CodeGroupExists:          "EnrollmentGroup already exists. To replace it, send its etag in If-Match.",
+	CodeCAExists:             "CA certificate already exists. To replace it, delete it first.",
+	CodeCAInUse:              "An enrollment group refers to the CA certificate. Change or delete the group first.",
 	CodeConflict:             "Precondition failed. The record changed at the same time; send the request again.",
 	CodePreconditionFailed:   "Precondition failed. The etag is not the current one; read the resource again.",
 	CodeTooLarge:             "The message is too large. The limit is 96 KB.",

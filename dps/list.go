@@ -6,16 +6,21 @@ package dps
 func EncodeEnrollments(list []IndividualEnrollment) []byte {
 	return encodeList(list, func(b []byte, e IndividualEnrollment) []byte {
 		e.RegistrationState = nil
-		e.Attestation.SymmetricKey = nil
 		return append(b, e.Encode()...)
 	})
 }
 
+// EncodeGroups is the body of an answer to a query of groups: a bare array,
+// without symmetric keys.
+func EncodeGroups(list []EnrollmentGroup) []byte {
+	return encodeList(list, func(b []byte, g EnrollmentGroup) []byte { return append(b, g.Encode()...) })
+}
+
 // EncodeRegistrations is the body of an answer to a query of registrations: a
-// bare array. What only the device may have, its activation blob, is left out.
+// bare array. What only the device is told is left out.
 func EncodeRegistrations(list []RegistrationState) []byte {
 	return encodeList(list, func(b []byte, s RegistrationState) []byte {
-		s.TPM = nil
+		s.TPM, s.X509, s.SymmetricKey = nil, nil, nil
 		return s.appendTo(b)
 	})
 }

@@ -156,7 +156,7 @@ func TestEveryOperationNeedsAnAPIVersion(t *testing.T) {
 func TestOtherPathsAndMethodsAreRefusedAndExplained(t *testing.T) {
 	h := newHouse(t)
 	for _, path := range []string{"/", "/enrollments/a/b", "/enrollments/a/attestationmechanism/b", "/latchkey", "/latchkey/v1", "/latchkey/v2/decisions/x", "/latchkey/v1/decisions", "/latchkey/v1/decisions/x/y"} {
-		h.because(h.owner(http.MethodGet, path, "").refused(dps.CodeNotFound).says("This release serves"), "not-found")
+		h.because(h.owner(http.MethodGet, path, "").refused(dps.CodeNotFound).says("This service has"), "not-found")
 	}
 	for _, request := range [][2]string{{"GET", "/enrollments"}, {"POST", "/enrollments/e"}, {"PATCH", "/enrollments/e"}, {"PUT", "/registrations/e"}, {"POST", "/registrations/e"}, {"DELETE", "/latchkey/v1/decisions/x"}} {
 		h.because(h.owner(request[0], request[1], "").refused(dps.CodeMethodNotAllowed), "method")

@@ -1,13 +1,12 @@
 // Package adminapi is the management API: what operators and their SDKs call, over HTTPS with a SAS token of an access policy.
 //
-// The host name says which scope is meant. Individual enrollments and registration states are served in the imitated service's shape;
+// The host name says which scope is meant. Enrollments, enrollment groups and registration states are served in the imitated service's shape;
 // Latchkey's own additions live under /latchkey/v1.
 package adminapi
 
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net"
 	"net/http"
 	"strings"
@@ -59,7 +58,7 @@ type endpoint struct {
 }
 
 // served is what a wrong path is told.
-const served = "This release serves /enrollments, /enrollments/{id}, /enrollments/query, /registrations/{id} and what /latchkey/v1/openapi.json describes."
+const served = "This service has /enrollments, /enrollmentGroups, /registrations and what /latchkey/v1/openapi.json describes."
 
 // route finds the endpoint of a path and method. `query` is a legal registration id, so the method decides: GET /enrollments/query is an
 // enrollment of that name.
@@ -95,7 +94,15 @@ func (a *API) endpoints(segments []string) (methods map[string]endpoint, id stri
 	case first == "enrollments" && n == 2:
 		return a.enrollmentEndpoints(id), id
 	case first == "enrollments" && n == 3 && strings.EqualFold(segments[2], "attestationmechanism"):
-		return map[string]endpoint{http.MethodPost: {"enrollment-attestation", registration.EnrollmentWrite, bodiless, true, a.attestation(id)}}, id
+		return map[string]endpoint{http.MethodPost: {"enrollment-attestation", registration.EnrollmentWrite, bodiless, true, a.attestation(id, a.core.EnrollmentAttestation)}}, id
+	case first == "enrollmentgroups" && n == 1:
+		return map[string]endpoint{http.MethodPost: {"group-bulk", registration.EnrollmentWrite, message, true, a.bulkGroups}}, ""
+	case first == "enrollmentgroups" && n == 2:
+		return a.groupEndpoints(id), id
+	case first == "enrollmentgroups" && n == 3 && strings.EqualFold(segments[2], "attestationmechanism"):
+		return map[string]endpoint{http.MethodPost: {"group-attestation", registration.EnrollmentWrite, bodiless, true, a.attestation(id, a.core.GroupAttestation)}}, id
+	case first == "registrations" && n == 3 && strings.EqualFold(segments[2], "query"):
+		return map[string]endpoint{http.MethodPost: {"registration-query", registration.RegistrationStatusRead, message, true, a.queryRegistrations(id)}}, id
 	case first == "registrations" && n == 2:
 		return map[string]endpoint{
 			http.MethodGet:    {"registration-get", registration.RegistrationStatusRead, bodiless, true, a.getRegistration(id)},
@@ -174,18 +181,13 @@ func (a *API) putEnrollment(id string) handler {
 		}
 		wanted, err := dps.DecodeEnrollment(id, call.Body)
 		if err != nil {
-			var field *dps.FieldError
-			detail := ""
-			if errors.As(err, &field) {
-				detail = field.Error()
-			}
-			return web.Reply{}, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadEnrollment, detail, err)
+			return web.Reply{}, a.refuseEntry(by, registration.ReasonBadEnrollment, err)
 		}
 		stored, err := a.core.PutEnrollment(ctx, by, wanted, call.Header.Get("If-Match"))
 		if err != nil {
 			return web.Reply{}, err
 		}
-		return web.Reply{Status: http.StatusOK, Body: stored.Encode()}, nil
+		return web.Reply{Status: http.StatusOK, Header: unkept, Body: stored.EncodeShowing(dps.ShowKeys)}, nil
 	}
 }
 

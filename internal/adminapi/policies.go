@@ -50,13 +50,16 @@ func accessPolicy(p registration.Policy) AccessPolicy {
 		PrimaryKey: base64.StdEncoding.EncodeToString(p.Primary), SecondaryKey: base64.StdEncoding.EncodeToString(p.Secondary)}
 }
 
-// secretReply is an answer that nothing between here and the caller may keep.
+// unkept is the header of answers that nothing between here and the caller may keep.
+var unkept = map[string]string{"Cache-Control": "no-store"}
+
+// secretReply is an answer with a secret in it.
 func secretReply(answer any, err error) (web.Reply, error) {
 	if err != nil {
 		return web.Reply{}, err
 	}
 	body, err := json.Marshal(answer)
-	return web.Reply{Status: http.StatusOK, Header: map[string]string{"Cache-Control": "no-store"}, Body: body}, err
+	return web.Reply{Status: http.StatusOK, Header: unkept, Body: body}, err
 }
 
 func (a *API) listPolicies(ctx context.Context, _ web.Call, by registration.Caller) (web.Reply, error) {

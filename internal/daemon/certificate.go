@@ -52,9 +52,11 @@ func (c *certificate) warn(log *slog.Logger) {
 	}
 }
 
+// tls asks for a client certificate and takes any: whether it lets a device in is judged per request, by scope.
 func (c *certificate) tls() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
+		ClientAuth:     tls.RequestClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current.Load(), nil },
 	}
 }

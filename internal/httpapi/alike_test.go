@@ -70,7 +70,7 @@ func TestADisabledDeviceIsChallengedAndThenRefusedForGood(t *testing.T) {
 		delete(before, table)
 	}
 	unchanged(t, before, after)
-	if after["registrations"]+after["operations"] != "" || h.hub.device(scope, host, "disabled").Key != nil {
+	if after["registrations"]+after["operations"] != "" || h.hub.device(scope, host, "disabled").Credential.Primary != nil {
 		t.Error("the refused device has a registration, an operation or a place at the hub")
 	}
 	why := h.why(host, refused.json("trackingId"))

@@ -81,7 +81,7 @@ func TestEveryAnswerOfARegistrationIsAsTheClientsExpectIt(t *testing.T) {
 	}
 	hubKey, err := c.Open(assigned.blob("registrationState", "tpm", "authenticationKey"))
 	must(t, err)
-	if !bytes.Equal(hubKey, h.hub.device(scope, host, "Press").Key) {
+	if !bytes.Equal(hubKey, h.hub.device(scope, host, "Press").Credential.Primary) {
 		t.Error("the device's hub key is not the hub's")
 	}
 }

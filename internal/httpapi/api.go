@@ -6,6 +6,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net/http"
 	"strings"
@@ -90,7 +91,16 @@ func (a *API) poll(scope, id, operationID string) handler {
 }
 
 func request(scope, id string, call web.Call, body dps.RegisterRequest) registration.Request {
-	return registration.Request{Scope: scope, ID: id, Authorization: call.Header.Get("Authorization"), Address: call.Address, Arrived: call.Arrived, Body: body}
+	return registration.Request{Scope: scope, ID: id, Authorization: call.Header.Get("Authorization"), Address: call.Address, Arrived: call.Arrived, Body: body,
+		Certificates: certificates(call.Request)}
+}
+
+// certificates are what the client showed in the handshake. A connection that was resumed shows them again, and they are judged again.
+func certificates(r *http.Request) []*x509.Certificate {
+	if r.TLS == nil {
+		return nil
+	}
+	return r.TLS.PeerCertificates
 }
 
 // publicText is what a decoding error may say outside: only places and sentences of our own.

@@ -255,6 +255,8 @@ type hub struct {
 	down    error
 }
 
+func (*hub) Drop(context.Context, string, string) error { return nil }
+
 func (u *hub) EnsureDevice(_ context.Context, scope, name string, d registration.HubDevice) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -264,11 +266,11 @@ func (u *hub) EnsureDevice(_ context.Context, scope, name string, d registration
 	at := scope + "/" + name + "/" + d.DeviceID
 	known, there := u.devices[at]
 	switch {
-	case len(d.Key) != 32:
-		return fmt.Errorf("a hub key of %d bytes", len(d.Key))
+	case len(d.Credential.Primary) != 32:
+		return fmt.Errorf("a hub key of %d bytes", len(d.Credential.Primary))
 	case there && d.Generation < known.Generation:
 		return registration.ErrStale
-	case there && d.Generation == known.Generation && !bytes.Equal(d.Key, known.Key):
+	case there && d.Generation == known.Generation && !bytes.Equal(d.Credential.Primary, known.Credential.Primary):
 		return errors.New("another key under the same generation")
 	}
 	u.devices[at] = d

@@ -55,7 +55,7 @@ func TestEveryClientsTokenIsTaken(t *testing.T) {
 			assigned := h.ask(http.MethodGet, pollPath(id, accepted.json("operationId")), "", "Authorization", token).want(200)
 			key, err := c.Open(assigned.blob("registrationState", "tpm", "authenticationKey"))
 			must(t, err)
-			if !bytes.Equal(key, h.hub.device(scope, host, id).Key) {
+			if !bytes.Equal(key, h.hub.device(scope, host, id).Credential.Primary) {
 				t.Error("the device's hub key is not the hub's")
 			}
 		})
@@ -116,7 +116,7 @@ func TestANewOwnerGetsANewHubKeyAndTheSameOwnerTheOldOne(t *testing.T) {
 		t.Error("the same owner was given another hub key")
 	case bytes.Equal(first, next):
 		t.Error("the new owner was given the old owner's hub key")
-	case !bytes.Equal(next, h.hub.device(scope, host, "owned").Key):
+	case !bytes.Equal(next, h.hub.device(scope, host, "owned").Credential.Primary):
 		t.Error("the hub still has the old key")
 	}
 }

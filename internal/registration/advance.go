@@ -1,8 +1,8 @@
 package registration
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -19,12 +19,11 @@ func (c *Core) Advance(ctx context.Context, scopeID string, o Operation) (Operat
 	if o.Status != Assigning {
 		return o, nil
 	}
-	id := dps.FoldID(o.RegistrationID)
-	key, err := c.sealer.Open(ContextHubKey(scopeID, id), o.SealedHubKey)
+	credential, err := c.openCredential(scopeID, o)
 	if err != nil {
-		return o, fmt.Errorf("opening the hub key: %w", err)
+		return o, err
 	}
-	err = c.hub.EnsureDevice(ctx, scopeID, o.Hub, HubDevice{DeviceID: o.DeviceID, Key: key, Generation: o.Revision})
+	err = c.hub.EnsureDevice(ctx, scopeID, o.Hub, HubDevice{DeviceID: o.DeviceID, Credential: credential, Generation: o.Revision})
 	if errors.Is(err, ErrStale) {
 		return superseded(o), nil
 	}
@@ -67,9 +66,11 @@ func (c *Core) Poll(ctx context.Context, r Request, operationID string) (Answer,
 	if err != nil {
 		return Answer{}, err
 	}
-	token, err := c.parseToken(s, r)
-	if err != nil {
-		return Answer{}, err
+	var token dps.Token
+	if !r.showsCertificate() {
+		if token, err = c.parseToken(s, r); err != nil {
+			return Answer{}, err
+		}
 	}
 	device, o, err := c.findOperation(ctx, s, r, operationID)
 	if err != nil {
@@ -78,7 +79,11 @@ func (c *Core) Poll(ctx context.Context, r Request, operationID string) (Answer,
 	if err := c.authenticatePoll(s, r, token, o); err != nil {
 		return Answer{}, err
 	}
-	switch standing(device, o) {
+	standing, err := c.standing(ctx, s, device, o)
+	if err != nil {
+		return Answer{}, err
+	}
+	switch standing {
 	case ReasonDisabled:
 		return Answer{}, c.refuseProven(ctx, s, r, ActionPoll, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil))
 	case ReasonPinnedSRK:
@@ -95,22 +100,7 @@ func (c *Core) Poll(ctx context.Context, r Request, operationID string) (Answer,
 			return Answer{}, c.storeFault(s, "reading a device", err)
 		}
 	}
-	return c.pollAnswer(s, device, o)
-}
-
-// standing says what became of an operation since its proof: ReasonNone if it may still end in an assignment.
-func standing(device Device, o Operation) Reason {
-	switch enrollment := device.Enrollment; {
-	case enrollment == nil || enrollment.Disabled:
-		return ReasonDisabled
-	case enrollment.PinnedSRK != nil && !bytes.Equal(enrollment.PinnedSRK, o.SRK):
-		return ReasonPinnedSRK
-	case device.Registration == nil || device.Registration.OperationID != o.ID:
-		return ReasonSuperseded
-	case device.Registration.EKKeyID != enrollment.EKKeyID: // the operator replaced the chip: the one that proved itself is not wanted any more
-		return ReasonSuperseded
-	}
-	return ReasonNone
+	return c.pollAnswer(s, r, device, o)
 }
 
 // findOperation reads the device and, where it is not the current one, the operation itself.
@@ -138,7 +128,10 @@ func (c *Core) authenticatePoll(s *scope, r Request, token dps.Token, o Operatio
 	if r.Arrived.Sub(o.Created) > operationWindow {
 		return c.fault(s, dps.CodeUnauthorized, ReasonOperationClosed, "", nil)
 	}
-	if c.sameToken(o, token) {
+	if r.showsCertificate() || o.Mechanism == X509 {
+		return c.authenticateCertificate(s, r, o)
+	}
+	if sameToken(o, token) {
 		return nil
 	}
 	key, err := c.sealer.Open(ContextChallengeKey(s.ID, o.ID), o.SealedKey)
@@ -154,27 +147,59 @@ func (c *Core) authenticatePoll(s *scope, r Request, token dps.Token, o Operatio
 	return nil
 }
 
-func (c *Core) pollAnswer(s *scope, device Device, o Operation) (Answer, error) {
+// authenticateCertificate accepts the client certificate whose proof was redeemed, and no other.
+func (c *Core) authenticateCertificate(s *scope, r Request, o Operation) error {
+	switch {
+	case !r.showsCertificate() || o.Mechanism != X509:
+		return c.fault(s, dps.CodeUnauthorized, ReasonOtherMechanism, "", nil)
+	case !o.provedBy(sha256.Sum256(r.Certificates[0].Raw)):
+		return c.fault(s, dps.CodeUnauthorized, ReasonOtherCertificate, "", nil)
+	case r.Arrived.After(r.Certificates[0].NotAfter):
+		return c.fault(s, dps.CodeUnauthorized, ReasonCertificateTime, "", nil)
+	}
+	return nil
+}
+
+func (c *Core) pollAnswer(s *scope, r Request, device Device, o Operation) (Answer, error) {
 	state := operationState(device, o)
 	answer := Answer{Status: &dps.OperationStatus{OperationID: o.ID, Status: state.Status, RegistrationState: state}, Reason: ReasonPolled, TrackingID: c.track(s, ReasonPolled)}
 	switch o.Status {
 	case Assigning:
 		answer.RetryAfter = pollAdvice
 	case Assigned:
-		blob, err := c.wrapHubKey(s.ID, o)
-		if err != nil {
+		if err := c.showResult(s, r, o, state); err != nil {
 			return Answer{}, c.fault(s, dps.CodeInternal, ReasonInternal, "", err)
 		}
-		state.TPM = &dps.TPMResult{AuthenticationKey: blob}
 	}
 	return answer, nil
 }
 
+// showResult adds to the state of an assigned device what its mechanism is told. Only a TPM is given a key: the others have theirs.
+func (c *Core) showResult(s *scope, r Request, o Operation, state *dps.RegistrationState) error {
+	switch o.Mechanism {
+	case SymmetricKey:
+		state.SymmetricKey = &dps.SymmetricKeyResult{EnrollmentGroupID: o.Group}
+	case X509:
+		state.X509 = &dps.X509Result{EnrollmentGroupID: o.Group}
+		if len(r.Certificates) > 0 {
+			info := dps.InfoOf(r.Certificates[0])
+			state.X509.Certificate = &info
+		}
+	default:
+		blob, err := c.wrapHubKey(s.ID, o)
+		if err != nil {
+			return err
+		}
+		state.TPM = &dps.TPMResult{AuthenticationKey: blob}
+	}
+	return nil
+}
+
 // wrapHubKey makes a fresh activation blob for the EK and owner that proved themselves in this operation.
 func (c *Core) wrapHubKey(scopeID string, o Operation) ([]byte, error) {
-	key, err := c.sealer.Open(ContextHubKey(scopeID, dps.FoldID(o.RegistrationID)), o.SealedHubKey)
+	credential, err := c.openCredential(scopeID, o)
 	if err != nil {
-		return nil, fmt.Errorf("opening the hub key: %w", err)
+		return nil, err
 	}
 	ek, err := attest.ParseEK(o.EK)
 	if err != nil {
@@ -184,7 +209,15 @@ func (c *Core) wrapHubKey(scopeID string, o Operation) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the operation's SRK: %w", err)
 	}
-	return c.wrap(c.rand, ek, srk, key)
+	return c.wrap(c.rand, ek, srk, credential.Primary)
+}
+
+func (c *Core) openCredential(scopeID string, o Operation) (Credential, error) {
+	encoded, err := c.sealer.Open(ContextHubKey(scopeID, dps.FoldID(o.RegistrationID)), o.SealedHubKey)
+	if err != nil {
+		return Credential{}, fmt.Errorf("opening the hub key: %w", err)
+	}
+	return DecodeCredential(encoded)
 }
 
 // operationState is what a poll shows of an operation.
@@ -257,8 +290,12 @@ func (c *Core) resume(ctx context.Context, u Unfinished) error {
 	if err != nil {
 		return err
 	}
-	if standing(device, u.Operation) != ReasonNone {
+	s, known := c.scope(u.Scope)
+	if !known { // deleted, or not yet known to this node
 		return nil
+	}
+	if standing, err := c.standing(ctx, s, device, u.Operation); err != nil || standing != ReasonNone {
+		return err
 	}
 	_, err = c.Advance(ctx, u.Scope, u.Operation)
 	return err

@@ -5,6 +5,14 @@ const (
 	ActionScopeCreate        = "scope.create"
 	ActionEnrollmentPut      = "enrollment.put"
 	ActionEnrollmentDelete   = "enrollment.delete"
+	ActionEnrollmentReveal   = "enrollment.reveal" // its symmetric keys were shown
+	ActionGroupPut           = "group.put"
+	ActionGroupDelete        = "group.delete"
+	ActionGroupReveal        = "group.reveal"
+	ActionCAPut              = "ca-certificate.put"
+	ActionCAVerify           = "ca-certificate.verify"
+	ActionCADelete           = "ca-certificate.delete"
+	ActionAuditExpire        = "audit.expire"
 	ActionRegistrationDelete = "registration.delete"
 	ActionRegister           = "device.register"
 	ActionPoll               = "device.poll"
@@ -19,7 +27,8 @@ const (
 
 // actions is the set of them, in the order above.
 var actions = []string{
-	ActionScopeCreate, ActionEnrollmentPut, ActionEnrollmentDelete, ActionRegistrationDelete,
+	ActionScopeCreate, ActionEnrollmentPut, ActionEnrollmentDelete, ActionEnrollmentReveal,
+	ActionGroupPut, ActionGroupDelete, ActionGroupReveal, ActionCAPut, ActionCAVerify, ActionCADelete, ActionAuditExpire, ActionRegistrationDelete,
 	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionIdentityPut,
 	ActionPolicyPut, ActionPolicyRegenerate, ActionPolicyDelete, ActionPolicyReveal,
 }

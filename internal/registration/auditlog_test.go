@@ -254,8 +254,8 @@ func TestChangesAreToldBeforeAndAfter(t *testing.T) {
 	d := w.device("Pump", softtpm.ECC, 0)
 	d.enroll("", nil)
 	key := fmt.Sprintf("%x", w.snapshot("pump").Enrollment.EKKeyID)
-	plain := `{"ekKeyId":"` + key + `","provisioningStatus":"enabled","pinned":false}`
-	full := `{"ekKeyId":"` + key + `","deviceId":"press-7","provisioningStatus":"disabled","pinned":true,"allocationPolicy":"static"}`
+	plain := `{"mechanism":"tpm","ekKeyId":"` + key + `","provisioningStatus":"enabled","pinned":false}`
+	full := `{"mechanism":"tpm","ekKeyId":"` + key + `","deviceId":"press-7","provisioningStatus":"disabled","pinned":true,"allocationPolicy":"static"}`
 	same := func(action, want string) {
 		t.Helper()
 		if got := w.lastDetail(action); got != want {
@@ -276,7 +276,7 @@ func TestChangesAreToldBeforeAndAfter(t *testing.T) {
 	d.enroll("", nil)
 	d.register()
 	w.must(w.core.DeleteRegistration(w.ctx, operator, "pump", ""))
-	same(registration.ActionRegistrationDelete, `{"before":{"status":"assigned","substatus":"initialAssignment","hub":"`+hubOne+`","deviceId":"Pump","ekKeyId":"`+key+`"},"after":null}`)
+	same(registration.ActionRegistrationDelete, `{"before":{"status":"assigned","substatus":"initialAssignment","hub":"`+hubOne+`","deviceId":"Pump","mechanism":"tpm","ekKeyId":"`+key+`"},"after":null}`)
 }
 
 // An enrollment whose document cannot be read, which no release wrote, can still be removed.
@@ -292,7 +292,7 @@ func TestABrokenEnrollmentCanBeDeleted(t *testing.T) {
 		t.Fatalf("verdict %d", verdict)
 	}
 	w.must(w.core.DeleteEnrollment(w.ctx, operator, "pump", ""))
-	if detail := w.lastDetail(registration.ActionEnrollmentDelete); !strings.HasPrefix(detail, `{"before":{"ekKeyId":"`) {
+	if detail := w.lastDetail(registration.ActionEnrollmentDelete); !strings.HasPrefix(detail, `{"before":{"mechanism":"tpm","ekKeyId":"`) {
 		t.Errorf("told %s", detail)
 	}
 }

@@ -13,7 +13,8 @@ func (c *Core) Bulk(ctx context.Context, by Caller, bulk dps.BulkEnrollments) dp
 	for _, item := range bulk.Items {
 		err := item.Err
 		if err == nil {
-			err = c.bulkItem(ctx, by, bulk.Mode, item)
+			err = c.bulkOne(by, bulk.Mode, item.ETag, func() error { return c.DeleteEnrollment(ctx, by, item.RegistrationID, item.ETag) },
+				func(match string) error { _, err := c.PutEnrollment(ctx, by, item.Enrollment, match); return err })
 		}
 		if err != nil {
 			result.Errors = append(result.Errors, bulkError(item.RegistrationID, err))
@@ -22,23 +23,21 @@ func (c *Core) Bulk(ctx context.Context, by Caller, bulk dps.BulkEnrollments) dp
 	return result
 }
 
-// bulkItem: an update with an etag replaces what has it, one without creates, as was recorded of the imitated service;
+// bulkOne does one item. An update with an etag replaces what has it, one without creates, as was recorded of the imitated service;
 // updateIfMatchETag never creates.
-func (c *Core) bulkItem(ctx context.Context, by Caller, mode dps.BulkMode, item dps.BulkItem) error {
-	match := item.ETag
+func (c *Core) bulkOne(by Caller, mode dps.BulkMode, etag string, remove func() error, put func(match string) error) error {
 	switch mode {
 	case dps.BulkDelete:
-		return c.DeleteEnrollment(ctx, by, item.RegistrationID, match)
+		return remove()
 	case dps.BulkCreate:
-		match = ""
+		etag = ""
 	case dps.BulkUpdateIfMatchETag:
-		if match == "" {
+		if etag == "" {
 			s, _ := c.scope(by.Scope)
 			return c.fault(s, dps.CodePreconditionFailed, ReasonEtag, "The item needs its etag.", nil)
 		}
 	}
-	_, err := c.PutEnrollment(ctx, by, item.Enrollment, match)
-	return err
+	return put(etag)
 }
 
 func bulkError(id string, err error) dps.BulkError {

@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 
@@ -12,24 +13,79 @@ import (
 
 // enrollmentTold is what the audit tells of an enrollment.
 type enrollmentTold struct {
-	EKKeyID            string `json:"ekKeyId"` // hex of SHA-256 of the SubjectPublicKeyInfo
-	DeviceID           string `json:"deviceId,omitempty"`
-	ProvisioningStatus string `json:"provisioningStatus"`
-	Pinned             bool   `json:"pinned"` // whether it names its owner's key
-	AllocationPolicy   string `json:"allocationPolicy,omitempty"`
+	Mechanism          Mechanism `json:"mechanism"`
+	EKKeyID            string    `json:"ekKeyId,omitempty"`      // of a TPM: hex of SHA-256 of the SubjectPublicKeyInfo
+	Certificates       []string  `json:"certificates,omitempty"` // hex of SHA-256 of the DER
+	KeysChanged        bool      `json:"keysChanged,omitempty"`  // symmetric keys other than those before
+	DeviceID           string    `json:"deviceId,omitempty"`
+	ProvisioningStatus string    `json:"provisioningStatus"`
+	Pinned             bool      `json:"pinned"` // whether it names its owner's key
+	AllocationPolicy   string    `json:"allocationPolicy,omitempty"`
 }
 
 // registrationTold is what the audit tells of a registration.
 type registrationTold struct {
-	Status    Status `json:"status"`
-	Substatus string `json:"substatus,omitempty"`
-	Hub       string `json:"hub,omitempty"`
-	DeviceID  string `json:"deviceId,omitempty"`
-	EKKeyID   string `json:"ekKeyId"`
+	Status    Status    `json:"status"`
+	Substatus string    `json:"substatus,omitempty"`
+	Hub       string    `json:"hub,omitempty"`
+	DeviceID  string    `json:"deviceId,omitempty"`
+	Mechanism Mechanism `json:"mechanism"`
+	Group     string    `json:"group,omitempty"`
+	EKKeyID   string    `json:"ekKeyId,omitempty"`
+}
+
+// groupTold is what the audit tells of an enrollment group.
+type groupTold struct {
+	Mechanism          Mechanism `json:"mechanism"`
+	Certificates       []string  `json:"certificates,omitempty"` // hex of SHA-256 of the DER
+	CAReferences       []string  `json:"caReferences,omitempty"`
+	KeysChanged        bool      `json:"keysChanged,omitempty"`
+	ProvisioningStatus string    `json:"provisioningStatus"`
+	AllocationPolicy   string    `json:"allocationPolicy,omitempty"`
+}
+
+// caTold is what the audit tells of a CA certificate.
+type caTold struct {
+	Certificate string `json:"certificate"` // hex of SHA-256 of the DER
+	Verified    bool   `json:"verified"`
+}
+
+func hexes(sums [][32]byte) (list []string) {
+	for _, sum := range sums {
+		list = append(list, hex.EncodeToString(sum[:]))
+	}
+	return list
+}
+
+func tellCA(ca CACertificate) caTold {
+	sum := sha256.Sum256(ca.DER)
+	return caTold{hex.EncodeToString(sum[:]), ca.Verified}
+}
+
+func tellGroup(row Group) groupTold {
+	told := groupTold{Mechanism: row.Mechanism, Certificates: hexes(row.Certificates), ProvisioningStatus: dps.EnrollmentEnabled}
+	if row.Disabled {
+		told.ProvisioningStatus = dps.EnrollmentDisabled
+	}
+	wire, err := dps.DecodeGroup(row.ID, row.Document)
+	if err != nil { // costs this much and nothing else, as for enrollments
+		return told
+	}
+	told.AllocationPolicy = wire.AllocationPolicy
+	if x := wire.Attestation.X509; x != nil && x.CAReferences != nil {
+		told.CAReferences = []string{x.CAReferences.Primary}
+		if x.CAReferences.Secondary != "" {
+			told.CAReferences = append(told.CAReferences, x.CAReferences.Secondary)
+		}
+	}
+	return told
 }
 
 func tellEnrollment(row Enrollment) enrollmentTold {
-	told := enrollmentTold{EKKeyID: hex.EncodeToString(row.EKKeyID[:]), DeviceID: row.DeviceID, ProvisioningStatus: dps.EnrollmentEnabled, Pinned: row.PinnedSRK != nil}
+	told := enrollmentTold{Mechanism: row.Mechanism, Certificates: hexes(row.Certificates), DeviceID: row.DeviceID, ProvisioningStatus: dps.EnrollmentEnabled, Pinned: row.PinnedSRK != nil}
+	if row.Mechanism == TPM {
+		told.EKKeyID = hex.EncodeToString(row.EKKeyID[:])
+	}
 	if row.Disabled {
 		told.ProvisioningStatus = dps.EnrollmentDisabled
 	}
@@ -41,7 +97,11 @@ func tellEnrollment(row Enrollment) enrollmentTold {
 }
 
 func tellRegistration(r Registration) registrationTold {
-	return registrationTold{Status: r.Status, Substatus: r.Substatus, Hub: r.Hub, DeviceID: r.DeviceID, EKKeyID: hex.EncodeToString(r.EKKeyID[:])}
+	told := registrationTold{Status: r.Status, Substatus: r.Substatus, Hub: r.Hub, DeviceID: r.DeviceID, Mechanism: r.Mechanism, Group: r.Group}
+	if r.Mechanism == TPM {
+		told.EKKeyID = hex.EncodeToString(r.EKKeyID[:])
+	}
+	return told
 }
 
 // changed is the detail of an audit row; nil stands for null, in both places.
@@ -61,5 +121,7 @@ func enrollmentChange(before *Enrollment, row Enrollment) string {
 	if before == nil {
 		return changed(nil, tellEnrollment(row))
 	}
-	return changed(tellEnrollment(*before), tellEnrollment(row))
+	after := tellEnrollment(row)
+	after.KeysChanged = !row.Keys.same(before.Keys)
+	return changed(tellEnrollment(*before), after)
 }

@@ -60,6 +60,10 @@ type scope struct {
 	root     []byte
 	policies map[string]policyKeys
 	tracking trackingIDs
+	standIn  SealedKeys // opened in place of keys that are not there
+
+	groups  atomic.Pointer[groupTable] // nil until a device needs it
+	loading sync.Mutex                 // held while groups is made anew
 }
 
 type policyKeys struct {
@@ -128,6 +132,9 @@ func (c *Core) openScope(s Scope) (*scope, error) {
 	}
 	opened := &scope{Scope: s, root: root, policies: map[string]policyKeys{}}
 	if opened.tracking, err = newTrackingIDs(root); err != nil {
+		return nil, err
+	}
+	if opened.standIn, err = c.sealKeys(ContextEnrollmentKey, s.ID, "", symmetricKeys{standInSecret, standInSecret}); err != nil {
 		return nil, err
 	}
 	for _, p := range s.Policies {

@@ -197,8 +197,8 @@ func (d *device) assigned(a registration.Answer) (dps.RegistrationState, []byte)
 	return state, key
 }
 
-// hubKeyOf opens the hub key of an operation.
-func (w *world) hubKeyOf(scope string, o registration.Operation) []byte {
+// credentialOf opens what an operation gives the hub, as it is encoded.
+func (w *world) credentialOf(scope string, o registration.Operation) []byte {
 	w.Helper()
 	key, err := w.ring.Open(registration.ContextHubKey(scope, dps.FoldID(o.RegistrationID)), o.SealedHubKey)
 	w.must(err)

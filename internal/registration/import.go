@@ -47,7 +47,7 @@ const (
 // importRow is a line that was judged good.
 type importRow struct {
 	at     int // its place among the lines
-	row    Enrollment
+	draft  enrollmentDraft
 	before *Enrollment // what it replaces
 }
 
@@ -66,38 +66,38 @@ func (c *Core) Import(ctx context.Context, by Caller, mode IfExists, dryRun bool
 		return err
 	}
 	for i, line := range lines {
-		row, err := c.importRow(s, line)
-		results[i].RegistrationID = row.ID
+		draft, err := c.importRow(s, line)
+		results[i].RegistrationID = draft.row.ID
 		if err != nil {
 			results[i].fail(err)
 			continue
 		}
-		folded := dps.FoldID(row.ID)
+		folded := dps.FoldID(draft.row.ID)
 		if inRun[folded] || len(run) == MaxPuts { // a line that meets an earlier one finds it written
 			if err := write(); err != nil {
 				return results, err
 			}
 		}
 		inRun[folded] = true
-		run = append(run, importRow{at: i, row: row})
+		run = append(run, importRow{at: i, draft: draft})
 	}
 	return results, write()
 }
 
-func (c *Core) importRow(s *scope, line ImportLine) (Enrollment, error) {
+func (c *Core) importRow(s *scope, line ImportLine) (enrollmentDraft, error) {
 	wire := line.Enrollment
 	if line.Err != nil {
-		return Enrollment{ID: wire.RegistrationID}, line.Err
+		return enrollmentDraft{row: Enrollment{ID: wire.RegistrationID}}, line.Err
 	}
 	if wire.RegistrationID == "" && wire.Attestation.TPM != nil {
 		wire.RegistrationID = attest.RegistrationID(wire.Attestation.TPM.EndorsementKey)
 	}
 	if !dps.ValidRegistrationID(wire.RegistrationID) { // only an enrollment without an EK comes here without one
-		return Enrollment{}, c.fault(s, dps.CodeBadRequest, ReasonBadEnrollment, "registrationId: is missing", nil)
+		return enrollmentDraft{}, c.fault(s, dps.CodeBadRequest, ReasonBadEnrollment, "registrationId: is missing", nil)
 	}
-	row, err := c.enrollmentRow(s, wire)
-	row.ID = wire.RegistrationID
-	return row, err
+	draft, err := c.draftEnrollment(s, wire)
+	draft.row.ID = wire.RegistrationID
+	return draft, err
 }
 
 // importRun writes rows of different ids. Those that are there are read and compared, so that the audit tells what was replaced.
@@ -109,23 +109,34 @@ func (c *Core) importRun(ctx context.Context, s *scope, by Caller, mode IfExists
 		if len(run) == 0 {
 			return nil
 		}
-		puts := make([]EnrollmentPut, len(run))
-		for i, r := range run {
-			puts[i] = EnrollmentPut{Enrollment: r.row, Audit: c.callerAudit(by, ActionEnrollmentPut, dps.FoldID(r.row.ID), ReasonChanged, enrollmentChange(r.before, r.row))}
-			if r.before != nil {
-				puts[i].Expect = &r.before.Revision
+		puts := make([]EnrollmentPut, 0, len(run))
+		var ready []importRow
+		for _, r := range run {
+			row, _, err := c.settle(s, r.draft, r.before)
+			if err != nil {
+				results[r.at].fail(err)
+				continue
 			}
+			put := EnrollmentPut{Enrollment: row, Audit: c.callerAudit(by, ActionEnrollmentPut, dps.FoldID(row.ID), ReasonChanged, enrollmentChange(r.before, row))}
+			if r.before != nil {
+				put.Expect = &r.before.Revision
+			}
+			puts, ready = append(puts, put), append(ready, r)
 		}
 		verdicts, err := c.store.PutEnrollments(ctx, s.ID, puts)
 		if err != nil {
 			return c.storeFault(s, "importing enrollments", err)
 		}
 		var again []importRow
-		for i, r := range run {
+		for i, r := range ready {
+			if verdicts[i] == Taken {
+				results[r.at].fail(c.certificateTaken(s))
+				continue
+			}
 			if results[r.at].settle(r, verdicts[i], mode) {
 				continue
 			}
-			if r.before, err = c.importBefore(ctx, s, r.row.ID); err != nil {
+			if r.before, err = c.importBefore(ctx, s, r.draft.row.ID); err != nil {
 				return err
 			}
 			again = append(again, r)
@@ -142,7 +153,7 @@ func (c *Core) importRun(ctx context.Context, s *scope, by Caller, mode IfExists
 func (c *Core) importTried(ctx context.Context, s *scope, mode IfExists, run []importRow, results []Imported) error {
 	for _, r := range run {
 		var err error
-		if r.before, err = c.importBefore(ctx, s, r.row.ID); err != nil {
+		if r.before, err = c.importBefore(ctx, s, r.draft.row.ID); err != nil {
 			return err
 		}
 		verdict := Applied

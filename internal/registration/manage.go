@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"strings"
 	"time"
 
-	"latchkey.example/latchkey/attest"
 	"latchkey.example/latchkey/dps"
 )
 
@@ -63,92 +61,6 @@ func (c *Core) callerAudit(by Caller, action, object string, reason Reason, deta
 		Outcome: OutcomeOK, Reason: reason, TrackingID: by.TrackingID, Detail: detail}
 }
 
-// PutEnrollment creates an enrollment (ifMatch empty) or replaces it (ifMatch names its etag, or any).
-func (c *Core) PutEnrollment(ctx context.Context, by Caller, wire dps.IndividualEnrollment, ifMatch string) (dps.IndividualEnrollment, error) {
-	s, _ := c.scope(by.Scope)
-	row, err := c.enrollmentRow(s, wire)
-	if err != nil {
-		return dps.IndividualEnrollment{}, err
-	}
-	id := dps.FoldID(row.ID)
-	for range redeemTries {
-		before, err := c.expectEnrollment(ctx, s, id, ifMatch)
-		if err != nil {
-			return dps.IndividualEnrollment{}, err
-		}
-		var expect *uint64
-		if before != nil {
-			expect = &before.Revision
-		}
-		stored, verdict, err := c.store.PutEnrollment(ctx, s.ID, row, expect, c.callerAudit(by, ActionEnrollmentPut, id, ReasonChanged, enrollmentChange(before, row)))
-		switch {
-		case err != nil:
-			return dps.IndividualEnrollment{}, c.storeFault(s, "writing an enrollment", err)
-		case verdict == Exists:
-			return dps.IndividualEnrollment{}, c.fault(s, dps.CodeEnrollmentExists, ReasonEnrollmentExists, "", nil)
-		case verdict == Applied:
-			return c.wireEnrollment(s, stored, nil, false)
-		}
-		// Conflict or Missing: it changed between the read of the etag and the write; judge again.
-	}
-	return dps.IndividualEnrollment{}, c.fault(s, dps.CodeConflict, ReasonConflict, "", nil)
-}
-
-// expectEnrollment turns If-Match into the enrollment whose revision the write will compare; nil: there must be none.
-func (c *Core) expectEnrollment(ctx context.Context, s *scope, id, ifMatch string) (*Enrollment, error) {
-	if ifMatch == "" {
-		return nil, nil
-	}
-	device, err := c.store.Device(ctx, s.ID, id)
-	switch {
-	case err != nil:
-		return nil, c.storeFault(s, "reading an enrollment", err)
-	case device.Enrollment == nil, !dps.MatchETag(ifMatch, dps.ETag(int64(device.Enrollment.Revision))):
-		return nil, c.fault(s, dps.CodePreconditionFailed, ReasonEtag, "", nil)
-	}
-	return device.Enrollment, nil
-}
-
-// enrollmentRow judges an enrollment and makes the row of it.
-func (c *Core) enrollmentRow(s *scope, wire dps.IndividualEnrollment) (Enrollment, error) {
-	refuse := func(detail string, inside error) (Enrollment, error) {
-		return Enrollment{}, c.fault(s, dps.CodeBadRequest, ReasonBadEnrollment, detail, inside)
-	}
-	if wire.Attestation.Type != dps.AttestationTPM {
-		return refuse("attestation.type: only tpm is served by this release.", nil)
-	}
-	ek, err := c.parseEK(wire.Attestation.TPM.EndorsementKey)
-	if err != nil {
-		return refuse("Endorsement key is invalid, or does not match the Enrollment. "+plain(err), err)
-	}
-	now := c.now() // once: on create the two times are equal
-	row := Enrollment{
-		ID: wire.RegistrationID, EK: ek.Bytes(), EKKeyID: ek.KeyID(), DeviceID: wire.DeviceID,
-		Disabled: wire.ProvisioningStatus == dps.EnrollmentDisabled, Created: now, Updated: now,
-	}
-	if pinned := wire.Attestation.TPM.StorageRootKey; len(pinned) > 0 {
-		srk, err := c.parseSRK(pinned)
-		if err != nil {
-			return refuse("attestation.tpm.storageRootKey: "+plain(err), err)
-		}
-		if err := attest.JudgePair(ek, srk); err != nil {
-			return refuse("attestation.tpm: "+plain(err), err)
-		}
-		row.PinnedSRK = srk.Bytes()
-	}
-	if wire.AllocationPolicy == dps.AllocationCustom {
-		return refuse("allocationPolicy: custom is not served by this release; leave it out, or use hashed, geoLatency or static.", nil)
-	}
-	for _, hub := range wire.IotHubs {
-		if !strings.EqualFold(hub, s.Hosts[0]) {
-			return refuse("iotHubs: only the hub "+s.Hosts[0]+" is linked.", nil)
-		}
-	}
-	wire.RegistrationState, wire.ETag, wire.Created, wire.LastUpdated = nil, "", time.Time{}, time.Time{}
-	row.Document = wire.Encode()
-	return row, nil
-}
-
 // wireEnrollment is the row as clients see it.
 func (c *Core) wireEnrollment(s *scope, row Enrollment, r *Registration, withState bool) (dps.IndividualEnrollment, error) {
 	wire, err := dps.DecodeEnrollment(row.ID, row.Document)
@@ -175,15 +87,46 @@ func (c *Core) Enrollment(ctx context.Context, by Caller, id string) (dps.Indivi
 	return c.wireEnrollment(s, *device.Enrollment, device.Registration, true)
 }
 
+// EnrollmentAttestation reads how a device proves itself, with its symmetric keys. That it showed them is in the audit.
+func (c *Core) EnrollmentAttestation(ctx context.Context, by Caller, id string) (dps.Attestation, error) {
+	s, _ := c.scope(by.Scope)
+	id = dps.FoldID(id)
+	device, err := c.store.Device(ctx, s.ID, id)
+	switch {
+	case err != nil:
+		return dps.Attestation{}, c.storeFault(s, "reading an enrollment", err)
+	case device.Enrollment == nil:
+		return dps.Attestation{}, c.fault(s, dps.CodeNotEnrolled, ReasonEnrollmentMissing, "", nil)
+	}
+	wire, err := c.wireEnrollment(s, *device.Enrollment, nil, false)
+	if err != nil || device.Enrollment.Mechanism != SymmetricKey {
+		return wire.Attestation, err
+	}
+	return c.reveal(ctx, s, by, ActionEnrollmentReveal, id, wire.Attestation, ContextEnrollmentKey, device.Enrollment.Keys)
+}
+
+// reveal puts the symmetric keys of an entry into its attestation, after the audit tells who asked for them.
+func (c *Core) reveal(ctx context.Context, s *scope, by Caller, action, id string, a dps.Attestation, context keyContext, sealed SealedKeys) (dps.Attestation, error) {
+	keys, err := c.openKeys(context, s.ID, id, sealed)
+	if err != nil {
+		return dps.Attestation{}, c.fault(s, dps.CodeInternal, ReasonInternal, "", err)
+	}
+	if err := c.store.AppendAudit(ctx, s.ID, c.callerAudit(by, action, id, ReasonManaged, "")); err != nil {
+		return dps.Attestation{}, c.storeFault(s, "writing that keys are shown", err)
+	}
+	a.SymmetricKey = keys.wire()
+	return a, nil
+}
+
 // DeleteEnrollment removes an enrollment and its registration, never the device at its hub. ifMatch empty: whatever its etag.
 func (c *Core) DeleteEnrollment(ctx context.Context, by Caller, id, ifMatch string) error {
 	return c.remove(ctx, by, id, ifMatch, removal{
-		of: func(d Device) (uint64, string) {
+		read: c.readFor(func(d Device) (uint64, string) {
 			if d.Enrollment == nil {
 				return 0, ""
 			}
 			return d.Enrollment.Revision, changed(tellEnrollment(*d.Enrollment), nil)
-		},
+		}),
 		write: c.store.DeleteEnrollment, action: ActionEnrollmentDelete, missing: dps.CodeNotEnrolled, reason: ReasonEnrollmentMissing,
 	})
 }
@@ -204,23 +147,34 @@ func (c *Core) Registration(ctx context.Context, by Caller, id string) (*dps.Reg
 // DeleteRegistration removes the record only: the enrollment and the device at its hub stay.
 func (c *Core) DeleteRegistration(ctx context.Context, by Caller, id, ifMatch string) error {
 	return c.remove(ctx, by, id, ifMatch, removal{
-		of: func(d Device) (uint64, string) {
+		read: c.readFor(func(d Device) (uint64, string) {
 			if d.Registration == nil {
 				return 0, ""
 			}
 			return d.Registration.Revision, changed(tellRegistration(*d.Registration), nil)
-		},
+		}),
 		write: c.store.DeleteRegistration, action: ActionRegistrationDelete, missing: dps.CodeRegistrationNotFound, reason: ReasonRegistrationMissing,
 	})
 }
 
-// removal is what differs between deleting an enrollment and deleting a registration.
+// removal is what differs between the things that can be deleted.
 type removal struct {
-	of      func(Device) (revision uint64, detail string) // revision 0, which no row has: it is not there
-	write   func(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
-	action  string
-	missing dps.Code
-	reason  Reason
+	// read gives what is there now, and what the audit tells of it; revision 0, which no row has, if nothing is.
+	read     func(ctx context.Context, scope, id string) (revision uint64, detail string, err error)
+	write    func(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+	action   string
+	missing  dps.Code
+	reason   Reason
+	sentence string // in place of the code's
+}
+
+// readFor reads an id's snapshot for a removal.
+func (c *Core) readFor(of func(Device) (uint64, string)) func(context.Context, string, string) (uint64, string, error) {
+	return func(ctx context.Context, scope, id string) (uint64, string, error) {
+		device, err := c.store.Device(ctx, scope, id)
+		revision, detail := of(device)
+		return revision, detail, err
+	}
 }
 
 func (c *Core) remove(ctx context.Context, by Caller, id, ifMatch string, what removal) error {
@@ -229,11 +183,10 @@ func (c *Core) remove(ctx context.Context, by Caller, id, ifMatch string, what r
 	for try := range redeemTries {
 		// Whatever the caller knows of it, the row is deleted as it was read, so that the audit tells what is gone. Only at the last try,
 		// beside a device that keeps moving it, an unconditional delete takes it as it is.
-		device, err := c.store.Device(ctx, s.ID, id)
+		revision, detail, err := what.read(ctx, s.ID, id)
 		if err != nil {
 			return c.storeFault(s, "reading before a delete", err)
 		}
-		revision, detail := what.of(device)
 		if ifMatch != "" && revision != 0 && !dps.MatchETag(ifMatch, dps.ETag(int64(revision))) {
 			return c.fault(s, dps.CodePreconditionFailed, ReasonEtag, "", nil)
 		}
@@ -245,7 +198,7 @@ func (c *Core) remove(ctx context.Context, by Caller, id, ifMatch string, what r
 		case err != nil:
 			return c.storeFault(s, "deleting", err)
 		case verdict == Missing:
-			return c.fault(s, what.missing, what.reason, "", nil)
+			return c.fault(s, what.missing, what.reason, what.sentence, nil)
 		case verdict == Applied:
 			return nil
 		}

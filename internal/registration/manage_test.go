@@ -95,7 +95,6 @@ func TestEnrollmentsThatAreRefused(t *testing.T) {
 		{"EK can sign", tpm(signing.Bytes(), nil), "sign"},
 		{"pinned SRK is not a key", tpm(d.chip.EK.Bytes(), []byte("no key")), "storageRootKey"},
 		{"pinned SRK is the EK", tpm(d.chip.EK.Bytes(), d.chip.EK.Bytes()), "attestation.tpm"},
-		{"symmetric key", map[string]any{"attestation": map[string]any{"type": "symmetricKey", "symmetricKey": map[string]any{"primaryKey": "cHJpbWFyeQ==", "secondaryKey": "cHJpbWFyeQ=="}}}, "tpm"},
 		{"custom allocation", map[string]any{"allocationPolicy": "custom", "customAllocationDefinition": map[string]any{"webhookUrl": "https://f.example/", "apiVersion": "2019-03-31"}}, "custom"},
 		{"a hub that is not linked", map[string]any{"allocationPolicy": "hashed", "iotHubs": []string{"other.hub.example"}}, hubOne},
 		{"one hub of two is not linked", map[string]any{"allocationPolicy": "hashed", "iotHubs": []string{hubOne, hubTwo}}, hubOne},

@@ -47,8 +47,8 @@ func (w *world) walk(core *registration.Core, text string, size int) (pages [][]
 	}
 }
 
-func idsOf(page registration.Page) (ids []string) {
-	for _, e := range page.Enrollments {
+func idsOf(page registration.Page[dps.IndividualEnrollment]) (ids []string) {
+	for _, e := range page.Items {
 		ids = append(ids, dps.FoldID(e.RegistrationID))
 	}
 	return ids
@@ -95,7 +95,7 @@ func TestItemsOfAPageAreTheEnrollmentsWithoutTheirState(t *testing.T) {
 		t.Fatalf("read %+v", want)
 	}
 	want.RegistrationState = nil
-	if len(page.Enrollments) != 1 || page.Enrollments[0].RegistrationState != nil || !bytes.Equal(page.Enrollments[0].Encode(), want.Encode()) {
+	if len(page.Items) != 1 || page.Items[0].RegistrationState != nil || !bytes.Equal(page.Items[0].Encode(), want.Encode()) {
 		t.Errorf("page %+v, want %s", page, want.Encode())
 	}
 }
@@ -236,7 +236,7 @@ func TestAContinuationIsOfOneQueryInOneScope(t *testing.T) {
 		t.Helper()
 		page, err := w.core.QueryEnrollments(w.ctx, by, w.parse(text), 1, continuation)
 		fault := w.wantFault(err, dps.CodeBadRequest, registration.ReasonBadRequest)
-		if fault.Detail != "x-ms-continuation: not a continuation of this query. Begin again without it." || page.Enrollments != nil {
+		if fault.Detail != "x-ms-continuation: not a continuation of this query. Begin again without it." || page.Items != nil {
 			t.Errorf("%s: told %q, with %+v", what, fault.Detail, page)
 		}
 	}
@@ -327,8 +327,8 @@ func TestThePageSizeHasADefaultAndALimit(t *testing.T) {
 	for size, want := range map[int]int{0: 100, 1: 1, 501: 501, registration.MaxPage: 1000, math.MaxInt32: 1000} {
 		page, err := core.QueryEnrollments(w.ctx, operator, w.parse(everything), size, "")
 		w.must(err)
-		if len(page.Enrollments) != want || page.Continuation == "" {
-			t.Errorf("size %d: %d items, continuation %q; want %d", size, len(page.Enrollments), page.Continuation, want)
+		if len(page.Items) != want || page.Continuation == "" {
+			t.Errorf("size %d: %d items, continuation %q; want %d", size, len(page.Items), page.Continuation, want)
 		}
 	}
 	for _, size := range []int{500, 1000} { // sizes at which the store's own chunks end
@@ -376,8 +376,8 @@ func TestAQueryWithTheStoreDownIsRefusedWhole(t *testing.T) {
 	for rows.fails = 1; rows.fails <= 3; rows.fails++ {
 		rows.calls = 0
 		page, err := core.QueryEnrollments(w.ctx, operator, w.parse(everything), registration.MaxPage, "")
-		if !w.device("any", softtpm.ECC, 0).retryable(err) || page.Enrollments != nil || page.Continuation != "" {
-			t.Errorf("call %d failed: %d items, %v", rows.fails, len(page.Enrollments), err)
+		if !w.device("any", softtpm.ECC, 0).retryable(err) || page.Items != nil || page.Continuation != "" {
+			t.Errorf("call %d failed: %d items, %v", rows.fails, len(page.Items), err)
 		}
 	}
 }
@@ -397,7 +397,7 @@ func TestAPageEndsAtItsBytes(t *testing.T) {
 	w.must(err)
 	rest, err := w.core.QueryEnrollments(w.ctx, operator, q, registration.MaxPage, first.Continuation)
 	w.must(err)
-	if n := len(first.Enrollments); n == devices || n < 40 || first.Continuation == "" || n+len(rest.Enrollments) != devices || rest.Continuation != "" {
-		t.Errorf("pages of %d and %d", n, len(rest.Enrollments))
+	if n := len(first.Items); n == devices || n < 40 || first.Continuation == "" || n+len(rest.Items) != devices || rest.Continuation != "" {
+		t.Errorf("pages of %d and %d", n, len(rest.Items))
 	}
 }

@@ -61,6 +61,20 @@ const (
 	ReasonPolicyExists
 	ReasonLastPolicy
 	ReasonTooManyPolicies
+	ReasonOtherMechanism
+	ReasonOtherCertificate
+	ReasonUnknownCertificate
+	ReasonCertificateName
+	ReasonCertificateTime
+	ReasonGroupExists
+	ReasonGroupMissing
+	ReasonBadGroup
+	ReasonCertificateTaken
+	ReasonCAExists
+	ReasonCAMissing
+	ReasonCAInUse
+	ReasonBadCA
+	ReasonTooManyGroups
 
 	reasonCount
 )

@@ -114,12 +114,12 @@ type ListStore interface {
 	Enrollments(ctx context.Context, scope, after string, limit int) ([]Listed, error)
 	// Registrations is such a page of registrations: of all in the scope, or of those that the named group let in.
 	Registrations(ctx context.Context, scope, group, after string, limit int) ([]Registration, error)
-	// Counts counts what a scope holds. It costs time that grows with what it counts, but holds up no transition.
-	Counts(ctx context.Context, scope string) (Counts, error)
+	// Holdings counts what a scope holds. It costs time that grows with what it counts, but holds up no transition.
+	Holdings(ctx context.Context, scope string) (Holdings, error)
 }
 
-// Counts says how many rows of each kind a scope has. Kinds of which there are none are not in the maps.
-type Counts struct {
+// Holdings says how many rows of each kind a scope has. Kinds of which there are none are not in the maps.
+type Holdings struct {
 	Enrollments   map[Mechanism]uint64
 	Disabled      uint64 // of the enrollments
 	Groups        map[Mechanism]uint64

@@ -212,7 +212,7 @@ func (s *tapStore) judgeFinish(ctx context.Context, scope string, f registration
 		s.w.Errorf("Finish of operation %s: %v", f.OperationID, err)
 		return
 	}
-	if !s.w.hub.acknowledged(scope, o.DeviceID, s.w.hubKeyOf(scope, o), o.Revision) {
+	if !s.w.hub.acknowledged(scope, o.DeviceID, s.w.credentialOf(scope, o), o.Revision) {
 		s.w.Errorf("Finish of operation %s before the hub has acknowledged its key", f.OperationID)
 	}
 	if f.Audit.TrackingID != o.TrackingID || f.Audit.Action != registration.ActionAssign {
@@ -263,6 +263,7 @@ type judgingHub struct {
 }
 
 type hubDevice struct {
+	credential registration.Credential
 	key        []byte
 	generation uint64
 	cuts       int // sessions ended because the key changed
@@ -272,6 +273,8 @@ type hubDevice struct {
 func newJudgingHub(w *world) *judgingHub {
 	return &judgingHub{tap: newTap(), w: w, devices: map[string]*hubDevice{}}
 }
+
+func (*judgingHub) Drop(context.Context, string, string) error { return nil }
 
 func (h *judgingHub) EnsureDevice(ctx context.Context, scope, hub string, d registration.HubDevice) error {
 	if reached, hangs := h.hanging(); hangs {
@@ -289,10 +292,10 @@ func (h *judgingHub) ensure(scope, hub string, d registration.HubDevice) error {
 	defer h.mu.Unlock()
 	known := h.devices[scope+" "+d.DeviceID]
 	if known == nil {
-		known = &hubDevice{key: d.Key}
+		known = &hubDevice{key: d.Credential.Primary, credential: d.Credential}
 		h.devices[scope+" "+d.DeviceID] = known
 	}
-	changed := !bytes.Equal(known.key, d.Key)
+	changed := !known.credential.Equal(d.Credential)
 	switch {
 	case d.Generation < known.generation:
 		return registration.ErrStale
@@ -301,7 +304,7 @@ func (h *judgingHub) ensure(scope, hub string, d registration.HubDevice) error {
 	case changed:
 		known.cuts++
 	}
-	known.key, known.generation = d.Key, d.Generation
+	known.key, known.credential, known.generation = d.Credential.Primary, d.Credential, d.Generation
 	known.acked = append(known.acked, d)
 	return nil
 }
@@ -310,8 +313,8 @@ func (h *judgingHub) judge(scope, hub string, d registration.HubDevice) {
 	if want := map[string]string{scopeOne: hubOne, scopeTwo: hubTwo}[scope]; hub != want {
 		h.w.Errorf("hub: scope %s asked for the hub %q", scope, hub)
 	}
-	if len(d.Key) != 32 || bytes.Equal(d.Key, make([]byte, 32)) || d.DeviceID == "" || d.Generation == 0 {
-		h.w.Errorf("hub: key of %d bytes, device %q, generation %d", len(d.Key), d.DeviceID, d.Generation)
+	if !d.Credential.Valid() || bytes.Equal(d.Credential.Primary, make([]byte, len(d.Credential.Primary))) && d.Credential.Certificate == nil || d.DeviceID == "" || d.Generation == 0 {
+		h.w.Errorf("hub: key of %d bytes, device %q, generation %d", len(d.Credential.Primary), d.DeviceID, d.Generation)
 	}
 }
 
@@ -344,7 +347,7 @@ func (h *judgingHub) device(deviceID string) hubDevice {
 	return hubDevice{}
 }
 
-func (h *judgingHub) acknowledged(scope, deviceID string, key []byte, generation uint64) bool {
+func (h *judgingHub) acknowledged(scope, deviceID string, credential []byte, generation uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	known := h.devices[scope+" "+deviceID]
@@ -352,7 +355,7 @@ func (h *judgingHub) acknowledged(scope, deviceID string, key []byte, generation
 		return false
 	}
 	for _, d := range known.acked {
-		if d.Generation == generation && bytes.Equal(d.Key, key) {
+		if d.Generation == generation && bytes.Equal(d.Credential.Encode(), credential) {
 			return true
 		}
 	}

@@ -66,6 +66,8 @@ type noHub struct{}
 
 func (noHub) EnsureDevice(context.Context, string, string, registration.HubDevice) error { return nil }
 
+func (noHub) Drop(context.Context, string, string) error { return nil }
+
 // serve answers a request on a recorder: there is no connection behind it, so it works in a synctest bubble.
 func (h *house) serve(ctx context.Context, route web.Route) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()

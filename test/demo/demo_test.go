@@ -80,7 +80,7 @@ func TestDemoFailsAgainstAWeakService(t *testing.T) {
 			"if true {"},
 			"Act 3:", "Recognised by its EK", "the hub key is still the old owner's"},
 		{"the hub cuts no session when the key changes", weakness{"internal/hub/embedded/ensure.go",
-			"if !h.boundToOther(key, digest) {",
+			"if !h.boundToOther(key, digests...) {",
 			"if true {"},
 			"Act 3:", "The old session is dead", "it is still open"},
 		{"the hub lets a key change and keeps the old one", weakness{"internal/hub/embedded/ensure.go",

@@ -11,9 +11,9 @@ const (
 	causeLevel       cause = "level"         // another MQTT than 3.1.1
 	causeUser        cause = "user"          // user name, client id or hub name make no sense
 	causeToken       cause = "token"         // not a SAS token, or for another resource
-	causeExpired     cause = "token-expired" // at login or later: the SAS token has run out
+	causeExpired     cause = "token-expired" // at login or later: the SAS token or certificate has run out
 	causeFar         cause = "token-far"     // the SAS token expires too far ahead
-	causeCredentials cause = "credentials"   // unknown device or not its key
+	causeCredentials cause = "credentials"   // unknown device, or not its key or certificate
 	causeWill        cause = "will"          // a will that could not be a telemetry message
 	causeUnavailable cause = "unavailable"   // store or sealer failed, or the old session would not end
 	// After it.
@@ -21,6 +21,7 @@ const (
 	causeLost     cause = "lost"           // the connection broke or went silent
 	causeTakeover cause = "takeover"       // the device logged in again
 	causeRekeyed  cause = "rekeyed"        // the device got another key
+	causeDropped  cause = "hub-dropped"    // the scope of the hub is gone
 	causeTopic    cause = "foreign-topic"  // publish to a topic that is not its own
 	causeProps    cause = "bad-properties" // a property bag that cannot be read
 	causeQoS2     cause = "qos2"

@@ -1,6 +1,8 @@
 package embedded
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -41,6 +43,18 @@ func newConn(nc net.Conn, limits Limits) *conn {
 		Conn: nc, writeDeadline: limits.WriteDeadline, remote: nc.RemoteAddr().String(), done: make(chan struct{}),
 		address: addressOf(nc.RemoteAddr()), frames: frames{maxPublish: maxPublish(limits)},
 	}
+}
+
+// certificate is the client certificate of the TLS connection, nil if there is none. The handshake is over when a CONNECT was read.
+func (c *conn) certificate() *x509.Certificate {
+	secured, ok := c.Conn.(interface{ ConnectionState() tls.ConnectionState })
+	if !ok {
+		return nil
+	}
+	if sent := secured.ConnectionState().PeerCertificates; len(sent) > 0 {
+		return sent[0]
+	}
+	return nil
 }
 
 func (c *conn) Read(p []byte) (int, error) {
@@ -94,8 +108,8 @@ func (c *conn) why() cause {
 // cut tears the connection down at once. It goes below TLS, whose farewell would wait for a peer that reads nothing.
 func (c *conn) cut(why cause) {
 	c.end(why)
-	if tls, ok := c.Conn.(interface{ NetConn() net.Conn }); ok {
-		tls.NetConn().Close()
+	if secured, ok := c.Conn.(interface{ NetConn() net.Conn }); ok {
+		secured.NetConn().Close()
 	}
 	c.Conn.Close()
 }

@@ -7,23 +7,43 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"latchkey.example/latchkey/internal/registration"
 )
 
-const keySize = 32
+// digestOf names a key or a certificate among those of a device; the kind keeps the two apart.
+func digestOf(kind string, secret []byte) [32]byte {
+	return sha256.Sum256(append([]byte(kind), secret...))
+}
 
-func digestOf(key []byte) [32]byte { return sha256.Sum256(key) }
+// Kinds of what a session is made with.
+const (
+	withKey         = "key\x00"
+	withCertificate = "certificate\x00"
+)
 
-// EnsureDevice implements registration.Hub. The order is: the new key durable, then every session that was made under another
-// key ended, then the answer. Sessions remember their key, so a call that repeats a half-done one ends them too.
+// digestsOf names all that a credential lets in.
+func digestsOf(c registration.Credential) [][32]byte {
+	if c.Certificate != nil {
+		return [][32]byte{digestOf(withCertificate, c.Certificate)}
+	}
+	digests := [][32]byte{digestOf(withKey, c.Primary)}
+	if c.Secondary != nil {
+		digests = append(digests, digestOf(withKey, c.Secondary))
+	}
+	return digests
+}
+
+// EnsureDevice implements registration.Hub. The order is: the new credential durable, then every session that was made with what is not in
+// it ended, then the answer. Sessions remember what they were made with, so a call that repeats a half-done one ends them too.
 func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, d registration.HubDevice) error {
 	hub = hostOf(hub)
 	if owner, ok := h.config.Names(hub); !ok || owner != scope {
 		return fmt.Errorf("hub: scope %q has no hub %q", scope, clip(hub))
 	}
-	if !validDeviceID(d.DeviceID) || len(d.Key) != keySize {
-		return errors.New("hub: the device id has characters that no device can have, or the key is not 32 bytes")
+	if !validDeviceID(d.DeviceID) || !d.Credential.Valid() {
+		return errors.New("hub: the device id has characters that no device can have, or the credential is none")
 	}
 	key := deviceKey(hub, d.DeviceID)
 	unlock, err := h.logins.lock(ctx, key)
@@ -31,22 +51,22 @@ func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, d registratio
 		return err
 	}
 	defer unlock()
-	if err := h.putKey(ctx, scope, hub, d); err != nil {
+	if err := h.putCredential(ctx, scope, hub, d); err != nil {
 		return err
 	}
-	digest := digestOf(d.Key)
-	if !h.boundToOther(key, digest) {
+	digests := digestsOf(d.Credential)
+	if !h.boundToOther(key, digests...) {
 		return nil
 	}
 	if err := h.evict(ctx, key, causeRekeyed); err != nil {
 		return fmt.Errorf("hub: ending the session under the old key: %w", err)
 	}
-	h.forgetOthers(key, digest)
+	h.forgetOthers(key, digests...)
 	return nil
 }
 
-// putKey makes d's key the durable one, if it is not already, and never goes back to an older generation.
-func (h *Hub) putKey(ctx context.Context, scope, hub string, d registration.HubDevice) error {
+// putCredential makes d's credential the durable one, if it is not already, and never goes back to an older generation.
+func (h *Hub) putCredential(ctx context.Context, scope, hub string, d registration.HubDevice) error {
 	sealContext := registration.ContextIdentityKey(scope, hub, d.DeviceID)
 	before, err := h.config.Identities.Identity(ctx, scope, hub, d.DeviceID)
 	known := err == nil
@@ -62,13 +82,13 @@ func (h *Hub) putKey(ctx context.Context, scope, hub string, d registration.HubD
 		if err != nil {
 			return fmt.Errorf("hub: opening the device key: %w", err)
 		}
-		same = subtle.ConstantTimeCompare(old, d.Key) == 1
+		same = subtle.ConstantTimeCompare(old, d.Credential.Encode()) == 1
 	}
 	if same && before.Generation == d.Generation {
 		return nil
 	}
 	// Sealed anew even if the key is the same: the value read could be under a master key that was just rotated away.
-	sealed, err := h.config.Sealer.Seal(sealContext, d.Key)
+	sealed, err := h.config.Sealer.Seal(sealContext, d.Credential.Encode())
 	if err != nil {
 		return fmt.Errorf("hub: sealing the device key: %w", err)
 	}
@@ -101,5 +121,37 @@ func (h *Hub) write(ctx context.Context, scope string, id registration.Identity,
 	if rekeyed {
 		h.metrics.rekeyed.Inc()
 	}
+	return nil
+}
+
+// Drop implements registration.Hub. Logins fail already, as Config.Names does not know the hub any more.
+func (h *Hub) Drop(ctx context.Context, _, hub string) error {
+	prefix := deviceKey(hostOf(hub), "")
+	var keys []string
+	h.mu.Lock()
+	for key := range h.devices {
+		if strings.HasPrefix(key, prefix) {
+			keys = append(keys, key)
+		}
+	}
+	h.mu.Unlock()
+	for _, key := range keys {
+		if err := h.dropDevice(ctx, key); err != nil {
+			return fmt.Errorf("hub: ending the sessions of a hub that is gone: %w", err)
+		}
+	}
+	return nil
+}
+
+func (h *Hub) dropDevice(ctx context.Context, key string) error {
+	unlock, err := h.logins.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := h.evict(ctx, key, causeDropped); err != nil {
+		return err
+	}
+	h.forgetOthers(key) // whatever it was made with
 	return nil
 }

@@ -252,7 +252,7 @@ func (w *world) ensure(deviceID string, key []byte, generation uint64) {
 func (w *world) tryEnsure(deviceID string, key []byte, generation uint64) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return w.EnsureDevice(ctx, testScope, testHub, registration.HubDevice{DeviceID: deviceID, Key: key, Generation: generation})
+	return w.EnsureDevice(ctx, testScope, testHub, registration.HubDevice{DeviceID: deviceID, Credential: registration.Credential{Primary: key}, Generation: generation})
 }
 
 func newKey() []byte {

@@ -2,6 +2,9 @@ package embedded
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/x509"
 	"errors"
 	"net/url"
 	"strings"
@@ -26,8 +29,9 @@ const (
 type login struct {
 	scope, hub, deviceID string
 	token                dps.Token
-	expires              time.Time // the session ends then
-	digest               [32]byte  // SHA-256 of the key that verified
+	certificate          *x509.Certificate // in place of the token; the TLS handshake has shown that the device holds its key
+	expires              time.Time         // the session ends then
+	digest               [32]byte          // of what let it in
 }
 
 // key names the device in this process. Neither part can hold a slash.
@@ -39,7 +43,7 @@ func deviceKey(hub, deviceID string) string { return hub + "/" + deviceID }
 func (h *Hub) login(c *conn, p *packets.ConnectParams) cause {
 	ctx, cancel := context.WithTimeout(h.base, loginTimeout)
 	defer cancel()
-	l, why := h.identify(p)
+	l, why := h.identify(c, p)
 	if why != "" {
 		return why
 	}
@@ -55,8 +59,8 @@ func (h *Hub) login(c *conn, p *packets.ConnectParams) cause {
 	return h.admit(ctx, c, l)
 }
 
-// identify reads who wants to log in and judges all of the SAS token that needs no key.
-func (h *Hub) identify(p *packets.ConnectParams) (*login, cause) {
+// identify reads who wants to log in, and judges all of the SAS token or the client certificate that needs no identity.
+func (h *Hub) identify(c *conn, p *packets.ConnectParams) (*login, cause) {
 	hubAsSent, deviceID, ok := splitUser(string(p.Username))
 	if !ok || p.ClientIdentifier != deviceID {
 		return nil, causeUser
@@ -64,6 +68,9 @@ func (h *Hub) identify(p *packets.ConnectParams) (*login, cause) {
 	l := &login{hub: hostOf(hubAsSent), deviceID: deviceID}
 	if l.scope, ok = h.config.Names(l.hub); !ok {
 		return nil, causeUser
+	}
+	if certificate := c.certificate(); certificate != nil && len(p.Password) == 0 {
+		return l, h.judgeCertificate(l, certificate)
 	}
 	var err error
 	if l.token, err = dps.ParseToken(string(p.Password)); err != nil || !forDevice(l.token, hubAsSent, deviceID) {
@@ -83,8 +90,18 @@ func (h *Hub) identify(p *packets.ConnectParams) (*login, cause) {
 	return l, ""
 }
 
-// verify checks the SAS token against the device's present key. An unknown device costs the same work as a wrong key: one read,
-// one opening, one HMAC.
+// judgeCertificate: the session ends with the certificate. A device whose clock made the beginning of it is given the leeway of tokens.
+func (h *Hub) judgeCertificate(l *login, certificate *x509.Certificate) cause {
+	now := h.config.Now()
+	if now.Before(certificate.NotBefore.Add(-lifeLeeway)) || !now.Before(certificate.NotAfter) {
+		return causeExpired
+	}
+	l.certificate, l.expires = certificate, certificate.NotAfter
+	return ""
+}
+
+// verify checks the SAS token or the certificate against what the device's identity holds now. An unknown device, and one that is to show
+// something else, cost the same work as a wrong key: one read, one opening, two HMACs.
 func (h *Hub) verify(ctx context.Context, l *login) cause {
 	id, err := h.config.Identities.Identity(ctx, l.scope, l.hub, l.deviceID)
 	known := err == nil
@@ -92,25 +109,51 @@ func (h *Hub) verify(ctx context.Context, l *login) cause {
 		h.log.Error("hub: reading an identity", "error", err)
 		return causeUnavailable
 	}
-	key, err := h.open(l, id, known)
+	credential, err := h.open(l, id, known)
 	if err != nil {
 		h.log.Error("hub: opening a device key", "scope", l.scope, "hub", l.hub, "device", l.deviceID, "error", err)
 		return causeUnavailable
 	}
-	if good := l.token.Verify(key); !good || !known {
+	if good := h.matches(l, credential); !good || !known {
 		return causeCredentials
 	}
-	l.digest = digestOf(key)
 	return ""
 }
 
-func (h *Hub) open(l *login, id registration.Identity, known bool) ([]byte, error) {
+// matches compares what was shown with what is held, and notes which part of it that was.
+func (h *Hub) matches(l *login, held registration.Credential) bool {
+	if l.certificate != nil {
+		shown := sha256.Sum256(l.certificate.Raw)
+		l.digest = digestOf(withCertificate, shown[:])
+		return subtle.ConstantTimeCompare(shown[:], held.Certificate) == 1
+	}
+	key := held.Primary
+	primary, secondary := l.token.Verify(h.orDummy(held.Primary)), l.token.Verify(h.orDummy(held.Secondary))
+	if !primary {
+		key = held.Secondary
+	}
+	l.digest = digestOf(withKey, key)
+	return primary && held.Primary != nil || secondary && held.Secondary != nil
+}
+
+func (h *Hub) orDummy(key []byte) []byte {
+	if key == nil {
+		return h.dummyKey
+	}
+	return key
+}
+
+func (h *Hub) open(l *login, id registration.Identity, known bool) (registration.Credential, error) {
 	if !known {
 		// The master key that sealed the dummy may be gone by now: the result does not matter.
 		_, _ = h.config.Sealer.Open(dummyContext, h.dummySealed)
-		return h.dummyKey, nil
+		return registration.Credential{Primary: h.dummyKey}, nil
 	}
-	return h.config.Sealer.Open(registration.ContextIdentityKey(l.scope, l.hub, l.deviceID), id.SealedKey)
+	encoded, err := h.config.Sealer.Open(registration.ContextIdentityKey(l.scope, l.hub, l.deviceID), id.SealedKey)
+	if err != nil {
+		return registration.Credential{}, err
+	}
+	return registration.DecodeCredential(encoded)
 }
 
 // splitUser reads "{hub}/{deviceId}/?api-version=…", or the spelling of old clients without the question mark or the whole rest.

@@ -156,7 +156,7 @@ func TestTheSameDeviceIDAtTwoHubsIsTwoDevices(t *testing.T) {
 	key, otherKey := newKey(), newKey()
 	w.ensure("dev", key, 1)
 	ctx := t.Context()
-	device := registration.HubDevice{DeviceID: "dev", Key: otherKey, Generation: 1}
+	device := registration.HubDevice{DeviceID: "dev", Credential: registration.Credential{Primary: otherKey}, Generation: 1}
 	if err := w.EnsureDevice(ctx, "0ne00000002", otherHub, device); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -13,7 +14,7 @@ import (
 // there and wait until the library has let go of it. So the library never sees two connections of one device at a time, and its
 // races between a leaving and an arriving client do not come up.
 type device struct {
-	digest [32]byte // of the key under which the session was made
+	digest [32]byte // of the key or certificate that the session was made with
 	conn   *conn    // nil while the session outlives its connection
 	timer  *time.Timer
 }
@@ -57,17 +58,17 @@ func (h *Hub) evict(ctx context.Context, key string, why cause) error {
 	}
 }
 
-// boundToOther reports whether the device has a session that was made under another key than the digest's.
-func (h *Hub) boundToOther(key string, digest [32]byte) bool {
+// boundToOther reports whether the device has a session that was made with something else than the digests name.
+func (h *Hub) boundToOther(key string, digests ...[32]byte) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	d := h.devices[key]
-	return d != nil && d.digest != digest
+	return d != nil && !slices.Contains(digests, d.digest)
 }
 
-// forgetOthers drops what is left of a session under another key. The caller holds the device's lock and has evicted.
-func (h *Hub) forgetOthers(key string, digest [32]byte) {
-	if !h.boundToOther(key, digest) {
+// forgetOthers drops what is left of a session that was made with something else. The caller holds the device's lock and has evicted.
+func (h *Hub) forgetOthers(key string, digests ...[32]byte) {
+	if !h.boundToOther(key, digests...) {
 		return
 	}
 	h.forget(key)

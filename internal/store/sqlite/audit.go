@@ -3,6 +3,8 @@ package sqlite
 import (
 	"context"
 	"math"
+	"sync/atomic"
+	"time"
 
 	"latchkey.example/latchkey/internal/registration"
 )
@@ -38,7 +40,8 @@ func (s *Store) AuditByTrackingID(ctx context.Context, scope, trackingID string)
 	return rows, nil
 }
 
-// AuditPage implements registration.AuditStore. There is one writer, and no row ever leaves, so sequences rise in the order of commits.
+// AuditPage implements registration.AuditStore. There is one writer, and the newest row never leaves, so sequences rise in the order of
+// commits.
 func (s *Store) AuditPage(ctx context.Context, scope string, after uint64, limit int) ([]registration.AuditLine, error) {
 	if after > math.MaxInt64 {
 		return nil, nil
@@ -55,6 +58,45 @@ func (s *Store) AuditPage(ctx context.Context, scope string, after uint64, limit
 		return nil, err
 	}
 	return page, nil
+}
+
+// ExpireAudit implements registration.AuditStore. The boundary is written first: the trigger that keeps rows lets none go that is not before it.
+func (s *Store) ExpireAudit(ctx context.Context, scope string, before time.Time, limit int, audit *registration.Audit) (int, error) {
+	var removed atomic.Int64 // the transition may still run after write has given up waiting for it
+	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		n, err := expireAudit(c, scope, before, limit, audit)
+		removed.Store(int64(n))
+		return registration.Applied, err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return int(removed.Load()), nil
+}
+
+func expireAudit(c *conn, scope string, before time.Time, limit int, audit *registration.Audit) (int, error) {
+	last, count := int64(0), 0
+	young := false // rows are in order of time, nearly; the first young one ends the walk
+	err := c.each(func(r *row) {
+		seq, at := int64(r.int()), r.time()
+		if young = young || !at.Before(before); !young {
+			last, count = seq, count+1
+		}
+	}, `SELECT seq, at FROM audit WHERE scope = ?1 AND seq < (SELECT max(seq) FROM audit) ORDER BY seq LIMIT ?2`, scope, limit)
+	if err != nil || count == 0 {
+		return 0, err
+	}
+	if audit != nil {
+		if err := appendAudit(c, scope, *audit); err != nil {
+			return 0, err
+		}
+	}
+	_, err = c.exec(`INSERT INTO audit_retention (scope, before) VALUES (?1, ?2)
+		ON CONFLICT (scope) DO UPDATE SET before = max(before, excluded.before)`, scope, before)
+	if err != nil {
+		return 0, err
+	}
+	return c.exec(`DELETE FROM audit WHERE scope = ?1 AND seq <= ?2`, scope, last)
 }
 
 func scanAudit(r *row) registration.Audit {

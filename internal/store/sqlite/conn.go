@@ -162,6 +162,15 @@ func (r *row) hash() (h [32]byte) {
 	return h
 }
 
+// hashes reads what joined wrote.
+func (r *row) hashes() (list [][32]byte) {
+	raw := r.st.ColumnRawBlob(r.column())
+	for ; len(raw) >= 32; raw = raw[32:] {
+		list = append(list, [32]byte(raw))
+	}
+	return list
+}
+
 func (r *row) int() int { return int(r.st.ColumnInt64(r.column())) }
 
 func (r *row) uint() uint64 { return uint64(r.st.ColumnInt64(r.column())) }

@@ -61,8 +61,9 @@ func putEnrollment(c *conn, scope string, e registration.Enrollment, expect *uin
 ) (registration.Verdict, error) {
 	var revision uint64
 	var created time.Time
-	found, err := c.one(func(r *row) { revision, created = r.uint(), r.time() },
-		`SELECT revision, created FROM enrollments WHERE scope = ?1 AND folded = ?2`, scope, dps.FoldID(e.ID))
+	certified := false // it had certificates
+	found, err := c.one(func(r *row) { revision, created, certified = r.uint(), r.time(), r.bool() },
+		`SELECT revision, created, certificates <> x'' FROM enrollments WHERE scope = ?1 AND folded = ?2`, scope, dps.FoldID(e.ID))
 	if err != nil {
 		return 0, err
 	}
@@ -75,6 +76,11 @@ func putEnrollment(c *conn, scope string, e registration.Enrollment, expect *uin
 		return registration.Conflict, nil
 	case found:
 		e.Created = created
+	}
+	if certified || len(e.Certificates) > 0 {
+		if taken, err := claimCertificates(c, scope, ownEntry, e.ID, e.Certificates); taken || err != nil {
+			return registration.Taken, err
+		}
 	}
 	if e.Revision, err = nextRevision(c, scope); err != nil {
 		return 0, err
@@ -100,13 +106,15 @@ func expected(expect *uint64, revision uint64) bool {
 // writeEnrollment keeps the row's place when it replaces, so that a listing by place goes on over it.
 func writeEnrollment(c *conn, scope string, e registration.Enrollment) error {
 	_, err := c.exec(`INSERT INTO enrollments
-		(scope, folded, id, revision, ek, ek_key_id, pinned_srk, device_id, disabled, document, created, updated)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+		(scope, folded, id, revision, mechanism, ek, ek_key_id, pinned_srk, sealed_primary, sealed_secondary, certificates, device_id, disabled,
+			document, created, updated)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
 		ON CONFLICT (scope, folded) DO UPDATE SET
-			id = excluded.id, revision = excluded.revision, ek = excluded.ek, ek_key_id = excluded.ek_key_id,
-			pinned_srk = excluded.pinned_srk, device_id = excluded.device_id, disabled = excluded.disabled,
+			id = excluded.id, revision = excluded.revision, mechanism = excluded.mechanism, ek = excluded.ek, ek_key_id = excluded.ek_key_id,
+			pinned_srk = excluded.pinned_srk, sealed_primary = excluded.sealed_primary, sealed_secondary = excluded.sealed_secondary,
+			certificates = excluded.certificates, device_id = excluded.device_id, disabled = excluded.disabled,
 			document = excluded.document, updated = excluded.updated`,
-		scope, dps.FoldID(e.ID), e.ID, e.Revision, e.EK, e.EKKeyID[:], e.PinnedSRK, e.DeviceID, e.Disabled,
+		scope, dps.FoldID(e.ID), e.ID, e.Revision, string(e.Mechanism), e.EK, e.EKKeyID[:], e.PinnedSRK, e.Keys.Primary, e.Keys.Secondary, joined(e.Certificates), e.DeviceID, e.Disabled,
 		e.Document, e.Created, e.Updated)
 	return err
 }
@@ -120,6 +128,9 @@ func (s *Store) DeleteEnrollment(ctx context.Context, scope, id string, expect *
 			`DELETE FROM enrollments WHERE scope = ?1 AND folded = ?2`)
 		if verdict != registration.Applied || err != nil {
 			return verdict, err
+		}
+		if err := freeCertificates(c, scope, ownEntry, folded); err != nil {
+			return 0, err
 		}
 		_, err = c.exec(`DELETE FROM registrations WHERE scope = ?1 AND folded = ?2`, scope, folded)
 		if err != nil {

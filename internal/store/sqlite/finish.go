@@ -75,7 +75,7 @@ func (s *Store) Unfinished(ctx context.Context, createdBefore time.Time, limit i
 		list = list[:0]
 		return c.each(func(r *row) {
 			list = append(list, registration.Unfinished{Scope: r.text(), Operation: scanOperation(r)})
-		}, `SELECT o.scope, o.id, o.registration_id, o.status, o.substatus, o.generation, o.revision, o.token_digest, o.sealed_key, o.ek, o.srk,
+		}, `SELECT o.scope, o.id, o.registration_id, o.status, o.substatus, o.generation, o.revision, o.mechanism, o.group_id, o.token_digest, o.sealed_key, o.ek, o.srk,
 				o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated
 			FROM operations AS o
 			JOIN registrations AS r ON r.scope = o.scope AND r.folded = o.folded AND r.operation_id = o.id

@@ -43,20 +43,24 @@ func checkRedemption(r registration.Redemption) error {
 
 func redeem(c *conn, scope string, r registration.Redemption) (uint64, registration.Verdict, error) {
 	folded := dps.FoldID(r.ID)
-	var enrollment, before uint64
+	var enrollment, groups, before uint64
 	var created time.Time
 	_, err := c.one(func(row *row) { enrollment = row.uint() },
 		`SELECT revision FROM enrollments WHERE scope = ?1 AND folded = ?2`, scope, folded)
 	if err != nil {
 		return 0, 0, err
 	}
+	if r.Registration.Group != "" {
+		if groups, err = groupsRevision(c, scope); err != nil {
+			return 0, 0, err
+		}
+	}
 	replaces, err := c.one(func(row *row) { before, created = row.uint(), row.time() },
 		`SELECT revision, created FROM registrations WHERE scope = ?1 AND folded = ?2`, scope, folded)
 	if err != nil {
 		return 0, 0, err
 	}
-	// Revisions start at 1, so 0 stands for a row that is not there; an enrollment there must be.
-	if enrollment == 0 || enrollment != r.EnrollmentRevision || before != r.RegistrationBefore {
+	if !entryAsExpected(r, enrollment, groups) || before != r.RegistrationBefore {
 		return 0, registration.Conflict, nil
 	}
 	if taken, err := deviceTaken(c, scope, folded, r.Registration.Hub, r.Registration.DeviceID); taken || err != nil {
@@ -73,6 +77,14 @@ func redeem(c *conn, scope string, r registration.Redemption) (uint64, registrat
 		return 0, 0, err
 	}
 	return revision, registration.Applied, appendAudit(c, scope, r.Audit)
+}
+
+// entryAsExpected: revisions start at 1, so 0 stands for a row that is not there; an enrollment there must be, or must not be beside a group.
+func entryAsExpected(r registration.Redemption, enrollment, groups uint64) bool {
+	if r.Registration.Group != "" {
+		return enrollment == 0 && groups != 0 && groups == r.GroupsRevision
+	}
+	return enrollment != 0 && enrollment == r.EnrollmentRevision
 }
 
 // moveGeneration is the compare-and-set that spends a challenge. The id is taken for one in use; see noteIdle.
@@ -109,27 +121,30 @@ func writeProof(c *conn, scope string, r registration.Redemption) (uint64, error
 func insertOperation(c *conn, scope string, o registration.Operation) error {
 	_, err := c.exec(`INSERT INTO operations (scope, id, folded, registration_id, status, substatus, generation,
 			revision, token_digest, sealed_key, ek, srk, sealed_hub_key, hub, device_id, error_code, error_message, tracking_id,
-			created, updated)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)`,
+			created, updated, mechanism, group_id)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)`,
 		scope, o.ID, dps.FoldID(o.RegistrationID), o.RegistrationID, o.Status, o.Substatus, o.Generation,
 		o.Revision, o.TokenDigest[:], o.SealedKey, o.EK, o.SRK, o.SealedHubKey, o.Hub, o.DeviceID, o.ErrorCode, o.ErrorMessage,
-		o.TrackingID, o.Created, o.Updated)
+		o.TrackingID, o.Created, o.Updated, string(o.Mechanism), o.Group)
 	return err
 }
 
 // writeRegistration keeps the row's place when it replaces, so that a listing of sealed values goes on over it.
 func writeRegistration(c *conn, scope string, r registration.Registration) error {
 	_, err := c.exec(`INSERT INTO registrations (scope, folded, id, revision, status, substatus, hub, device_id,
-			ek_key_id, srk, sealed_hub_key, hub_key_generation, operation_id, error_code, error_message, created, updated)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
+			ek_key_id, srk, sealed_hub_key, hub_key_generation, operation_id, error_code, error_message, created, updated,
+			mechanism, group_id, group_folded)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
 		ON CONFLICT (scope, folded) DO UPDATE SET
 			id = excluded.id, revision = excluded.revision, status = excluded.status, substatus = excluded.substatus,
 			hub = excluded.hub, device_id = excluded.device_id, ek_key_id = excluded.ek_key_id, srk = excluded.srk,
 			sealed_hub_key = excluded.sealed_hub_key, hub_key_generation = excluded.hub_key_generation,
 			operation_id = excluded.operation_id, error_code = excluded.error_code,
-			error_message = excluded.error_message, created = excluded.created, updated = excluded.updated`,
+			error_message = excluded.error_message, created = excluded.created, updated = excluded.updated,
+			mechanism = excluded.mechanism, group_id = excluded.group_id, group_folded = excluded.group_folded`,
 		scope, dps.FoldID(r.ID), r.ID, r.Revision, r.Status, r.Substatus, r.Hub, r.DeviceID, r.EKKeyID[:], r.SRK,
-		r.SealedHubKey, r.HubKeyGeneration, r.OperationID, r.ErrorCode, r.ErrorMessage, r.Created, r.Updated)
+		r.SealedHubKey, r.HubKeyGeneration, r.OperationID, r.ErrorCode, r.ErrorMessage, r.Created, r.Updated,
+		string(r.Mechanism), r.Group, dps.FoldID(r.Group))
 	return err
 }
 

@@ -38,6 +38,26 @@ var sealedColumns = []sealedColumn{
 		`UPDATE access_policies SET sealed_secondary = ?4 WHERE scope = ?1 AND name = ?2 AND sealed_secondary = ?3`,
 	},
 	{
+		registration.SealedEnrollmentFirst,
+		`SELECT seq, scope, folded, sealed_primary FROM enrollments WHERE seq > ?1 AND sealed_primary <> x'' ORDER BY seq LIMIT ?2`,
+		`UPDATE enrollments SET sealed_primary = ?4 WHERE scope = ?1 AND folded = ?2 AND sealed_primary = ?3`,
+	},
+	{
+		registration.SealedEnrollmentSecond,
+		`SELECT seq, scope, folded, sealed_secondary FROM enrollments WHERE seq > ?1 AND sealed_secondary <> x'' ORDER BY seq LIMIT ?2`,
+		`UPDATE enrollments SET sealed_secondary = ?4 WHERE scope = ?1 AND folded = ?2 AND sealed_secondary = ?3`,
+	},
+	{
+		registration.SealedGroupFirst,
+		`SELECT seq, scope, folded, sealed_primary FROM enrollment_groups WHERE seq > ?1 AND sealed_primary <> x'' ORDER BY seq LIMIT ?2`,
+		`UPDATE enrollment_groups SET sealed_primary = ?4 WHERE scope = ?1 AND folded = ?2 AND sealed_primary = ?3`,
+	},
+	{
+		registration.SealedGroupSecond,
+		`SELECT seq, scope, folded, sealed_secondary FROM enrollment_groups WHERE seq > ?1 AND sealed_secondary <> x'' ORDER BY seq LIMIT ?2`,
+		`UPDATE enrollment_groups SET sealed_secondary = ?4 WHERE scope = ?1 AND folded = ?2 AND sealed_secondary = ?3`,
+	},
+	{
 		registration.SealedRegistrationKey,
 		`SELECT seq, scope, folded, sealed_hub_key FROM registrations
 			WHERE seq > ?1 AND sealed_hub_key <> x'' ORDER BY seq LIMIT ?2`,

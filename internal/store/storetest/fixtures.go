@@ -20,10 +20,24 @@ func audit(trackingID string, at time.Time) registration.Audit {
 
 func enrollment(id, salt string) registration.Enrollment {
 	return registration.Enrollment{
-		ID: id, EK: []byte("ek " + salt), EKKeyID: sha256.Sum256([]byte("ek " + salt)), PinnedSRK: []byte("pinned " + salt),
+		ID: id, Mechanism: registration.Mechanism("mechanism " + salt), EK: []byte("ek " + salt), EKKeyID: sha256.Sum256([]byte("ek " + salt)), PinnedSRK: []byte("pinned " + salt),
+		Keys:     registration.SealedKeys{Primary: []byte("primary " + salt), Secondary: []byte("secondary " + salt)},
 		DeviceID: "device " + salt, Disabled: len(salt)%2 == 0, Document: []byte(`{"salt":"` + salt + `"}`),
 		Created: epoch, Updated: epoch.Add(time.Second),
 	}
+}
+
+func group(id, salt string) registration.Group {
+	return registration.Group{
+		ID: id, Mechanism: registration.Mechanism("mechanism " + salt),
+		Keys:         registration.SealedKeys{Primary: []byte("primary " + salt), Secondary: []byte("secondary " + salt)},
+		Certificates: [][32]byte{sha256.Sum256([]byte("ca " + salt)), sha256.Sum256([]byte("other ca " + salt))},
+		Disabled:     len(salt)%2 == 0, Document: []byte(`{"group":"` + salt + `"}`), Created: epoch, Updated: epoch.Add(time.Second),
+	}
+}
+
+func caCertificate(name, salt string) registration.CACertificate {
+	return registration.CACertificate{Name: name, DER: []byte("der " + salt), Verified: len(salt)%2 == 0, Created: epoch, Updated: epoch.Add(time.Second)}
 }
 
 // redemption redeems the challenge that the snapshot allows; operationID is its salt.
@@ -32,7 +46,7 @@ func redemption(id string, d registration.Device, operationID string, at time.Ti
 		ID: id, Generation: d.Generation,
 		Operation: registration.Operation{
 			ID: operationID, RegistrationID: id, Status: registration.Assigning, Substatus: "initial " + operationID,
-			Generation: d.Generation + 1, TokenDigest: sha256.Sum256([]byte("token " + operationID)),
+			Generation: d.Generation + 1, Mechanism: registration.Mechanism("op mechanism " + operationID), TokenDigest: sha256.Sum256([]byte("token " + operationID)),
 			SealedKey: []byte("challenge key " + operationID), EK: []byte("op ek " + operationID),
 			SRK: []byte("op srk " + operationID), SealedHubKey: []byte("hub key " + operationID),
 			Hub: "op hub " + operationID, DeviceID: "op device " + operationID, ErrorCode: 11, ErrorMessage: "op error",
@@ -40,7 +54,7 @@ func redemption(id string, d registration.Device, operationID string, at time.Ti
 		},
 		Registration: registration.Registration{
 			ID: id, Status: registration.Assigning, Substatus: "reg " + operationID, Hub: "reg hub " + operationID,
-			DeviceID: "reg device " + operationID, EKKeyID: sha256.Sum256([]byte("reg ek " + operationID)),
+			DeviceID: "reg device " + operationID, Mechanism: registration.Mechanism("reg mechanism " + operationID), EKKeyID: sha256.Sum256([]byte("reg ek " + operationID)),
 			SRK: []byte("reg srk " + operationID), SealedHubKey: []byte("hub key " + operationID),
 			HubKeyGeneration: d.Generation + 1, OperationID: operationID, ErrorCode: 12, ErrorMessage: "reg error",
 			Created: at.Add(2 * time.Microsecond), Updated: at.Add(3 * time.Microsecond),
@@ -83,6 +97,14 @@ func (w *world) enroll(scope, id string) registration.Enrollment {
 	e, verdict, err := w.store.PutEnrollment(w.ctx, scope, enrollment(id, id), nil, audit("enroll "+dps.FoldID(id), epoch))
 	w.applied(verdict, err)
 	return e
+}
+
+// group creates a group and returns it as stored.
+func (w *world) group(scope, id string) registration.Group {
+	w.Helper()
+	g, verdict, err := w.store.PutGroup(w.ctx, scope, group(id, id), nil, audit("group "+dps.FoldID(id), epoch))
+	w.applied(verdict, err)
+	return g
 }
 
 // redeem redeems the id's current challenge.

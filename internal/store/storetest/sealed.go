@@ -53,6 +53,11 @@ func sealedWorld(w *world) (want []registration.SealedValue) {
 		add(registration.SealedPolicySecondary, id, "Reader", "s2 "+id)
 
 		w.enroll(id, "Dev-1")
+		add(registration.SealedEnrollmentFirst, id, "dev-1", "primary Dev-1")
+		add(registration.SealedEnrollmentSecond, id, "dev-1", "secondary Dev-1")
+		w.group(id, "Line-4")
+		add(registration.SealedGroupFirst, id, "line-4", "primary Line-4")
+		add(registration.SealedGroupSecond, id, "line-4", "secondary Line-4")
 		w.redeem(id, "Dev-1", "Op-"+id, epoch)
 		add(registration.SealedRegistrationKey, id, "dev-1", "hub key Op-"+id)
 		add(registration.SealedOperationHubKey, id, "Op-"+id+"\x00dev-1", "hub key Op-"+id)
@@ -61,13 +66,15 @@ func sealedWorld(w *world) (want []registration.SealedValue) {
 		w.applied(w.store.PutIdentity(w.ctx, id, identity("Hub.example", "Dev-1", "identity "+id, 1), audit("i", epoch)))
 		add(registration.SealedHubIdentity, id, "Hub.example\x00Dev-1", "identity "+id)
 	}
-	bare := redemption("bare", registration.Device{Enrollment: pointerTo(w.enroll(scope, "bare"))}, "bare-op", epoch)
+	keyless := enrollment("bare", "bare")
+	keyless.Keys = registration.SealedKeys{}
+	stored, verdict, err := w.store.PutEnrollment(w.ctx, scope, keyless, nil, audit("bare", epoch))
+	w.applied(verdict, err)
+	bare := redemption("bare", registration.Device{Enrollment: &stored}, "bare-op", epoch)
 	bare.Operation.SealedHubKey, bare.Operation.SealedKey, bare.Registration.SealedHubKey = nil, nil, nil
 	w.redeemed(w.store.Redeem(w.ctx, scope, bare))
 	return want
 }
-
-func pointerTo[T any](v T) *T { return &v }
 
 func sortSealed(values []registration.SealedValue) []registration.SealedValue {
 	return slices.SortedFunc(slices.Values(values), func(a, b registration.SealedValue) int {

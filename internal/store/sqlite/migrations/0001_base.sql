@@ -40,9 +40,13 @@ CREATE TABLE enrollments (
     folded     TEXT    NOT NULL,
     id         TEXT    NOT NULL,
     revision   INTEGER NOT NULL,
+    mechanism  TEXT    NOT NULL,
     ek         BLOB    NOT NULL,
     ek_key_id  BLOB    NOT NULL,
     pinned_srk BLOB    NOT NULL,
+    sealed_primary   BLOB NOT NULL,
+    sealed_secondary BLOB NOT NULL,
+    certificates     BLOB NOT NULL, -- SHA-256 each, one after the other
     device_id  TEXT    NOT NULL,
     disabled   INTEGER NOT NULL,
     document   BLOB    NOT NULL,
@@ -50,6 +54,56 @@ CREATE TABLE enrollments (
     updated    INTEGER NOT NULL,
     UNIQUE (scope, folded)
 ) STRICT;
+
+-- What counting needs.
+CREATE INDEX enrollments_by_kind ON enrollments (scope, mechanism, disabled);
+
+CREATE TABLE enrollment_groups (
+    seq        INTEGER PRIMARY KEY,
+    scope      TEXT    NOT NULL,
+    folded     TEXT    NOT NULL,
+    id         TEXT    NOT NULL,
+    revision   INTEGER NOT NULL,
+    mechanism  TEXT    NOT NULL,
+    sealed_primary   BLOB NOT NULL,
+    sealed_secondary BLOB NOT NULL,
+    certificates     BLOB NOT NULL,
+    disabled   INTEGER NOT NULL,
+    document   BLOB    NOT NULL,
+    created    INTEGER NOT NULL,
+    updated    INTEGER NOT NULL,
+    UNIQUE (scope, folded)
+) STRICT;
+
+CREATE TABLE ca_certificates (
+    seq      INTEGER PRIMARY KEY,
+    scope    TEXT    NOT NULL,
+    folded   TEXT    NOT NULL,
+    name     TEXT    NOT NULL,
+    revision INTEGER NOT NULL,
+    der      BLOB    NOT NULL,
+    verified INTEGER NOT NULL,
+    created  INTEGER NOT NULL,
+    updated  INTEGER NOT NULL,
+    UNIQUE (scope, folded)
+) STRICT;
+
+-- The revision of the last change of a scope's groups or CA certificates.
+CREATE TABLE group_revisions (
+    scope    TEXT    NOT NULL UNIQUE,
+    revision INTEGER NOT NULL
+) STRICT;
+
+-- A certificate belongs to one entry of a scope.
+CREATE TABLE entry_certificates (
+    seq    INTEGER PRIMARY KEY,
+    scope  TEXT    NOT NULL,
+    sha256 BLOB    NOT NULL,
+    kind   TEXT    NOT NULL, -- enrollment or group
+    folded TEXT    NOT NULL, -- of the entry
+    UNIQUE (scope, sha256)
+) STRICT;
+CREATE INDEX entry_certificates_by_entry ON entry_certificates (scope, kind, folded);
 
 CREATE TABLE registrations (
     seq                INTEGER PRIMARY KEY,
@@ -61,6 +115,9 @@ CREATE TABLE registrations (
     substatus          TEXT    NOT NULL,
     hub                TEXT    NOT NULL,
     device_id          TEXT    NOT NULL,
+    mechanism          TEXT    NOT NULL,
+    group_id           TEXT    NOT NULL, -- empty: its own enrollment let it in
+    group_folded       TEXT    NOT NULL,
     ek_key_id          BLOB    NOT NULL,
     srk                BLOB    NOT NULL,
     sealed_hub_key     BLOB    NOT NULL,
@@ -74,6 +131,8 @@ CREATE TABLE registrations (
 ) STRICT;
 -- One device id at a hub belongs to one registration.
 CREATE UNIQUE INDEX registrations_by_device ON registrations (scope, hub, device_id);
+CREATE INDEX registrations_by_group ON registrations (scope, group_folded, folded) WHERE group_folded <> '';
+CREATE INDEX registrations_by_status ON registrations (scope, status);
 
 CREATE TABLE operations (
     seq             INTEGER PRIMARY KEY,
@@ -85,6 +144,8 @@ CREATE TABLE operations (
     substatus       TEXT    NOT NULL,
     generation      INTEGER NOT NULL,
     revision        INTEGER NOT NULL, -- of the registration, when this operation was written
+    mechanism       TEXT    NOT NULL,
+    group_id        TEXT    NOT NULL,
     token_digest    BLOB    NOT NULL,
     sealed_key      BLOB    NOT NULL,
     ek              BLOB    NOT NULL,
@@ -131,8 +192,15 @@ CREATE TABLE audit (
 CREATE INDEX audit_by_tracking_id ON audit (scope, tracking_id);
 CREATE INDEX audit_by_scope ON audit (scope, seq);
 
+-- Rows before this are past the retention that the operator has set. It never moves back.
+CREATE TABLE audit_retention (
+    scope  TEXT    NOT NULL UNIQUE,
+    before INTEGER NOT NULL
+) STRICT;
+
 -- The audit is append-only, for our own code too.
 CREATE TRIGGER audit_keeps_rows BEFORE DELETE ON audit
+WHEN OLD.at >= coalesce((SELECT before FROM audit_retention WHERE scope = OLD.scope), OLD.at)
 BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END;
 CREATE TRIGGER audit_keeps_content BEFORE UPDATE ON audit
 BEGIN SELECT RAISE(ABORT, 'the audit is append-only'); END;

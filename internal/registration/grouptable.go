@@ -1,0 +1,145 @@
+package registration
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+
+	"latchkey.example/latchkey/dps"
+)
+
+// groupTable is a copy of a scope's groups as devices need them: keys opened, certificates parsed. It is made anew when the revision that a
+// device's snapshot carries says that it is old, so it is never older than the rows a decision is taken on, on any node.
+type groupTable struct {
+	revision uint64
+	byID     map[string]*knownGroup // folded
+	deriving []*knownGroup          // with symmetric keys, in order of their ids
+	anchors  map[string][]anchor    // by the subject of the CA, as it stands in the certificate
+}
+
+// knownGroup is a group with its secrets opened.
+type knownGroup struct {
+	Group
+	keys symmetricKeys // with SymmetricKey
+}
+
+// groupPage is how many groups are read at once.
+const groupPage = 500
+
+// groups gives the table of a scope that is at least as new as the revision.
+func (c *Core) groups(ctx context.Context, s *scope, revision uint64) (*groupTable, error) {
+	if t := s.groups.Load(); t != nil && t.revision >= revision {
+		return t, nil
+	}
+	if revision == 0 {
+		return new(groupTable), nil
+	}
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	if t := s.groups.Load(); t != nil && t.revision >= revision {
+		return t, nil
+	}
+	t, err := c.loadGroups(ctx, s.ID)
+	if err == nil {
+		s.groups.Store(t)
+	}
+	return t, err
+}
+
+// loadGroups reads the revision before the rows: what changes between the two makes the table look old, never new.
+func (c *Core) loadGroups(ctx context.Context, scope string) (*groupTable, error) {
+	revision, err := c.store.GroupsRevision(ctx, scope)
+	if err != nil {
+		return nil, err
+	}
+	authorities, err := c.verifiedCAs(ctx, scope)
+	if err != nil {
+		return nil, err
+	}
+	t := &groupTable{revision: revision, byID: map[string]*knownGroup{}, anchors: map[string][]anchor{}}
+	for after := ""; ; {
+		page, err := c.store.Groups(ctx, scope, after, groupPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range page {
+			after = dps.FoldID(g.ID)
+			if err := c.addGroup(t, scope, g, authorities); err != nil {
+				// One group that cannot be read must not shut out the devices of all others.
+				c.log.Error("a group cannot be read: its devices are refused", "scope", scope, "group", g.ID, "err", err)
+			}
+		}
+		if len(page) < groupPage {
+			return t, nil
+		}
+	}
+}
+
+func (c *Core) addGroup(t *groupTable, scope string, g Group, authorities map[string][]byte) error {
+	known := &knownGroup{Group: g}
+	folded := dps.FoldID(g.ID)
+	if g.Mechanism == SymmetricKey {
+		var err error
+		if known.keys, err = c.openKeys(ContextGroupKey, scope, folded, g.Keys); err != nil {
+			return err
+		}
+		t.deriving = append(t.deriving, known)
+	} else {
+		ders, err := authoritiesOf(g, authorities)
+		if err != nil {
+			return err
+		}
+		for _, der := range ders {
+			certificate, err := x509.ParseCertificate(der)
+			if err != nil {
+				return err
+			}
+			subject := string(certificate.RawSubject)
+			t.anchors[subject] = append(t.anchors[subject], anchor{certificate, known})
+		}
+	}
+	t.byID[folded] = known
+	return nil
+}
+
+// authoritiesOf lists the CA certificates of a group. A name that no verified CA certificate has any more lets nobody in.
+func authoritiesOf(g Group, authorities map[string][]byte) (ders [][]byte, err error) {
+	wire, err := dps.DecodeGroup(g.ID, g.Document)
+	if err != nil {
+		return nil, err
+	}
+	chain := wire.Attestation.X509
+	if chain == nil {
+		return nil, fmt.Errorf("its document is not of an x509 group")
+	}
+	if refs := chain.CAReferences; refs != nil {
+		for _, name := range []string{refs.Primary, refs.Secondary} {
+			if der := authorities[dps.FoldID(name)]; der != nil {
+				ders = append(ders, der)
+			}
+		}
+	}
+	for _, certificate := range chain.Signing.List() {
+		ders = append(ders, certificate.DER)
+	}
+	return ders, nil
+}
+
+// verifiedCAs are the CA certificates that groups may refer to, by folded name.
+func (c *Core) verifiedCAs(ctx context.Context, scope string) (map[string][]byte, error) {
+	all := map[string][]byte{}
+	for after := ""; ; {
+		page, err := c.store.CACertificates(ctx, scope, after, groupPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, ca := range page {
+			if after = dps.FoldID(ca.Name); ca.Verified {
+				all[after] = ca.DER
+			}
+		}
+		if len(page) < groupPage {
+			return all, nil
+		}
+	}
+}
