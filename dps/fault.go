@@ -23,12 +23,14 @@ const (
 	CodeRegistrationNotFound Code = 404202
 	CodeOperationNotFound    Code = 404203
 	CodeCANotFound           Code = 404204
+	CodeScopeNotFound        Code = 404205
 	CodeMethodNotAllowed     Code = 405000
 	CodeTimeout              Code = 408001
 	CodeEnrollmentExists     Code = 409201
 	CodeGroupExists          Code = 409202
 	CodeCAExists             Code = 409204
 	CodeCAInUse              Code = 409205
+	CodeScopeExists          Code = 409206
 	CodeConflict             Code = 409203
 	CodePreconditionFailed   Code = 412001
 	CodeTooLarge             Code = 413001
@@ -61,6 +63,8 @@ var messages = map[Code]string{
 	CodeNotFound:             "Nothing is at this path.",
 	CodeNotEnrolled:          "Enrollment not found.",
 	CodeRegistrationNotFound: "Registration not found.",
+	CodeScopeNotFound:        "Scope not found.",
+	CodeScopeExists:          "A host name of it belongs to another scope already.",
 	CodeCANotFound:           "CA certificate not found.",
 	CodeOperationNotFound:    "Operation not found. Register again.",
 	CodeMethodNotAllowed:     "The path does not have this method.",

@@ -217,6 +217,9 @@ func (c *Certificate) appendTo(b []byte, show Show) []byte {
 	return append(c.Info.appendTo(appendName(b, "info")), '}')
 }
 
+// Encode is the info as JSON.
+func (i *CertificateInfo) Encode() []byte { return i.appendTo(nil) }
+
 func (i *CertificateInfo) appendTo(b []byte) []byte {
 	b = append(b, '{')
 	b = appendPresent(b, "subjectName", i.SubjectName)

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"net/http"
+	"slices"
 	"strings"
 
 	"latchkey.example/latchkey/internal/registration"
@@ -23,7 +24,13 @@ type addition struct {
 
 // additions are all paths under /latchkey/v1, but for the description itself.
 func (a *API) additions() []addition {
-	return append(a.policyAdditions(), []addition{
+	return slices.Concat(a.policyAdditions(), a.caAdditions(), a.scopeAdditions(), []addition{
+		{"statistics", func(string) map[string]endpoint {
+			return map[string]endpoint{http.MethodGet: {"statistics-get", registration.AuditLogRight, bodiless, false, a.statistics}}
+		}},
+		{"registrations/query", func(string) map[string]endpoint {
+			return map[string]endpoint{http.MethodPost: {"registration-query-all", registration.RegistrationStatusRead, message, false, a.queryAllRegistrations}}
+		}},
 		{"decisions/{trackingId}", func(id string) map[string]endpoint {
 			return map[string]endpoint{http.MethodGet: {"decision-get", registration.RegistrationStatusRead, bodiless, false, a.getDecision(id)}}
 		}},
@@ -36,7 +43,7 @@ func (a *API) additions() []addition {
 		{"audit", func(string) map[string]endpoint {
 			return map[string]endpoint{http.MethodGet: {"audit-list", registration.AuditLogRight, bodiless, false, a.listAudit}}
 		}},
-	}...)
+	})
 }
 
 // additionEndpoints finds the addition of a path below /latchkey/v1.

@@ -19,6 +19,8 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -31,6 +33,7 @@ const (
 	caLife         = 20 * 365 * 24 * time.Hour
 	serverLife     = 397 * 24 * time.Hour // the longest that common verifiers accept
 	backdate       = time.Hour            // for clients whose clock is behind
+	maxCommonName  = 64                   // RFC 5280, appendix A.1
 	RenewalWarning = 30 * 24 * time.Hour  // before a server certificate's end
 )
 
@@ -78,21 +81,70 @@ func Issue(dir string, names []string, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	template, err := template(now, serverLife)
+	der, err := serverCertificate(ca, caKey, key, names, now)
 	if err != nil {
 		return err
 	}
+	return writePEM(filepath.Join(dir, ServerFile), 0o644, "CERTIFICATE", der, ca.Raw)
+}
+
+// IssuePair makes a server certificate for the names with a key of its own, and writes nothing: chain and key (PKCS #8) in PEM.
+func IssuePair(dir string, names []string, now time.Time) (chain, keyPEM []byte, err error) {
+	ca, caKey, err := load(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	der, err := serverCertificate(ca, caKey, key, names, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, certificate := range [][]byte{der, ca.Raw} {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})...)
+	}
+	return chain, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}), nil
+}
+
+// CheckIssue says why the CA in dir could not vouch for the names; the error may be shown to whoever asked for them.
+func CheckIssue(dir string, names []string) error {
+	ca, _, err := load(dir)
+	if err != nil {
+		return errors.New("this installation has no private CA at hand that could issue a certificate for them; give the service a certificate that covers the names, and try again")
+	}
+	for _, name := range names {
+		if err := CheckName(name); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(ca.PermittedDNSDomains, func(domain string) bool { return name == domain || strings.HasSuffix(name, "."+domain) }) {
+			return fmt.Errorf("the private CA vouches for names at or below %s only, and %s is not one; choose such a name, or give the service a certificate that covers it",
+				strings.Join(ca.PermittedDNSDomains, ", "), name)
+		}
+	}
+	return nil
+}
+
+func serverCertificate(ca *x509.Certificate, caKey, key *ecdsa.PrivateKey, names []string, now time.Time) ([]byte, error) {
+	template, err := template(now, serverLife)
+	if err != nil {
+		return nil, err
+	}
 	template.Subject = pkix.Name{CommonName: names[0]}
+	if len(names[0]) > maxCommonName {
+		template.Subject = pkix.Name{}
+	}
 	template.DNSNames = names
 	template.KeyUsage, template.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	if template.NotAfter.After(ca.NotAfter) {
 		template.NotAfter = ca.NotAfter
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca, key.Public(), caKey)
-	if err != nil {
-		return err
-	}
-	return writePEM(filepath.Join(dir, ServerFile), 0o644, "CERTIFICATE", der, ca.Raw)
+	return x509.CreateCertificate(rand.Reader, template, ca, key.Public(), caKey)
 }
 
 // serverKey is the key at path, or a new one that is written there.

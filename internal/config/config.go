@@ -46,8 +46,16 @@ type Config struct {
 	LogFormat string `yaml:"logFormat"`
 	// Limits bound what strangers can make the service do.
 	Limits Limits `yaml:"limits"`
+	// Audit is the audit log.
+	Audit Audit `yaml:"audit"`
 	// Hub is the embedded hub.
 	Hub Hub `yaml:"hub"`
+}
+
+// Audit settings.
+type Audit struct {
+	// Retention is how long audit rows are kept, at least 24 h; 0 is for ever. Reloaded on SIGHUP.
+	Retention time.Duration `yaml:"retention"`
 }
 
 // Limits of the HTTPS listener.
@@ -119,6 +127,7 @@ func (c *Config) Settings() []Setting {
 		reloaded(span("limits-body-time", "how long a body may take to arrive", &c.Limits.BodyTime)),
 		reloaded(span("limits-handler-time", "how long the work on one request may take", &c.Limits.HandlerTime)),
 		number("limits-connections", "open HTTPS connections", &c.Limits.Connections),
+		reloaded(span("audit-retention", "how long audit rows are kept, 0 for ever", &c.Audit.Retention)),
 		span("hub-max-token-life", "furthest expiry of a SAS token at the embedded hub", &c.Hub.MaxTokenLife),
 		text("hub-telemetry", "NDJSON file of the embedded hub's telemetry", &c.Hub.Telemetry),
 		number("hub-connections", "MQTT connections at one time", &c.Hub.Connections),
@@ -254,6 +263,9 @@ func (c *Config) validate() error {
 	}
 	if c.Limits.Parked < 0 {
 		return errors.New("limits.parked must not be negative")
+	}
+	if r := c.Audit.Retention; r != 0 && r < 24*time.Hour {
+		return errors.New("audit.retention must be 0 (for ever) or at least 24h")
 	}
 	return loopback(c.Metrics)
 }

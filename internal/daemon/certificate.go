@@ -17,6 +17,9 @@ import (
 // certificate is the server's certificate, which can be changed while it is in use.
 type certificate struct {
 	current atomic.Pointer[tls.Certificate]
+	path    atomic.Value // string: its file
+	// scoped gives the certificate of a scope's own, by host name; nil if it has none. Set before the first handshake.
+	scoped func(host string) *tls.Certificate
 	expiry  prometheus.Gauge
 }
 
@@ -40,6 +43,7 @@ func (c *certificate) reload(cfg config.Config) error {
 		}
 	}
 	c.current.Store(&pair)
+	c.path.Store(cfg.Certificate)
 	c.expiry.Set(float64(pair.Leaf.NotAfter.Unix()))
 	return nil
 }
@@ -57,6 +61,14 @@ func (c *certificate) tls() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		ClientAuth:     tls.RequestClientCert,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current.Load(), nil },
+		GetCertificate: c.choose,
 	}
+}
+
+// choose takes the certificate of the scope whose name the client asks for, else the configured one.
+func (c *certificate) choose(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if own := c.scoped(hello.ServerName); own != nil {
+		return own, nil
+	}
+	return c.current.Load(), nil
 }

@@ -134,12 +134,14 @@ func (s *service) wire(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Sealer: s.ring, Logger: s.log})
+	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Sealer: s.ring, Issuer: issuer{s.cert}, Logger: s.log})
 	if errors.Is(err, keyring.ErrTampered) || errors.Is(err, keyring.ErrUnknownKey) {
 		return fmt.Errorf("the master key %s is not the one of the database %s: %w", s.config.MasterKey, s.config.Database, err)
 	} else if err != nil {
 		return err
 	}
+	s.cert.scoped = s.core.Certificate
+	s.core.KeepAudit(s.config.Audit.Retention)
 	s.shared = web.NewShared(limits(s.config))
 	metrics := web.NewMetrics(s.metrics)
 	s.front = &front{
@@ -250,6 +252,7 @@ func (s *service) reload(ctx context.Context, opts Options) error {
 	}
 	s.shared.Set(limits(cfg))
 	s.front.answerTime.Store(int64(answerTime(cfg)))
+	s.core.KeepAudit(cfg.Audit.Retention)
 	if names := config.NeedRestart(s.config, cfg); len(names) > 0 {
 		s.log.Warn("reload: these settings changed and need a restart", "settings", names)
 	}

@@ -262,7 +262,7 @@ func ask(client *http.Client, method, url, authorization string, body []byte) (i
 
 // adminToken signs as the owner's access policy.
 func (r *running) adminToken() (string, error) {
-	return dps.NewToken(r.made.Connection.Signer(), host, time.Now().Add(time.Hour), OwnerPolicy)
+	return dps.NewToken(r.made.Connection.Signer(), host, time.Now().Add(time.Hour), registration.OwnerPolicy)
 }
 
 // manage calls the management API.

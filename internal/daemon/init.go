@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -18,9 +17,6 @@ import (
 	"latchkey.example/latchkey/internal/registration"
 	"latchkey.example/latchkey/internal/store/sqlite"
 )
-
-// OwnerPolicy is the access policy that a new scope has, with every right.
-const OwnerPolicy = "provisioningserviceowner"
 
 // TLSFolder holds the private CA and the server's certificate, below the data directory.
 const TLSFolder = "tls"
@@ -112,33 +108,14 @@ func install(ctx context.Context, dir string, cfg config.Config, ring *keyring.R
 	return Installation{IDScope: scope.ID, Connection: connection, CAFile: filepath.Join(folder, authority.CAFile), CASum: sum, ConfigFile: file}, nil
 }
 
-// firstScope makes a scope with one access policy and seals its secrets.
+// firstScope makes the home scope.
 func firstScope(ring *keyring.Ring, names []string, now time.Time) (registration.Scope, dps.ConnectionString, error) {
-	var random [4 + 3*32]byte
-	if _, err := rand.Read(random[:]); err != nil {
+	scope, primary, err := registration.NewScope(ring, rand.Reader, names, now)
+	if err != nil {
 		return registration.Scope{}, dps.ConnectionString{}, err
 	}
-	id := "0lk" + hex.EncodeToString(random[:4])
-	root, primary, secondary := random[4:36], random[36:68], random[68:]
-	policy := registration.AccessPolicy{Name: OwnerPolicy, Rights: registration.AllRights}
-	scope := registration.Scope{ID: id, Hosts: names, Created: now}
-	for _, secret := range []struct {
-		into    *[]byte
-		context string
-		plain   []byte
-	}{
-		{&scope.SealedRoot, registration.ContextScopeRoot(id), root},
-		{&policy.SealedPrimary, registration.ContextPolicyKey(id, OwnerPolicy, "primary"), primary},
-		{&policy.SealedSecondary, registration.ContextPolicyKey(id, OwnerPolicy, "secondary"), secondary},
-	} {
-		sealed, err := ring.Seal(secret.context, secret.plain)
-		if err != nil {
-			return registration.Scope{}, dps.ConnectionString{}, err
-		}
-		*secret.into = sealed
-	}
-	scope.Policies = []registration.AccessPolicy{policy}
-	return scope, dps.ConnectionString{HostName: names[0], SharedAccessKeyName: OwnerPolicy, SharedAccessKey: primary}, nil
+	scope.Home = true
+	return scope, dps.ConnectionString{HostName: names[0], SharedAccessKeyName: registration.OwnerPolicy, SharedAccessKey: primary}, nil
 }
 
 func createStore(ctx context.Context, path string, scope registration.Scope) error {
@@ -170,6 +147,8 @@ const configText = `# Latchkey. Every key may be left out; docs/configuration.md
 #   concurrent: 128
 #   parked: 256
 #   wait: 5s
+# audit:                # reloaded on SIGHUP
+#   retention: 0s       # how long rows are kept; 0s is for ever
 # hub:
 #   maxTokenLife: 24h
 #   telemetry: telemetry/hub.ndjson

@@ -257,9 +257,10 @@ const pruneBatch = 1000
 // before can be redeemed after.
 const generationLife = 15 * time.Minute
 
-// Maintain moves on what nobody polls, then removes operations whose window has passed and generations of ids that are long gone.
+// Maintain moves on what nobody polls, then removes operations whose window has passed, generations of ids that are long gone, what deleted
+// scopes have left and audit rows past their retention, and renews certificates of scopes.
 func (c *Core) Maintain(ctx context.Context) error {
-	return errors.Join(c.Resume(ctx), c.prune(ctx))
+	return errors.Join(c.Resume(ctx), c.prune(ctx), c.pruneScopes(ctx), c.renewCertificates(ctx), c.expireAudit(ctx))
 }
 
 // resumeAge keeps Resume away from operations whose own request is still at work.

@@ -3,6 +3,8 @@ package registration
 // Actions of audit rows: a closed set.
 const (
 	ActionScopeCreate        = "scope.create"
+	ActionScopeDelete        = "scope.delete"
+	ActionScopeRenew         = "scope.renew" // its server certificate
 	ActionEnrollmentPut      = "enrollment.put"
 	ActionEnrollmentDelete   = "enrollment.delete"
 	ActionEnrollmentReveal   = "enrollment.reveal" // its symmetric keys were shown
@@ -27,7 +29,7 @@ const (
 
 // actions is the set of them, in the order above.
 var actions = []string{
-	ActionScopeCreate, ActionEnrollmentPut, ActionEnrollmentDelete, ActionEnrollmentReveal,
+	ActionScopeCreate, ActionScopeDelete, ActionScopeRenew, ActionEnrollmentPut, ActionEnrollmentDelete, ActionEnrollmentReveal,
 	ActionGroupPut, ActionGroupDelete, ActionGroupReveal, ActionCAPut, ActionCAVerify, ActionCADelete, ActionAuditExpire, ActionRegistrationDelete,
 	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionIdentityPut,
 	ActionPolicyPut, ActionPolicyRegenerate, ActionPolicyDelete, ActionPolicyReveal,

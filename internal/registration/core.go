@@ -11,7 +11,6 @@ package registration
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,6 +28,7 @@ type Config struct {
 	Store  Store
 	Hub    Hub
 	Sealer Sealer
+	Issuer Issuer           // nil: scopes can only be created for names that need no certificate of their own
 	Logger *slog.Logger     // required
 	Now    func() time.Time // nil: time.Now
 	Rand   io.Reader        // nil: crypto/rand
@@ -39,14 +39,16 @@ type Core struct {
 	store     Store
 	hub       Hub
 	sealer    Sealer
+	issuer    Issuer
 	log       *slog.Logger
 	now       func() time.Time
 	rand      io.Reader
 	reloading sync.Mutex // held from reading the scopes to storing them, so that an older reading never takes a newer one's place
 	scopes    atomic.Pointer[scopeTable]
 	decisions *Decisions
-	policing  sync.Mutex // held from judging a caller again to the end of what it changes of access policies
-	refused   *Decisions // refusals after proof that are in the audit already
+	retention atomic.Int64 // of audit rows, a time.Duration; 0: for ever
+	policing  sync.Mutex   // held from judging a caller again to the end of what it changes of access policies
+	refused   *Decisions   // refusals after proof that are in the audit already
 
 	// The costly steps, as fields so that a test can count them.
 	parseEK  func([]byte) (*attest.EK, error)
@@ -54,33 +56,10 @@ type Core struct {
 	wrap     func(io.Reader, *attest.EK, *attest.SRK, []byte) ([]byte, error)
 }
 
-// scope is a Scope with its secrets opened.
-type scope struct {
-	Scope
-	root     []byte
-	policies map[string]policyKeys
-	tracking trackingIDs
-	standIn  SealedKeys // opened in place of keys that are not there
-
-	groups  atomic.Pointer[groupTable] // nil until a device needs it
-	loading sync.Mutex                 // held while groups is made anew
-}
-
-type policyKeys struct {
-	rights             Right
-	primary, secondary []byte
-}
-
-type scopeTable struct {
-	byID   map[string]*scope
-	byHost map[string]*scope
-	nobody *scope // stands in for an unknown scope: random root, so that the same work is done and nothing verifies
-}
-
 // New opens a core and loads the scopes.
 func New(ctx context.Context, config Config) (*Core, error) {
 	c := &Core{
-		store: config.Store, hub: config.Hub, sealer: config.Sealer, log: config.Logger, now: config.Now, rand: config.Rand,
+		store: config.Store, hub: config.Hub, sealer: config.Sealer, issuer: config.Issuer, log: config.Logger, now: config.Now, rand: config.Rand,
 		decisions: newDecisions(decisionEntries), refused: newDecisions(decisionEntries), parseEK: attest.ParseEK, parseSRK: attest.ParseSRK, wrap: attest.Seal,
 	}
 	if c.now == nil {
@@ -90,90 +69,6 @@ func New(ctx context.Context, config Config) (*Core, error) {
 		c.rand = rand.Reader
 	}
 	return c, c.ReloadScopes(ctx)
-}
-
-// ReloadScopes reads the scopes again; on failure the ones known before stay.
-func (c *Core) ReloadScopes(ctx context.Context) error {
-	c.reloading.Lock()
-	defer c.reloading.Unlock()
-	scopes, err := c.store.Scopes(ctx)
-	if err != nil {
-		return fmt.Errorf("reading the scopes: %w", err)
-	}
-	root := make([]byte, 32)
-	if _, err := io.ReadFull(c.rand, root); err != nil {
-		return err
-	}
-	table := &scopeTable{byID: map[string]*scope{}, byHost: map[string]*scope{}, nobody: &scope{root: root}}
-	for _, s := range scopes {
-		opened, err := c.openScope(s)
-		if err != nil {
-			return fmt.Errorf("scope %s: %w", s.ID, err)
-		}
-		table.byID[s.ID] = opened
-		for _, host := range s.Hosts {
-			table.byHost[strings.ToLower(host)] = opened
-		}
-		if table.nobody.tracking.block == nil {
-			table.nobody.tracking = opened.tracking // refusals for unknown scopes are explained with the first scope's key
-		}
-	}
-	if len(scopes) == 0 {
-		return errors.New("the store holds no scope: was `latchkey init` run?")
-	}
-	c.scopes.Store(table)
-	return nil
-}
-
-func (c *Core) openScope(s Scope) (*scope, error) {
-	root, err := c.sealer.Open(ContextScopeRoot(s.ID), s.SealedRoot)
-	if err != nil {
-		return nil, fmt.Errorf("opening its challenge root: %w", err)
-	}
-	opened := &scope{Scope: s, root: root, policies: map[string]policyKeys{}}
-	if opened.tracking, err = newTrackingIDs(root); err != nil {
-		return nil, err
-	}
-	if opened.standIn, err = c.sealKeys(ContextEnrollmentKey, s.ID, "", symmetricKeys{standInSecret, standInSecret}); err != nil {
-		return nil, err
-	}
-	for _, p := range s.Policies {
-		keys := policyKeys{rights: p.Rights}
-		if keys.primary, err = c.sealer.Open(ContextPolicyKey(s.ID, p.Name, "primary"), p.SealedPrimary); err != nil {
-			return nil, fmt.Errorf("opening a key of access policy %s: %w", p.Name, err)
-		}
-		if keys.secondary, err = c.sealer.Open(ContextPolicyKey(s.ID, p.Name, "secondary"), p.SealedSecondary); err != nil {
-			return nil, fmt.Errorf("opening a key of access policy %s: %w", p.Name, err)
-		}
-		opened.policies[p.Name] = keys
-	}
-	return opened, nil
-}
-
-// scope gives the named scope, or the one that stands in for an unknown one.
-func (c *Core) scope(id string) (*scope, bool) {
-	table := c.scopes.Load()
-	if s, ok := table.byID[id]; ok {
-		return s, true
-	}
-	return table.nobody, false
-}
-
-// HostScope names the scope whose management API answers at a host name (lower case), empty if none does.
-func (c *Core) HostScope(host string) string {
-	if s, ok := c.scopes.Load().byHost[host]; ok {
-		return s.ID
-	}
-	return ""
-}
-
-// HubScope says which scope a hub name belongs to, for the embedded hub's logins.
-func (c *Core) HubScope(hub string) (string, bool) {
-	s, ok := c.scopes.Load().byHost[strings.ToLower(hub)]
-	if !ok || !strings.EqualFold(s.Hosts[0], hub) {
-		return "", false
-	}
-	return s.ID, true
 }
 
 // Record remembers a decision. Transports call it after the answer was written, so that a flood of strangers costs no latency.

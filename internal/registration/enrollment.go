@@ -141,6 +141,10 @@ type Scope struct {
 	SealedRoot []byte   // 32-byte root of challenge keys, sealed under ContextScopeRoot
 	Policies   []AccessPolicy
 	Created    time.Time
+	Home       bool // made by init: who may configure it creates and deletes the others
+	// Certificate is the server certificate for Hosts, PEM, leaf first; empty if the one of the configuration covers them.
+	Certificate          []byte
+	SealedCertificateKey []byte // PKCS #8 in PEM, sealed under ContextScopeCertificate; empty without a certificate
 }
 
 // AccessPolicy is a shared access policy of the management API.

@@ -85,5 +85,9 @@ var reasons = [reasonCount]struct{ name, text string }{
 	ReasonCAInUse:             {"ca-in-use", "An enrollment group refers to the CA certificate. Change or delete the group first."},
 	ReasonBadCA:               {"bad-ca", "The CA certificate, or the proof that its private key is held, was not acceptable; the answer names the rule."},
 	ReasonTooManyGroups:       {"too-many-groups", "The scope has as many enrollment groups of this mechanism as it may have. Put devices into fewer groups."},
+	ReasonNotHome:             {"not-home", "Scopes are managed by the access policies of the home scope, the one that `latchkey init` made, and this request came with those of another."},
+	ReasonScopeMissing:        {"scope-missing", "There is no such scope."},
+	ReasonHostTaken:           {"host-taken", "A host name of the new scope is another scope's already."},
+	ReasonBadScope:            {"bad-scope", "The scope was not acceptable; the answer names the rule."},
 	ReasonTooManyPolicies:     {"too-many-access-policies", "The scope has as many access policies as it may have. Remove one that is not used."},
 }

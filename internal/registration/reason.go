@@ -75,6 +75,10 @@ const (
 	ReasonCAInUse
 	ReasonBadCA
 	ReasonTooManyGroups
+	ReasonNotHome
+	ReasonScopeMissing
+	ReasonHostTaken
+	ReasonBadScope
 
 	reasonCount
 )

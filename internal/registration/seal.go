@@ -14,6 +14,9 @@ func sealContext(parts ...string) string { return strings.Join(parts, "\x00") }
 // ContextScopeRoot is the context of Scope.SealedRoot.
 func ContextScopeRoot(scope string) string { return sealContext("scope-root", scope) }
 
+// ContextScopeCertificate is the context of Scope.SealedCertificateKey.
+func ContextScopeCertificate(scope string) string { return sealContext("scope-certificate", scope) }
+
 // ContextPolicyKey is the context of an access policy's keys; slot is "primary" or "secondary".
 func ContextPolicyKey(scope, policy, slot string) string {
 	return sealContext("policy-key", scope, policy, slot)
@@ -47,6 +50,8 @@ func (v SealedValue) Context() string {
 	switch v.Kind {
 	case SealedScopeRoot:
 		return ContextScopeRoot(v.Scope)
+	case SealedScopeCertificate:
+		return ContextScopeCertificate(v.Scope)
 	case SealedPolicyPrimary:
 		return ContextPolicyKey(v.Scope, v.Key, "primary")
 	case SealedPolicySecondary:

@@ -45,11 +45,18 @@ const (
 
 // ScopeStore keeps tenants.
 type ScopeStore interface {
-	// CreateScope writes a scope with its access policies and an audit row. Exists if the id, or a host name of
-	// it, is taken (compared without case).
+	// CreateScope writes a scope with its access policies and an audit row, which goes into the log of the home scope too if there is another. Exists
+	// if the id, or a host name of it, is taken (compared without case), or the id was ever a scope's.
 	CreateScope(ctx context.Context, scope Scope, audit Audit) (Verdict, error)
 	// Scopes returns all scopes, in order of id.
 	Scopes(ctx context.Context) ([]Scope, error)
+	// DeleteScope removes a scope with its host names and access policies; the audit row goes into its log, which stays, and into that of the home
+	// scope. Missing if there is none, LastOne if it is the home scope. Its other rows stay until PruneScopes has removed them.
+	DeleteScope(ctx context.Context, id string, audit Audit) (Verdict, error)
+	// PruneScopes removes what deleted scopes have left but their logs, at most limit rows, and returns how many it removed.
+	PruneScopes(ctx context.Context, limit int) (int, error)
+	// PutScopeCertificate replaces a scope's certificate and its sealed key, with an audit row in its log; Missing.
+	PutScopeCertificate(ctx context.Context, id string, chain, sealedKey []byte, audit Audit) (Verdict, error)
 	// PutPolicy creates an access policy (was nil: Exists if the name is taken, Missing if there is no such scope) or replaces all of it but
 	// its name (Missing if there is none, Conflict if its rights or a sealed key differ from was). LastOne if that would take ServiceConfig
 	// from the only access policy of the scope that has it. Names are compared as they stand.
@@ -269,7 +276,7 @@ type SealedStore interface {
 type SealedValue struct {
 	Kind   SealedKind
 	Scope  string
-	Key    string // scope root: ""; policy: name; enrollment, group, registration: id; operation: operation id; identity: hub "\x00" device id
+	Key    string // scope root and certificate key: ""; policy: name; enrollment, group, registration: id; operation: operation id; identity: hub "\x00" device id
 	Sealed []byte
 }
 
@@ -285,6 +292,7 @@ type SealedKind string
 // The closed set of sealed columns. OperationHubKey and RegistrationHubKey share their context.
 const (
 	SealedScopeRoot        SealedKind = "scope-root"
+	SealedScopeCertificate SealedKind = "scope-certificate-key"
 	SealedPolicyPrimary    SealedKind = "policy-primary"
 	SealedPolicySecondary  SealedKind = "policy-secondary"
 	SealedRegistrationKey  SealedKind = "registration-hub-key"

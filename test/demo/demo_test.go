@@ -75,7 +75,7 @@ func TestDemoFailsAgainstAWeakService(t *testing.T) {
 			"; token.Verify(key) {",
 			"; token.Verify(key) || true {"},
 			"Act 2:", "Signs with a guessed key", "it was let in"},
-		{"a new owner gets the old owner's hub key", weakness{"internal/registration/register.go",
+		{"a new owner gets the old owner's hub key", weakness{"internal/registration/redemption.go",
 			"if before.EKKeyID == enrollment.EKKeyID && bytes.Equal(before.SRK, p.srk.Bytes()) {",
 			"if true {"},
 			"Act 3:", "Recognised by its EK", "the hub key is still the old owner's"},

@@ -10,8 +10,13 @@ import (
 // CreateScope implements registration.ScopeStore.
 func (s *Store) CreateScope(ctx context.Context, scope registration.Scope, audit registration.Audit) (registration.Verdict, error) {
 	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
-		taken, err := c.insert(`INSERT INTO scopes (id, folded, sealed_root, created) VALUES (?1, ?2, ?3, ?4)
-			ON CONFLICT (folded) DO NOTHING`, scope.ID, dps.FoldID(scope.ID), scope.SealedRoot, scope.Created)
+		used, err := c.one(func(*row) {}, `SELECT 1 FROM deleted_scopes WHERE folded = ?1`, dps.FoldID(scope.ID))
+		if used || err != nil {
+			return registration.Exists, err
+		}
+		taken, err := c.insert(`INSERT INTO scopes (id, folded, sealed_root, created, home, certificate, sealed_certificate_key)
+			VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (folded) DO NOTHING`,
+			scope.ID, dps.FoldID(scope.ID), scope.SealedRoot, scope.Created, scope.Home, scope.Certificate, scope.SealedCertificateKey)
 		if taken || err != nil {
 			return registration.Exists, err
 		}
@@ -29,7 +34,94 @@ func (s *Store) CreateScope(ctx context.Context, scope registration.Scope, audit
 				return 0, err
 			}
 		}
-		return registration.Applied, appendAudit(c, scope.ID, audit)
+		if err := appendAudit(c, scope.ID, audit); err != nil {
+			return 0, err
+		}
+		return registration.Applied, tellHome(c, scope.ID, audit)
+	})
+}
+
+// tellHome writes what became of a scope into the log of the home scope, if that is another.
+func tellHome(c *conn, scope string, audit registration.Audit) error {
+	var home string
+	found, err := c.one(func(r *row) { home = r.text() }, `SELECT id FROM scopes WHERE home = 1 AND id <> ?1`, scope)
+	if !found || err != nil {
+		return err
+	}
+	return appendAudit(c, home, audit)
+}
+
+// DeleteScope implements registration.ScopeStore.
+func (s *Store) DeleteScope(ctx context.Context, id string, audit registration.Audit) (registration.Verdict, error) {
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		home := false
+		found, err := c.one(func(r *row) { home = r.bool() }, `SELECT home FROM scopes WHERE id = ?1`, id)
+		switch {
+		case err != nil:
+			return 0, err
+		case !found:
+			return registration.Missing, nil
+		case home:
+			return registration.LastOne, nil
+		}
+		for _, sql := range []string{
+			`DELETE FROM scopes WHERE id = ?1`, `DELETE FROM scope_hosts WHERE scope = ?1`, `DELETE FROM access_policies WHERE scope = ?1`,
+		} {
+			if _, err := c.exec(sql, id); err != nil {
+				return 0, err
+			}
+		}
+		if _, err := c.exec(`INSERT INTO deleted_scopes (scope, folded, done) VALUES (?1, ?2, 0)`, id, dps.FoldID(id)); err != nil {
+			return 0, err
+		}
+		if err := appendAudit(c, id, audit); err != nil {
+			return 0, err
+		}
+		return registration.Applied, tellHome(c, id, audit)
+	})
+}
+
+// leftovers are the tables that hold rows of a scope, but for its log.
+var leftovers = []string{
+	"enrollments", "registrations", "operations", "generations", "identities", "enrollment_groups", "ca_certificates", "group_revisions",
+	"entry_certificates", "revisions",
+}
+
+// PruneScopes implements registration.ScopeStore.
+func (s *Store) PruneScopes(ctx context.Context, limit int) (int, error) {
+	removed := new(int) // the writer's until it answers
+	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		var scope string
+		found, err := c.one(func(r *row) { scope = r.text() }, `SELECT scope FROM deleted_scopes WHERE done = 0 ORDER BY seq LIMIT 1`)
+		if !found || err != nil {
+			return registration.Applied, err
+		}
+		for _, table := range leftovers {
+			n, err := c.exec(`DELETE FROM `+table+` WHERE rowid IN (SELECT rowid FROM `+table+` WHERE scope = ?1 LIMIT ?2)`, scope, limit-*removed)
+			if err != nil {
+				return 0, err
+			}
+			if *removed += n; *removed >= limit {
+				return registration.Applied, nil
+			}
+		}
+		_, err = c.exec(`UPDATE deleted_scopes SET done = 1 WHERE scope = ?1`, scope)
+		return registration.Applied, err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return *removed, nil
+}
+
+// PutScopeCertificate implements registration.ScopeStore.
+func (s *Store) PutScopeCertificate(ctx context.Context, id string, chain, sealedKey []byte, audit registration.Audit) (registration.Verdict, error) {
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		n, err := c.exec(`UPDATE scopes SET certificate = ?2, sealed_certificate_key = ?3 WHERE id = ?1`, id, chain, sealedKey)
+		if n == 0 || err != nil {
+			return registration.Missing, err
+		}
+		return registration.Applied, appendAudit(c, id, audit)
 	})
 }
 
@@ -55,8 +147,9 @@ func (s *Store) Scopes(ctx context.Context) ([]registration.Scope, error) {
 func readScopes(c *conn) ([]registration.Scope, error) {
 	var scopes []registration.Scope
 	err := c.each(func(r *row) {
-		scopes = append(scopes, registration.Scope{ID: r.text(), SealedRoot: r.blob(), Created: r.time()})
-	}, `SELECT id, sealed_root, created FROM scopes ORDER BY id`)
+		scopes = append(scopes, registration.Scope{ID: r.text(), SealedRoot: r.blob(), Created: r.time(),
+			Home: r.bool(), Certificate: r.blob(), SealedCertificateKey: r.blob()})
+	}, `SELECT id, sealed_root, created, home, certificate, sealed_certificate_key FROM scopes ORDER BY id`)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,11 @@ var sealedColumns = []sealedColumn{
 		`UPDATE scopes SET sealed_root = ?4 WHERE id = ?1 AND ?2 = '' AND sealed_root = ?3`,
 	},
 	{
+		registration.SealedScopeCertificate,
+		`SELECT seq, id, '', sealed_certificate_key FROM scopes WHERE seq > ?1 AND sealed_certificate_key <> x'' ORDER BY seq LIMIT ?2`,
+		`UPDATE scopes SET sealed_certificate_key = ?4 WHERE id = ?1 AND ?2 = '' AND sealed_certificate_key = ?3`,
+	},
+	{
 		registration.SealedPolicyPrimary,
 		`SELECT seq, scope, name, sealed_primary FROM access_policies
 			WHERE seq > ?1 AND sealed_primary <> x'' ORDER BY seq LIMIT ?2`,

@@ -7,8 +7,20 @@ CREATE TABLE scopes (
     id          TEXT    NOT NULL,
     folded      TEXT    NOT NULL UNIQUE,
     sealed_root BLOB    NOT NULL,
-    created     INTEGER NOT NULL
+    created     INTEGER NOT NULL,
+    home        INTEGER NOT NULL,
+    certificate            BLOB NOT NULL, -- PEM
+    sealed_certificate_key BLOB NOT NULL
 ) STRICT;
+
+-- Scopes that were deleted: their ids are never given out again, and their rows are removed bit by bit until done.
+CREATE TABLE deleted_scopes (
+    seq    INTEGER PRIMARY KEY,
+    scope  TEXT    NOT NULL,
+    folded TEXT    NOT NULL UNIQUE,
+    done   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX deleted_scopes_left ON deleted_scopes (done) WHERE done = 0;
 
 CREATE TABLE scope_hosts (
     seq   INTEGER PRIMARY KEY, -- in the order of Scope.Hosts
