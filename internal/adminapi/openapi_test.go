@@ -155,6 +155,8 @@ func TestDescribedFormsAreThoseOfTheAnswers(t *testing.T) {
 		"AuditLog": reflect.TypeFor[AuditLog](), "AuditLogEntry": reflect.TypeFor[AuditLogEntry](), "AuditEntry": reflect.TypeFor[AuditEntry](),
 		"Decision": reflect.TypeFor[Decision](), "DecisionRequest": reflect.TypeFor[DecisionOf](),
 		"ImportFailure": reflect.TypeFor[ImportFailure](), "ImportSummary": reflect.TypeFor[ImportSummary](),
+		"CACertificates": reflect.TypeFor[CACertificates](), "CACertificate": reflect.TypeFor[CACertificate](), "Statistics": reflect.TypeFor[Statistics](),
+		"Scopes": reflect.TypeFor[Scopes](), "Scope": reflect.TypeFor[Scope](),
 		"AccessPolicies": reflect.TypeFor[AccessPolicies](), "AccessPolicy": reflect.TypeFor[AccessPolicy](),
 	} {
 		members, required := membersOf(of)

@@ -79,7 +79,7 @@ func (a *API) createScope(ctx context.Context, call web.Call, by registration.Ca
 		return web.Reply{}, err
 	}
 	answer := scopeShown(made.ScopeShown)
-	answer.ConnectionString = dps.ConnectionString{HostName: made.Hosts[0], SharedAccessKeyName: made.Policy, SharedAccessKey: made.PrimaryKey}.Text()
+	answer.ConnectionString = dps.ConnectionString{HostName: made.Hosts[0], SharedAccessKeyName: made.Policy, SharedAccessKey: made.PrimaryKey}.Reveal()
 	return secretReply(answer, nil)
 }
 

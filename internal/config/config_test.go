@@ -80,7 +80,7 @@ func TestEachLayerBeatsTheOneBeforeIt(t *testing.T) {
 
 // Every setting can be given in each of the three ways, and nothing but that setting follows.
 func TestEverySettingCanBeGivenInThreeWays(t *testing.T) {
-	values := map[string]string{"metrics": "127.0.0.2:1", "log-level": "warn", "log-format": "json"}
+	values := map[string]string{"metrics": "127.0.0.2:1", "log-level": "warn", "log-format": "json", "audit-retention": "25h0m0s"}
 	def := Default()
 	for i, s := range def.Settings() {
 		value := values[s.Name]
@@ -127,7 +127,7 @@ func yamlOf(name, value string) string {
 // keyOf is the key in the file that a flag stands for: limits-body-time is limits.bodyTime.
 func keyOf(flag string) string {
 	section, rest, ok := strings.Cut(flag, "-")
-	if !ok || section != "limits" && section != "hub" {
+	if !ok || section != "limits" && section != "hub" && section != "audit" {
 		return camel(flag)
 	}
 	return section + "." + camel(rest)
@@ -192,6 +192,7 @@ func TestRefusals(t *testing.T) {
 		{"no time for a body", "limits: {bodyTime: 0s}\n", "limits.bodyTime must be greater than zero"},
 		{"no time for work", "limits: {handlerTime: 0s}\n", "limits.handlerTime must be greater than zero"},
 		{"no connections", "limits: {connections: 0}\n", "limits.connections must be greater than zero"},
+		{"a retention that is too short", "audit: {retention: 1h}\n", "audit.retention must be 0 (for ever) or at least 24h"},
 		{"no token life", "hub: {maxTokenLife: 0s}\n", "hub.maxTokenLife must be greater than zero"},
 		{"no hub connections", "hub: {connections: -3}\n", "hub.connections must be greater than zero"},
 		{"no HTTPS address", "https: ''\n", `https is "": use an address such as :443 or 192.0.2.1:443`},

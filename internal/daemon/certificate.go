@@ -20,7 +20,7 @@ type certificate struct {
 	path    atomic.Value // string: its file
 	// scoped gives the certificate of a scope's own, by host name; nil if it has none. Set before the first handshake.
 	scoped func(host string) *tls.Certificate
-	expiry  prometheus.Gauge
+	expiry prometheus.Gauge
 }
 
 func loadCertificate(cfg config.Config, metrics prometheus.Registerer) (*certificate, error) {

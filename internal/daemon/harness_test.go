@@ -21,6 +21,7 @@ import (
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/config"
+	"latchkey.example/latchkey/internal/registration"
 )
 
 // patience bounds every wait. All of it takes milliseconds on an idle machine.
