@@ -25,7 +25,7 @@ const (
 type auditFlags struct {
 	object, action, since string
 	limit                 int
-	asJSON, follow        bool
+	follow                bool
 }
 
 func auditCommand() *cobra.Command {
@@ -45,7 +45,7 @@ until it is interrupted, and over a restart of the service. The access policy ne
 	flags.StringVar(&f.action, "action", "", "only rows of this action, such as enrollment.put")
 	flags.StringVar(&f.since, "since", "", "only rows from then on")
 	flags.IntVar(&f.limit, "limit", 0, "print at most so many; 0: all")
-	flags.BoolVar(&f.asJSON, "json", false, "print one JSON object a line, with all details")
+	asJSON := jsonFlag(cmd, "print one JSON object a line, with all details")
 	flags.BoolVar(&f.follow, "follow", false, "go on until interrupted")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		query, err := f.query(time.Now())
@@ -56,7 +56,7 @@ until it is interrupted, and over a restart of the service. The access policy ne
 		if err != nil {
 			return err
 		}
-		out := newAuditPrinter(cmd.OutOrStdout(), f.asJSON)
+		out := newAuditPrinter(cmd.OutOrStdout(), *asJSON)
 		reader := auditReader{client: c, query: query, limit: f.limit, out: out, complain: cmd.ErrOrStderr()}
 		return errors.Join(reader.run(cmd.Context(), f.follow), out.flush())
 	}
@@ -190,6 +190,7 @@ type auditPrinter struct {
 	w      io.Writer
 	table  *tabwriter.Writer // nil: JSON lines
 	titled bool
+	only   func(action string) bool // nil: every row
 }
 
 func newAuditPrinter(w io.Writer, asJSON bool) *auditPrinter {
@@ -201,6 +202,15 @@ func newAuditPrinter(w io.Writer, asJSON bool) *auditPrinter {
 }
 
 func (p *auditPrinter) line(data json.RawMessage) error {
+	if p.only != nil {
+		var row struct{ Action string }
+		if err := json.Unmarshal(data, &row); err != nil {
+			return fmt.Errorf("the service's answer: %w", err)
+		}
+		if !p.only(row.Action) {
+			return nil
+		}
+	}
 	if p.table == nil {
 		_, err := fmt.Fprintf(p.w, "%s\n", data)
 		return err

@@ -29,7 +29,7 @@ func enrollCommand() *cobra.Command {
 // addFlags are what `enroll add` can be told.
 type addFlags struct {
 	id, ek, srk, deviceID, from string
-	disabled, asJSON            bool
+	disabled                    bool
 }
 
 func enrollAdd(connect func() (*client, error)) *cobra.Command {
@@ -49,7 +49,7 @@ func enrollAdd(connect func() (*client, error)) *cobra.Command {
 	flags.StringVar(&f.deviceID, "device-id", "", "name at the hub; default: the registration id")
 	flags.StringVar(&f.srk, "storage-root-key", "", "pin the owner: base64 of the SRK's TPM2B_PUBLIC")
 	flags.BoolVar(&f.disabled, "disabled", false, "enroll it disabled")
-	flags.BoolVar(&f.asJSON, "json", false, "print the enrollment as JSON")
+	asJSON := jsonFlag(cmd, "print the enrollment as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		wanted, err := f.enrollment(cmd.InOrStdin())
 		if err != nil {
@@ -63,7 +63,7 @@ func enrollAdd(connect func() (*client, error)) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if f.asJSON {
+		if *asJSON {
 			return printJSON(cmd.OutOrStdout(), stored)
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Enrolled %s\n", wanted.RegistrationID)
@@ -142,7 +142,7 @@ func (f *addFlags) readDevice(stdin io.Reader) error {
 
 func enrollShow(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "show ID", Short: "Show an enrollment with its registration", Args: oneArg("registration id")}
-	asJSON := cmd.Flags().Bool("json", false, "print it as JSON")
+	asJSON := jsonFlag(cmd, "print it as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := connect()
 		if err != nil {

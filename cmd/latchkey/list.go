@@ -28,39 +28,20 @@ func enrollList(connect func() (*client, error)) *cobra.Command {
     registrationState.status = 'assigned' AND STARTSWITH(registrationId, 'line4-')`,
 		Args: noArgs,
 	}
-	where := cmd.Flags().String("where", "", "condition on the enrollments to list")
-	limit := cmd.Flags().Int("limit", 0, "list at most so many; 0: all")
-	asJSON := cmd.Flags().Bool("json", false, "print one JSON object a line")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *limit < 0 {
-			return usageError{errors.New("--limit must not be negative")}
-		}
-		text := "SELECT * FROM enrollments"
-		if *where != "" {
-			text += " WHERE " + *where
-		}
-		if _, err := dps.ParseQuery(text, dps.CollectionEnrollments); err != nil {
-			return usageError{fmt.Errorf("--where (positions count from the start of %q): %w", "SELECT * FROM enrollments WHERE ", err)}
-		}
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		out := newLister(cmd.OutOrStdout(), *asJSON)
-		return errors.Join(c.eachEnrollment(cmd.Context(), text, *limit, out.line), out.flush())
-	}
+	listCommand(cmd, connect, "enrollments", dps.CollectionEnrollments, func() string { return "/enrollments/query" },
+		"REGISTRATION ID\tSTATUS\tMECHANISM\tPROOF\tDEVICE ID\tUPDATED", enrollmentCells)
 	return cmd
 }
 
-// eachEnrollment walks the pages of a query.
-func (c *client) eachEnrollment(ctx context.Context, query string, limit int, do func(json.RawMessage) error) error {
+// eachItem walks the pages of a query.
+func (c *client) eachItem(ctx context.Context, path, query string, limit int, do func(json.RawMessage) error) error {
 	body, err := json.Marshal(map[string]string{"query": query})
 	if err != nil {
 		return err
 	}
 	header := http.Header{"X-Ms-Max-Item-Count": {listPage}}
 	for count := 0; ; {
-		answer, got, err := c.exchange(ctx, http.MethodPost, "/enrollments/query", versioned(), header, body)
+		answer, got, err := c.exchange(ctx, http.MethodPost, path, versioned(), header, body)
 		if err != nil {
 			return err
 		}
@@ -85,15 +66,63 @@ func (c *client) eachEnrollment(ctx context.Context, query string, limit int, do
 	}
 }
 
-// lister prints enrollments as a table, or as they are.
+// queryFlags are those of every list.
+type queryFlags struct {
+	where  *string
+	limit  *int
+	asJSON *bool
+}
+
+func addQueryFlags(cmd *cobra.Command, what string) queryFlags {
+	return queryFlags{
+		where:  cmd.Flags().String("where", "", "condition on the "+what+" to list"),
+		limit:  cmd.Flags().Int("limit", 0, "list at most so many; 0: all"),
+		asJSON: jsonFlag(cmd, "print one JSON object a line"),
+	}
+}
+
+// text is the query, judged on this side so that the message comes with the command.
+func (f queryFlags) text(over dps.Collection) (string, error) {
+	if *f.limit < 0 {
+		return "", usageError{errors.New("--limit must not be negative")}
+	}
+	text := "SELECT * FROM " + over.String()
+	if *f.where != "" {
+		text += " WHERE " + *f.where
+	}
+	if _, err := dps.ParseQuery(text, over); err != nil {
+		return "", usageError{fmt.Errorf("--where (positions count from the start of %q): %w", "SELECT * FROM "+over.String()+" WHERE ", err)}
+	}
+	return text, nil
+}
+
+// listCommand runs a list: each item of the answer becomes a row of cells under the titles, or stays as it is.
+func listCommand(cmd *cobra.Command, connect func() (*client, error), what string, over dps.Collection, path func() string, titles string, cells func(json.RawMessage) ([]string, error)) {
+	flags := addQueryFlags(cmd, what)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		text, err := flags.text(over)
+		if err != nil {
+			return err
+		}
+		c, err := connect()
+		if err != nil {
+			return err
+		}
+		out := newLister(cmd.OutOrStdout(), *flags.asJSON, titles, cells)
+		return errors.Join(c.eachItem(cmd.Context(), path(), text, *flags.limit, out.line), out.flush())
+	}
+}
+
+// lister prints items as a table, or as they are.
 type lister struct {
 	w      io.Writer
 	table  *tabwriter.Writer // nil: JSON lines
-	titled bool
+	titles string
+	cells  func(json.RawMessage) ([]string, error)
 }
 
-func newLister(w io.Writer, asJSON bool) *lister {
-	l := &lister{w: w}
+func newLister(w io.Writer, asJSON bool, titles string, cells func(json.RawMessage) ([]string, error)) *lister {
+	l := &lister{w: w, titles: titles, cells: cells}
 	if !asJSON {
 		l.table = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	}
@@ -105,25 +134,19 @@ func (l *lister) line(data json.RawMessage) error {
 		_, err := fmt.Fprintf(l.w, "%s\n", data)
 		return err
 	}
-	if !l.titled {
-		l.titled = true
-		fmt.Fprintln(l.table, "REGISTRATION ID\tSTATUS\tENDORSEMENT KEY\tDEVICE ID\tUPDATED")
-	}
-	var head struct{ RegistrationID, LastUpdatedDateTimeUtc string }
-	if err := json.Unmarshal(data, &head); err != nil {
-		return fmt.Errorf("the service's answer: %w", err)
-	}
-	e, err := dps.DecodeEnrollment(head.RegistrationID, data)
+	cells, err := l.cells(data)
 	if err != nil {
 		return fmt.Errorf("the service's answer: %w", err)
 	}
-	key := ""
-	if e.Attestation.TPM != nil {
-		key = describe(e.Attestation.TPM.EndorsementKey)
+	if l.titles != "" {
+		fmt.Fprintln(l.table, l.titles)
+		l.titles = ""
 	}
-	updated, _, _ := strings.Cut(head.LastUpdatedDateTimeUtc, ".")
-	fmt.Fprintf(l.table, "%s\t%s\t%s\t%s\t%s\n", e.RegistrationID, e.ProvisioningStatus, key, e.DeviceID, updated)
-	return nil
+	for i := range cells {
+		cells[i] = printable(cells[i])
+	}
+	_, err = fmt.Fprintln(l.table, strings.Join(cells, "\t"))
+	return err
 }
 
 func (l *lister) flush() error {
@@ -131,4 +154,46 @@ func (l *lister) flush() error {
 		return nil
 	}
 	return l.table.Flush()
+}
+
+// enrollmentCells is the row of an individual enrollment.
+func enrollmentCells(data json.RawMessage) ([]string, error) {
+	var head struct{ RegistrationID, LastUpdatedDateTimeUtc string }
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, err
+	}
+	e, err := dps.DecodeEnrollment(head.RegistrationID, data)
+	if err != nil {
+		return nil, err
+	}
+	return []string{e.RegistrationID, e.ProvisioningStatus, e.Attestation.Type, proofOf(e.Attestation), e.DeviceID, shortTime(head.LastUpdatedDateTimeUtc)}, nil
+}
+
+// proofOf names what a device shows, short enough to compare by eye.
+func proofOf(a dps.Attestation) string {
+	switch {
+	case a.TPM != nil:
+		return describe(a.TPM.EndorsementKey)
+	case a.X509 != nil && a.X509.CAReferences != nil:
+		return strings.Trim("CA "+a.X509.CAReferences.Primary+", "+a.X509.CAReferences.Secondary, ", ")
+	case a.X509 != nil:
+		var names []string
+		for _, c := range append(a.X509.Client.List(), a.X509.Signing.List()...) {
+			names = append(names, thumbprint(c.Info.SHA256Thumbprint))
+		}
+		return strings.Join(names, ", ")
+	}
+	return ""
+}
+
+func thumbprint(sha256 string) string {
+	if len(sha256) > 16 {
+		sha256 = sha256[:16] + "…"
+	}
+	return "SHA-256 " + strings.ToLower(sha256)
+}
+
+func shortTime(text string) string {
+	text, _, _ = strings.Cut(strings.TrimSuffix(text, "Z"), ".")
+	return text
 }

@@ -71,7 +71,7 @@ func command() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), registrationCommand(), whyCommand(), auditCommand(), policyCommand(), keyCommand(), certCommand(), storeCommand())
+	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), groupCommand(), caCommand(), registrationCommand(), statisticsCommand(), scopeCommand(), whyCommand(), auditCommand(), policyCommand(), keyCommand(), certCommand(), storeCommand())
 	return root
 }
 

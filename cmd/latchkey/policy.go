@@ -44,7 +44,7 @@ ServiceConfig may give every permission to any access policy, its own too.`
 
 func policyList(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List the access policies and their permissions, never keys", Args: noArgs}
-	asJSON := cmd.Flags().Bool("json", false, "print it as JSON")
+	asJSON := jsonFlag(cmd, "print it as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := connect()
 		if err != nil {
@@ -74,7 +74,7 @@ func policyShow(connect func() (*client, error)) *cobra.Command {
 		Args:  oneArg("name of an access policy"),
 	}
 	keys := cmd.Flags().Bool("keys", false, "print its two connection strings, which are secret")
-	asJSON := cmd.Flags().Bool("json", false, "print it as JSON")
+	asJSON := jsonFlag(cmd, "print it as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkPolicyName(args[0]); err != nil {
 			return err
@@ -131,7 +131,7 @@ func policyAdd(connect func() (*client, error)) *cobra.Command {
 		Args: oneArg("name for the access policy"),
 	}
 	rights := rightsFlag(cmd)
-	asJSON := cmd.Flags().Bool("json", false, "print it as JSON, with both keys")
+	asJSON := jsonFlag(cmd, "print it as JSON, with both keys")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		body, err := rightsBody(args[0], *rights)
 		if err != nil {
@@ -200,7 +200,7 @@ is refused from then on, the other one goes on. So move clients to the other key
 	}
 	key := cmd.Flags().String("key", "", "which key: primary or secondary")
 	yes := cmd.Flags().Bool("yes", false, "do not ask")
-	asJSON := cmd.Flags().Bool("json", false, "print the access policy as JSON, with both keys")
+	asJSON := jsonFlag(cmd, "print the access policy as JSON, with both keys")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkPolicyName(args[0]); err != nil {
 			return err

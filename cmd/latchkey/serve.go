@@ -21,7 +21,7 @@ func initCommand() *cobra.Command {
 	}
 	data := dataFlag(cmd)
 	hosts := cmd.Flags().StringSlice("host", nil, "DNS names of the service, each with a dot; the first is also the hub's name")
-	asJSON := cmd.Flags().Bool("json", false, "print idScope, connectionString and caFile as JSON")
+	asJSON := jsonFlag(cmd, "print idScope, connectionString and caFile as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := needData(*data); err != nil {
 			return err

@@ -10,51 +10,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func registrationCommand() *cobra.Command {
-	cmd := group("registration", "Registrations")
-	connect := clientFlags(cmd)
-	show := &cobra.Command{Use: "show ID", Short: "Show a registration as JSON", Args: oneArg("registration id")}
-	show.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		data, err := c.call(cmd.Context(), http.MethodGet, "/registrations/"+url.PathEscape(args[0]), versioned(), "", nil)
-		if err != nil {
-			return err
-		}
-		return printJSON(cmd.OutOrStdout(), data)
-	}
-	cmd.AddCommand(show, registrationDelete(connect))
-	return cmd
-}
-
-func registrationDelete(connect func() (*client, error)) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "delete ID",
-		Short: "Delete a registration; the enrollment and the device's identity at the hub stay",
-		Args:  oneArg("registration id"),
-	}
-	yes := cmd.Flags().Bool("yes", false, "do not ask")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		if !*yes {
-			if err := confirm(cmd, fmt.Sprintf("Delete the registration %s? The device keeps its place at the hub, and registers again when it asks.", args[0])); err != nil {
-				return err
-			}
-		}
-		if _, err := c.call(cmd.Context(), http.MethodDelete, "/registrations/"+url.PathEscape(args[0]), versioned(), "", nil); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Deleted the registration %s\n", args[0])
-		return err
-	}
-	return cmd
-}
-
 func whyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "why TRACKINGID",
@@ -66,7 +21,7 @@ no reason; this command tells the operator.`,
 		Args: oneArg("tracking id"),
 	}
 	connect := clientFlags(cmd)
-	asJSON := cmd.Flags().Bool("json", false, "print it as JSON")
+	asJSON := jsonFlag(cmd, "print it as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := connect()
 		if err != nil {
