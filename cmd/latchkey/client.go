@@ -28,7 +28,7 @@ const (
 	manageHelp   = "connection string of an access policy (LATCHKEY_CONNECTION_STRING; better there than on a command line that others can list)"
 	connectHelp  = "address to dial in place of the connection string's host (LATCHKEY_CONNECT)"
 	caHelp       = "PEM file of the CA to trust, in place of the system's (LATCHKEY_CA_FILE)"
-	hintNoString = "give the connection string that `latchkey init` printed, in LATCHKEY_CONNECTION_STRING or with --connection-string"
+	hintNoString = "give the connection string that `latchkey init` printed, in LATCHKEY_CONNECTION_STRING, with --connection-string, or in a profile (--profile)"
 )
 
 // client speaks the management API.
@@ -39,17 +39,21 @@ type client struct {
 
 // clientFlags adds the flags that every remote command has.
 func clientFlags(cmd *cobra.Command) func() (*client, error) {
-	text := cmd.PersistentFlags().String("connection-string", "", manageHelp)
-	connect := cmd.PersistentFlags().String("connect", os.Getenv("LATCHKEY_CONNECT"), connectHelp)
-	ca := cmd.PersistentFlags().String("ca-file", os.Getenv("LATCHKEY_CA_FILE"), caHelp)
+	var asked profile
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&asked.ConnectionString, "connection-string", "", manageHelp)
+	flags.StringVar(&asked.Connect, "connect", "", connectHelp)
+	flags.StringVar(&asked.CAFile, "ca-file", "", caHelp)
+	name := flags.String("profile", "", profileHelp)
 	return func() (*client, error) {
-		if *text == "" {
-			*text = os.Getenv("LATCHKEY_CONNECTION_STRING")
-		}
-		if *text == "" {
+		p, err := asked.complete(*name, os.Getenv)
+		switch {
+		case err != nil:
+			return nil, err
+		case p.ConnectionString == "":
 			return nil, usageError{errors.New(hintNoString)}
 		}
-		return newClient(*text, *connect, *ca)
+		return newClient(p.ConnectionString, p.Connect, p.CAFile)
 	}
 }
 

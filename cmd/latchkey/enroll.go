@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -30,16 +31,19 @@ func enrollCommand() *cobra.Command {
 type addFlags struct {
 	id, ek, srk, deviceID, from string
 	disabled                    bool
+	mechanism                   mechanismFlags
 }
 
 func enrollAdd(connect func() (*client, error)) *cobra.Command {
 	var f addFlags
 	cmd := &cobra.Command{
-		Use:   "add (--endorsement-key BASE64 | --from-device FILE)",
-		Short: "Enroll a device by its endorsement key",
+		Use:   "add (--endorsement-key BASE64 | --from-device FILE | --certificate FILE | --symmetric-key)",
+		Short: "Enroll a device by its endorsement key, a client certificate or a symmetric key",
 		Long: `Enroll a device by its endorsement key, base64 of a TPM2B_PUBLIC as 'latchkey-device ek' prints it.
 
---from-device reads the output of 'latchkey-device ek --json' ('-' is standard input).`,
+--from-device reads the output of 'latchkey-device ek --json' ('-' is standard input). For devices without a TPM: --certificate takes the
+client certificate (PEM or DER), whose common name is the registration id; --symmetric-key has two keys made, which --output json shows now
+and 'latchkey enroll show ID --keys' later.`,
 		Args: noArgs,
 	}
 	flags := cmd.Flags()
@@ -48,6 +52,8 @@ func enrollAdd(connect func() (*client, error)) *cobra.Command {
 	flags.StringVar(&f.id, "registration-id", "", "registration id; default: derived from the EK, as devices do")
 	flags.StringVar(&f.deviceID, "device-id", "", "name at the hub; default: the registration id")
 	flags.StringVar(&f.srk, "storage-root-key", "", "pin the owner: base64 of the SRK's TPM2B_PUBLIC")
+	flags.StringSliceVar(&f.mechanism.files, "certificate", nil, "file with the device's certificate; a second one is the secondary")
+	flags.BoolVar(&f.mechanism.symmetric, "symmetric-key", false, "the device signs with a symmetric key, which is made now")
 	flags.BoolVar(&f.disabled, "disabled", false, "enroll it disabled")
 	asJSON := jsonFlag(cmd, "print the enrollment as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -59,7 +65,7 @@ func enrollAdd(connect func() (*client, error)) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		stored, err := c.call(cmd.Context(), http.MethodPut, "/enrollments/"+url.PathEscape(wanted.RegistrationID), versioned(), "", wanted.Encode())
+		stored, err := c.call(cmd.Context(), http.MethodPut, "/enrollments/"+url.PathEscape(wanted.RegistrationID), versioned(), "", wanted.EncodeShowing(dps.ShowCertificates))
 		if err != nil {
 			return err
 		}
@@ -74,9 +80,12 @@ func enrollAdd(connect func() (*client, error)) *cobra.Command {
 
 // enrollment judges on this side what the service would refuse, so that the message comes with the command.
 func (f *addFlags) enrollment(stdin io.Reader) (dps.IndividualEnrollment, error) {
+	if f.mechanism.given() {
+		return f.otherEnrollment()
+	}
 	var none dps.IndividualEnrollment
 	if (f.ek == "") == (f.from == "") {
-		return none, usageError{errors.New("give the endorsement key: --endorsement-key BASE64, or --from-device FILE")}
+		return none, usageError{errors.New("give the endorsement key: --endorsement-key BASE64, or --from-device FILE; or, without a TPM, --certificate FILE or --symmetric-key")}
 	}
 	if f.from != "" {
 		if err := f.readDevice(stdin); err != nil {
@@ -102,11 +111,34 @@ func (f *addFlags) enrollment(stdin io.Reader) (dps.IndividualEnrollment, error)
 	if f.id == "" {
 		f.id = attest.RegistrationID(ek)
 	}
-	if !dps.ValidRegistrationID(f.id) {
-		return none, fmt.Errorf("%q is not a registration id: 1 to 128 letters, digits, - . _ : and a letter, digit or dash at the end", f.id)
+	return f.entry(dps.Attestation{Type: dps.AttestationTPM, TPM: &dps.TPMKeys{EndorsementKey: ek, StorageRootKey: srk}})
+}
+
+// otherEnrollment is that of a device without a TPM.
+func (f *addFlags) otherEnrollment() (dps.IndividualEnrollment, error) {
+	if f.ek+f.from+f.srk != "" {
+		return dps.IndividualEnrollment{}, usageError{errors.New("a device proves itself in one way: with a TPM, a certificate or a symmetric key")}
 	}
-	wanted := dps.IndividualEnrollment{RegistrationID: f.id, DeviceID: f.deviceID, ProvisioningStatus: dps.EnrollmentEnabled,
-		Attestation: dps.Attestation{Type: dps.AttestationTPM, TPM: &dps.TPMKeys{EndorsementKey: ek, StorageRootKey: srk}}}
+	attestation, err := f.mechanism.attestation("client")
+	if err != nil {
+		return dps.IndividualEnrollment{}, err
+	}
+	if f.id == "" && len(f.mechanism.files) > 0 {
+		if certificate, err := x509.ParseCertificate(attestation.X509.Client.Primary.DER); err == nil {
+			f.id = certificate.Subject.CommonName
+		}
+	}
+	if f.id == "" {
+		return dps.IndividualEnrollment{}, usageError{errors.New("give the registration id with --registration-id")}
+	}
+	return f.entry(attestation)
+}
+
+func (f *addFlags) entry(attestation dps.Attestation) (dps.IndividualEnrollment, error) {
+	if !dps.ValidRegistrationID(f.id) {
+		return dps.IndividualEnrollment{}, fmt.Errorf("%q is not a registration id: 1 to 128 letters, digits, - . _ : and a letter, digit or dash at the end", f.id)
+	}
+	wanted := dps.IndividualEnrollment{RegistrationID: f.id, DeviceID: f.deviceID, ProvisioningStatus: dps.EnrollmentEnabled, Attestation: attestation}
 	if f.disabled {
 		wanted.ProvisioningStatus = dps.EnrollmentDisabled
 	}
@@ -141,12 +173,16 @@ func (f *addFlags) readDevice(stdin io.Reader) error {
 }
 
 func enrollShow(connect func() (*client, error)) *cobra.Command {
-	cmd := &cobra.Command{Use: "show ID", Short: "Show an enrollment with its registration", Args: oneArg("registration id")}
+	cmd := &cobra.Command{Use: "show ID", Short: "Show an enrollment with its registration; with --keys its symmetric keys too, which the audit log notes", Args: oneArg("registration id")}
+	keys := cmd.Flags().Bool("keys", false, "print its symmetric keys, which are secret")
 	asJSON := jsonFlag(cmd, "print it as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := connect()
 		if err != nil {
 			return err
+		}
+		if *keys {
+			return c.printKeys(cmd, "/enrollments/"+url.PathEscape(args[0]))
 		}
 		data, err := c.enrollment(cmd.Context(), args[0])
 		if err != nil {
@@ -207,31 +243,38 @@ func printJSON(w io.Writer, data []byte) error {
 }
 
 func printEnrollment(w io.Writer, data []byte) error {
-	var e struct {
-		RegistrationID, DeviceID, ProvisioningStatus, ETag, CreatedDateTimeUtc, LastUpdatedDateTimeUtc string
-		Attestation                                                                                    struct {
-			Type string
-			TPM  struct{ EndorsementKey, StorageRootKey string }
-		}
-		RegistrationState *dps.RegistrationState
+	var head struct {
+		RegistrationID, CreatedDateTimeUtc, LastUpdatedDateTimeUtc string
+		RegistrationState                                          *dps.RegistrationState
 	}
-	if err := json.Unmarshal(data, &e); err != nil {
+	if err := json.Unmarshal(data, &head); err != nil {
+		return fmt.Errorf("the service's answer: %w", err)
+	}
+	e, err := dps.DecodeEnrollment(head.RegistrationID, data)
+	if err != nil {
 		return fmt.Errorf("the service's answer: %w", err)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", name, value)
+			fmt.Fprintf(t, "%s\t%s\n", name, printable(value))
 		}
 	}
 	row("Registration id", e.RegistrationID)
 	row("Status", e.ProvisioningStatus)
 	row("Wanted device id", e.DeviceID)
-	row("Endorsement key", describeKey(e.Attestation.TPM.EndorsementKey))
-	row("Pinned SRK", describeKey(e.Attestation.TPM.StorageRootKey))
-	row("Created", e.CreatedDateTimeUtc)
-	row("Updated", e.LastUpdatedDateTimeUtc)
-	if s := e.RegistrationState; s != nil {
+	row("Mechanism", e.Attestation.Type)
+	if tpm := e.Attestation.TPM; tpm != nil {
+		row("Endorsement key", describe(tpm.EndorsementKey))
+		if len(tpm.StorageRootKey) > 0 {
+			row("Pinned SRK", describe(tpm.StorageRootKey))
+		}
+	} else {
+		row("Proof", proofOf(e.Attestation))
+	}
+	row("Created", head.CreatedDateTimeUtc)
+	row("Updated", head.LastUpdatedDateTimeUtc)
+	if s := head.RegistrationState; s != nil {
 		row("Registration", s.Status)
 		row("Hub", s.AssignedHub)
 		row("Device id", s.DeviceID)
@@ -240,15 +283,7 @@ func printEnrollment(w io.Writer, data []byte) error {
 	return t.Flush()
 }
 
-// describeKey shortens a key to what a person compares.
-func describeKey(text string) string {
-	raw, err := base64.StdEncoding.DecodeString(text)
-	if err != nil || len(raw) == 0 {
-		return ""
-	}
-	return describe(raw)
-}
-
+// describe shortens a key to what a person compares.
 func describe(tpm2b []byte) string {
 	public, err := attest.ParsePublic(tpm2b)
 	if err != nil {

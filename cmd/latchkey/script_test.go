@@ -38,6 +38,10 @@ func TestMain(m *testing.M) {
 //	follow COMMAND...      starts a command that goes on; what it says is followed.out
 //	sees REGEXP            waits until it has said such a line
 //	interrupt              sends it SIGINT and wants exit code 0
+//	certify FILE CN [CA]   makes FILE.crt and FILE.key: a CA of its own, or a certificate that CA.crt's key signs
+//	verification           takes the verification code that a command printed, into $CODE
+//	profile                writes profiles.yaml with what the environment says
+//	scopeid FILE           takes the ID scope and connection string that a command printed, into $SCOPE and $SECOND_STRING
 //	register               registers the device whose EK is $EK
 //
 // and in the environment EK, SRK (base64) and ID of a device, and EK2, ID2 of another.
@@ -46,7 +50,7 @@ func TestScripts(t *testing.T) {
 		Dir:   filepath.Join("testdata", "script"),
 		Setup: equip,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register,
+			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register, "certify": certify, "verification": verification, "profile": writeProfile, "scopeid": scopeID,
 			"follow": follow, "sees": sees, "interrupt": interrupt,
 		},
 	})
