@@ -5,11 +5,12 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 1m
 COUNT    ?= 6
+N        ?= 1000000
 SUITE    := $(GO) run ./scripts/suite
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build build-demo demo check test test-long fuzz bench cover clean setup-demo setup-test
+.PHONY: help build build-demo demo check test test-long fuzz bench bench-import cover clean setup-demo setup-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +44,9 @@ fuzz: ## every fuzz target for FUZZTIME (1m)
 bench: setup-demo ## benchmarks, COUNT (6) times, in the form that go tool benchstat reads
 	@$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) \
 	  $$(git grep -l --untracked '^func Benchmark' -- '*_test.go' | xargs -r -n 1 dirname | sort -u | sed 's|^|./|')
+
+bench-import: ## import N (1000000) enrollments into a real service under load; an error if a target is missed
+	$(GO) run ./test/load -n $(N)
 
 cover: setup-test ## which lines the tests reach, in bin/cover.html
 	@mkdir -p bin

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +20,9 @@ const waitDelay = 5 * time.Second
 type Command struct {
 	Path string
 	Args []string
-	Dir  string   // empty: where this process is
-	Env  []string // added to this process's environment, in which no LATCHKEY_ variable is left
+	Dir  string    // empty: where this process is
+	Env  []string  // added to this process's environment, in which no LATCHKEY_ variable is left
+	In   io.Reader // its standard input; nil: none
 }
 
 // Result is what a program wrote and how it ended.
@@ -39,6 +41,7 @@ func Run(ctx context.Context, c Command) (Result, error) {
 	cmd.Dir = c.Dir
 	cmd.Env = append(environment(), c.Env...)
 	cmd.WaitDelay = waitDelay
+	cmd.Stdin = c.In
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	p, err := start(cmd)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,7 +14,12 @@ import (
 // Latchkey runs an operator's command as from another machine: over HTTPS with
 // the connection string of the access policy that has all rights.
 func (s *Service) Latchkey(ctx context.Context, arguments ...string) (Result, error) {
-	return Run(ctx, Command{Path: s.config.Programs.Service, Args: arguments, Env: []string{
+	return s.LatchkeyReading(ctx, nil, arguments...)
+}
+
+// LatchkeyReading is Latchkey with something on the command's standard input.
+func (s *Service) LatchkeyReading(ctx context.Context, in io.Reader, arguments ...string) (Result, error) {
+	return Run(ctx, Command{Path: s.config.Programs.Service, Args: arguments, In: in, Env: []string{
 		"LATCHKEY_CONNECTION_STRING=" + s.ConnectionString,
 		"LATCHKEY_CONNECT=" + s.HTTPS,
 		"LATCHKEY_CA_FILE=" + s.CAFile,

@@ -192,6 +192,14 @@ func (s *Service) Running() bool {
 	}
 }
 
+// PID of the process that runs; 0 if none does.
+func (s *Service) PID() int {
+	if !s.Running() {
+		return 0
+	}
+	return s.process.cmd.Process.Pid
+}
+
 // Stop ends the service as an operator does (SIGTERM). An exit code other than
 // 0, an end before our asking and no end within 30 s are errors.
 func (s *Service) Stop() error {
