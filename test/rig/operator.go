@@ -6,9 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+
+	"latchkey.example/latchkey/dps"
 )
 
 // Latchkey runs an operator's command as from another machine: over HTTPS with
@@ -30,6 +34,33 @@ func (s *Service) LatchkeyReading(ctx context.Context, in io.Reader, arguments .
 // the base64 of a TPM2B_PUBLIC, as `latchkey-device ek` shows it.
 func (s *Service) Enroll(ctx context.Context, registrationID, endorsementKey string) error {
 	_, err := s.Latchkey(ctx, "enroll", "add", "--registration-id", registrationID, "--endorsement-key", endorsementKey)
+	return err
+}
+
+// Put sends a PUT to the management API, with a token that lasts a minute.
+func (s *Service) Put(ctx context.Context, path, body string) error {
+	connection, err := dps.ParseConnectionString(s.ConnectionString)
+	if err != nil {
+		return fmt.Errorf("rig: %w", err)
+	}
+	token, err := dps.NewToken(connection.Signer(), connection.HostName, time.Now().Add(time.Minute), connection.SharedAccessKeyName)
+	if err != nil {
+		return fmt.Errorf("rig: %w", err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPut, s.URL(path+"?api-version=2021-10-01"), strings.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("rig: %w", err)
+	}
+	request.Header = http.Header{"Authorization": {token}, "Content-Type": {"application/json"}}
+	answer, err := s.Client().Do(request)
+	if err != nil {
+		return fmt.Errorf("rig: %w", err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("PUT %s: %s: %s", path, answer.Status, text)
+	}
 	return err
 }
 
