@@ -107,9 +107,11 @@ func (c *client) exchange(ctx context.Context, method, path string, query url.Va
 	if err != nil {
 		return nil, nil, err
 	}
-	request.Header = header.Clone()
+	if header != nil {
+		request.Header = header.Clone()
+	}
 	request.Header.Set("Authorization", token)
-	if len(body) > 0 {
+	if len(body) > 0 && request.Header.Get("Content-Type") == "" {
 		request.Header.Set("Content-Type", "application/json; charset=utf-8")
 	}
 	answer, err := c.http.Do(request)
@@ -129,11 +131,15 @@ func (c *client) exchange(ctx context.Context, method, path string, query url.Va
 
 // refused is an error answer of the service.
 type refused struct {
-	status int
-	body   dps.ErrorBody
+	status     int
+	body       dps.ErrorBody
+	retryAfter time.Duration // negative: no advice
 }
 
 func (r *refused) Error() string {
+	if r.body.ErrorCode == 0 { // no answer of a Latchkey, nor of what it imitates
+		return "the service answered " + r.body.Message
+	}
 	text := fmt.Sprintf("the service refused: %s (errorCode %d)", r.body.Message, r.body.ErrorCode)
 	if r.status == http.StatusUnauthorized {
 		text += "; the connection string may be of another installation, or this machine's clock may be wrong"
@@ -142,9 +148,9 @@ func (r *refused) Error() string {
 }
 
 func refusal(answer *http.Response, data []byte) error {
-	r := &refused{status: answer.StatusCode}
+	r := &refused{status: answer.StatusCode, retryAfter: retryAfter(answer.Header)}
 	if json.Unmarshal(data, &r.body) != nil || r.body.ErrorCode == 0 {
-		return fmt.Errorf("the service answered %s", answer.Status)
+		r.body = dps.ErrorBody{Message: answer.Status}
 	}
 	return r
 }

@@ -49,6 +49,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	var usage usageError
+	var partly partlyError
 	switch {
 	case err == nil:
 		return exitOK
@@ -57,6 +58,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	fmt.Fprintf(stderr, "latchkey: %v\n", err)
+	if errors.As(err, &partly) {
+		return exitPartly
+	}
 	return exitFailure
 }
 
@@ -71,7 +75,7 @@ func command() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), groupCommand(), caCommand(), registrationCommand(), statisticsCommand(), scopeCommand(), whyCommand(), auditCommand(), policyCommand(), keyCommand(), certCommand(), storeCommand())
+	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), groupCommand(), caCommand(), registrationCommand(), statisticsCommand(), scopeCommand(), moveInCommand(), whyCommand(), auditCommand(), policyCommand(), keyCommand(), certCommand(), storeCommand())
 	return root
 }
 
