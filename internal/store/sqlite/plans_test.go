@@ -105,11 +105,57 @@ func everyCall(t *testing.T, s *Store) {
 			t.Fatal(err)
 		}
 	}
+	everyGroupCall(t, s, a)
 	verdict, err = s.DeleteRegistration(ctx, testScope, "dev", nil, a)
 	mustApply(t, verdict, err)
 	verdict, err = s.DeleteEnrollment(ctx, testScope, "dev", nil, a)
 	mustApply(t, verdict, err)
 	if _, err := s.Prune(ctx, now, now, 10); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func everyGroupCall(t *testing.T, s *Store, a registration.Audit) {
+	t.Helper()
+	ctx, now := t.Context(), time.Unix(1000, 0)
+	_, verdict, err := s.PutGroup(ctx, testScope, registration.Group{ID: "g", Certificates: [][32]byte{{1}}}, nil, a)
+	mustApply(t, verdict, err)
+	_, verdict, err = s.PutCACertificate(ctx, testScope, registration.CACertificate{Name: "ca"}, nil, a)
+	mustApply(t, verdict, err)
+	revision, err := s.GroupsRevision(ctx, testScope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, verdict, err = s.Redeem(ctx, testScope, registration.Redemption{
+		ID: "member", GroupsRevision: revision,
+		Operation:    registration.Operation{ID: "op-m", RegistrationID: "member", Generation: 1, Group: "g"},
+		Registration: registration.Registration{ID: "member", OperationID: "op-m", Group: "g", DeviceID: "m"},
+	})
+	mustApply(t, verdict, err)
+	_, err1 := s.Group(ctx, testScope, "g")
+	_, err2 := s.Groups(ctx, testScope, "", 10)
+	_, err3 := s.CACertificates(ctx, testScope, "", 10)
+	_, err4 := s.Registrations(ctx, testScope, "", "", 10)
+	_, err5 := s.Registrations(ctx, testScope, "g", "", 10)
+	_, err6 := s.Holdings(ctx, testScope)
+	_, err7 := s.ExpireAudit(ctx, testScope, now, 10, &a)
+	_, err8 := s.PutScopeCertificate(ctx, testScope, nil, nil, a)
+	for _, err := range []error{err1, err2, err3, err4, err5, err6, err7, err8} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	verdict, err = s.DeleteGroup(ctx, testScope, "g", nil, a)
+	mustApply(t, verdict, err)
+	verdict, err = s.DeleteCACertificate(ctx, testScope, "ca", nil, a)
+	mustApply(t, verdict, err)
+	verdict, err = s.CreateScope(ctx, registration.Scope{ID: "0negone", Hosts: []string{"gone"}}, a)
+	mustApply(t, verdict, err)
+	verdict, err = s.DeleteScope(ctx, "0negone", a)
+	mustApply(t, verdict, err)
+	for range 2 {
+		if _, err := s.PruneScopes(ctx, 100); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

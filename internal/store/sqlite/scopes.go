@@ -91,8 +91,9 @@ var leftovers = []string{
 func (s *Store) PruneScopes(ctx context.Context, limit int) (int, error) {
 	removed := new(int) // the writer's until it answers
 	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		var seq int
 		var scope string
-		found, err := c.one(func(r *row) { scope = r.text() }, `SELECT scope FROM deleted_scopes WHERE done = 0 ORDER BY seq LIMIT 1`)
+		found, err := c.one(func(r *row) { seq, scope = r.int(), r.text() }, `SELECT seq, scope FROM deleted_scopes WHERE done = 0 ORDER BY seq LIMIT 1`)
 		if !found || err != nil {
 			return registration.Applied, err
 		}
@@ -105,7 +106,7 @@ func (s *Store) PruneScopes(ctx context.Context, limit int) (int, error) {
 				return registration.Applied, nil
 			}
 		}
-		_, err = c.exec(`UPDATE deleted_scopes SET done = 1 WHERE scope = ?1`, scope)
+		_, err = c.exec(`UPDATE deleted_scopes SET done = 1 WHERE seq = ?1`, seq)
 		return registration.Applied, err
 	})
 	if err != nil {

@@ -23,7 +23,7 @@ func Histories(t *testing.T, open func(t *testing.T) Store) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"put": h.put, "put many": h.putMany, "delete enrollment": h.deleteEnrollment, "delete registration": h.deleteRegistration,
 			"redeem": h.redeem, "refuse": h.refuse, "finish": h.finish, "prune": h.prune, "remember": h.remember,
-			"identity": h.identity, "": h.check,
+			"identity": h.identity, "put group": h.putGroup, "delete group": h.deleteGroup, "redeem in a group": h.redeemInGroup, "": h.check,
 		})
 	})
 }
@@ -166,6 +166,48 @@ func (h *history) registrationRevision(scope, id string) uint64 {
 		h.Fatalf("registration after its transition: %+v, %v", d, err)
 	}
 	return h.fresh(scope, d.Registration.Revision)
+}
+
+// redeemInGroup is the proof of a device that a group lets in, if it has no enrollment of its own.
+func (h *history) redeemInGroup(t *rapid.T) {
+	scope, id, name := h.step(t)
+	d := h.model.device(scope, id)
+	r := redemption(id, d, name, h.now)
+	r.Audit.TrackingID = name
+	r.Registration.Group, r.Operation.Group = "line", "line"
+	r.GroupsRevision = d.GroupsRevision + uint64(rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "stale"))
+	revision, verdict, err := h.store.Redeem(h.ctx, scope, r)
+	if verdict == registration.Applied && err == nil {
+		r.Operation.Revision, r.Registration.Revision = revision, h.registrationRevision(scope, id)
+	}
+	h.agree("redeem in a group", verdict, err, h.model.redeem(scope, r))
+}
+
+func (h *history) putGroup(t *rapid.T) {
+	scope, id, name := h.step(t)
+	g := group(id, name)
+	g.Created, g.Updated = h.now, h.now
+	expect, a := h.revision(h.model.groups[h.key(scope, id)].Revision), audit(name, h.now)
+	stored, verdict, err := h.store.PutGroup(h.ctx, scope, g, expect, a)
+	if verdict == registration.Applied && err == nil {
+		g.Revision = h.fresh(scope, stored.Revision)
+		h.model.groupsMoved[scope] = g.Revision
+	}
+	h.agree("put group", verdict, err, h.model.putGroup(scope, g, expect, a))
+}
+
+func (h *history) deleteGroup(t *rapid.T) {
+	scope, id, name := h.step(t)
+	expect, a := h.revision(h.model.groups[h.key(scope, id)].Revision), audit(name, h.now)
+	verdict, err := h.store.DeleteGroup(h.ctx, scope, id, expect, a)
+	h.agree("delete group", verdict, err, h.model.deleteGroup(scope, id, expect, a))
+	if verdict == registration.Applied {
+		revision, err := h.store.GroupsRevision(h.ctx, scope)
+		if err != nil {
+			h.Fatal(err)
+		}
+		h.model.groupsMoved[scope] = h.fresh(scope, revision)
+	}
 }
 
 func (h *history) refuse(t *rapid.T) {

@@ -19,6 +19,8 @@ type model struct {
 	identities    map[key]registration.Identity
 	audit         map[key][]registration.Audit // by tracking id
 	last          map[string]uint64            // revision of a scope
+	groups        map[key]registration.Group
+	groupsMoved   map[string]uint64 // the revision of the last change of a scope's groups
 }
 
 type key struct{ scope, id string }
@@ -37,6 +39,7 @@ func newModel() *model {
 	return &model{
 		map[key]registration.Enrollment{}, map[key]registration.Registration{}, map[key]registration.Operation{},
 		map[key]generation{}, map[key][]owner{}, map[key]registration.Identity{}, map[key][]registration.Audit{}, map[string]uint64{},
+		map[key]registration.Group{}, map[string]uint64{},
 	}
 }
 
@@ -110,7 +113,11 @@ func (m *model) redeem(scope string, r registration.Redemption) registration.Ver
 	k := key{scope, dps.FoldID(r.ID)}
 	e, enrolled := m.enrollments[k]
 	old, registered := m.registrations[k] // Revision 0 if there is none
-	if !enrolled || e.Revision != r.EnrollmentRevision || old.Revision != r.RegistrationBefore || m.generations[k].count != r.Generation {
+	entry := enrolled && e.Revision == r.EnrollmentRevision
+	if r.Registration.Group != "" {
+		entry = !enrolled && m.groupsMoved[scope] != 0 && m.groupsMoved[scope] == r.GroupsRevision
+	}
+	if !entry || old.Revision != r.RegistrationBefore || m.generations[k].count != r.Generation {
 		return registration.Conflict
 	}
 	if registered {
@@ -203,8 +210,40 @@ func (m *model) putIdentity(scope string, id registration.Identity, a registrati
 	return m.note(scope, a)
 }
 
+// putGroup and deleteGroup do not move groupsMoved: callers do, with the revision that the store gave out.
+func (m *model) putGroup(scope string, g registration.Group, expect *uint64, a registration.Audit) registration.Verdict {
+	k := key{scope, dps.FoldID(g.ID)}
+	old, found := m.groups[k]
+	switch {
+	case expect == nil && found:
+		return registration.Exists
+	case expect != nil && !found:
+		return registration.Missing
+	case found && !matches(expect, old.Revision):
+		return registration.Conflict
+	case found:
+		g.Created = old.Created
+	}
+	m.groups[k] = g
+	return m.note(scope, a)
+}
+
+func (m *model) deleteGroup(scope, id string, expect *uint64, a registration.Audit) registration.Verdict {
+	k := key{scope, dps.FoldID(id)}
+	g, found := m.groups[k]
+	switch {
+	case !found:
+		return registration.Missing
+	case !matches(expect, g.Revision):
+		return registration.Conflict
+	}
+	delete(m.groups, k)
+	return m.note(scope, a)
+}
+
 func (m *model) device(scope, id string) (d registration.Device) {
 	k := key{scope, dps.FoldID(id)}
+	d.GroupsRevision = m.groupsMoved[scope]
 	d.Generation = m.generations[k].count
 	if e, found := m.enrollments[k]; found {
 		d.Enrollment = &e

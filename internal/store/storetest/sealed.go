@@ -45,7 +45,10 @@ func sealedWorld(w *world) (want []registration.SealedValue) {
 		want = append(want, registration.SealedValue{Kind: kind, Scope: scope, Key: key, Sealed: []byte(sealed)})
 	}
 	for _, id := range []string{scope, otherScope} {
-		w.applied(w.store.CreateScope(w.ctx, testScope(id), audit("s", epoch)))
+		made := testScope(id)
+		made.SealedCertificateKey = []byte("certificate key " + id)
+		w.applied(w.store.CreateScope(w.ctx, made, audit("s", epoch)))
+		add(registration.SealedScopeCertificate, id, "", "certificate key "+id)
 		add(registration.SealedScopeRoot, id, "", "root of "+id)
 		add(registration.SealedPolicyPrimary, id, "owner", "p1 "+id)
 		add(registration.SealedPolicySecondary, id, "owner", "s1 "+id)
