@@ -142,7 +142,7 @@ func (a *Attestation) appendTo(b []byte, show Show) []byte {
 	if a.X509 != nil {
 		b = a.X509.appendTo(appendName(b, "x509"), show)
 	}
-	if a.SymmetricKey != nil && show&ShowKeys != 0 {
+	if k := a.SymmetricKey; k != nil && show&ShowKeys != 0 && (k.Primary != nil || k.Secondary != nil) {
 		b = a.SymmetricKey.appendTo(appendName(b, "symmetricKey"))
 	}
 	return append(b, '}')

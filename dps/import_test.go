@@ -51,9 +51,9 @@ func TestABadImportLineIsRefusedAtItsPlace(t *testing.T) {
 		`{"endorsementKey":"AToAAQ==","storageRootKey":"%"}`:                    "storageRootKey",
 		"{\"endorsementKey\":\"AToAAQ==\",\"deviceId\":\"\xff\"}":               "UTF-8",
 		"{\"endorsementKey\":\"AToAAQ==\",\"deviceId\":\"\x00\"}":               "not valid JSON",
-		strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000):               "object",
+		strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000):               "nested deeper",
 		`{"a":` + strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000) + `}`: "nested",
-		strings.Repeat(`{"a":`, 10_001) + "1" + strings.Repeat("}", 10_001):     "not valid JSON",
+		strings.Repeat(`{"a":`, 10_001) + "1" + strings.Repeat("}", 10_001):     "nested deeper",
 	} {
 		_, err := DecodeImport([]byte(line))
 		var field *FieldError

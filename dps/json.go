@@ -21,6 +21,8 @@ func checkObject(body []byte) error {
 		return refuse("", "the message is longer than %d bytes", MaxMessage)
 	case !utf8.Valid(body):
 		return refuse("", "the message is not valid UTF-8")
+	case tooDeep(body): // before the library's own bound, which would call it not valid
+		return refuse("", "the message is nested deeper than %d levels", maxDepth)
 	case !json.Valid(body):
 		return refuse("", "the message is not valid JSON")
 	}
@@ -31,6 +33,26 @@ func checkObject(body []byte) error {
 	}
 	_, err := c.value(1)
 	return err
+}
+
+// tooDeep counts the brackets outside texts of what may not be JSON at all.
+func tooDeep(body []byte) bool {
+	depth, quoted := 0, false
+	for i := 0; i < len(body); i++ {
+		switch c := body[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+		case !quoted && (c == '{' || c == '['):
+			if depth++; depth > maxDepth {
+				return true
+			}
+		case !quoted && (c == '}' || c == ']'):
+			depth--
+		}
+	}
+	return false
 }
 
 // eachMember calls fn for each member of a JSON object that checkObject has

@@ -70,6 +70,9 @@ func (a *API) getScope(id string) handler {
 }
 
 func (a *API) createScope(ctx context.Context, call web.Call, by registration.Caller) (web.Reply, error) {
+	if err := a.core.MayManageScopes(by); err != nil {
+		return web.Reply{}, err
+	}
 	hosts, err := dps.DecodeHosts(call.Body)
 	if err != nil {
 		return web.Reply{}, a.refuseEntry(by, registration.ReasonBadScope, err)

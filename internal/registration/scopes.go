@@ -93,6 +93,12 @@ func (c *Core) atHome(by Caller) (*scope, error) {
 	return s, nil
 }
 
+// MayManageScopes says whether the caller is of the home scope, before anything of what he sent is looked at.
+func (c *Core) MayManageScopes(by Caller) error {
+	_, err := c.atHome(by)
+	return err
+}
+
 func (s *scope) shown() ScopeShown {
 	shown := ScopeShown{ID: s.ID, Hosts: slices.Clone(s.Hosts), Home: s.Home, Created: s.Created}
 	if s.certificate != nil && s.certificate.Leaf != nil {
