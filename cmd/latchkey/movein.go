@@ -18,7 +18,8 @@ import (
 	"latchkey.example/latchkey/dps"
 )
 
-// exitPartly is the exit code of a move after which something of the source is not, or not the same, at the target.
+// exitPartly is the exit code of a move after which something of the source is not, or not the same, at the target, and of an
+// import that was cut off.
 const exitPartly = 3
 
 // moveFlags are what `move-in dps` can be told.

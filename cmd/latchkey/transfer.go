@@ -27,7 +27,7 @@ var mediaTypes = map[string]string{"ndjson": "application/x-ndjson", "csv": "tex
 // importFlags are what `enroll import` can be told.
 type importFlags struct {
 	format, ifExists string
-	dryRun           bool
+	dryRun, all      bool
 }
 
 func enrollImport(connect func() (*client, error)) *cobra.Command {
@@ -41,13 +41,17 @@ A line is an enrollment as 'enroll export' and 'enroll show --json' print it, or
     {"registrationId":"...","endorsementKey":"BASE64","deviceId":"...","provisioningStatus":"enabled","storageRootKey":"BASE64"}
 of which only endorsementKey is needed. CSV has these names in its first line, in any order.
 
-Each line succeeds or fails for itself; what failed is told on standard error, and makes the exit code 1. An import that was cut off is
-completed by the same command with --if-exists skip.`,
+Each line succeeds or fails for itself; what failed is told on standard error, and makes the exit code 1. With --all-or-nothing nothing is
+written if any line fails; it takes at most 10,000 lines.
+
+The exit code 3 says that the import was cut off: the connection broke, the service stopped, or the access policy was changed. The same
+command with --if-exists skip completes it; with --all-or-nothing nothing was written, or all.`,
 		Args: oneArg("file, or - for standard input"),
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.format, "format", "", "ndjson or csv; default: csv for a file whose name ends in .csv, otherwise ndjson")
 	flags.StringVar(&f.ifExists, "if-exists", "error", "what is done with an enrollment that is there: error, skip or replace")
+	flags.BoolVar(&f.all, "all-or-nothing", false, "write nothing if any line fails; at most 10,000 lines")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "change nothing and say what would be done")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		query, media, err := f.query(args[0])
@@ -74,7 +78,7 @@ completed by the same command with --if-exists skip.`,
 		defer progress.end()
 		answer, err := c.open(cmd.Context(), http.MethodPost, "/latchkey/v1/enrollments/import", query, media, progress)
 		if err != nil {
-			return err
+			return cutOff(err, progress)
 		}
 		defer answer.Body.Close()
 		return readImport(answer.Body, cmd.OutOrStdout(), progress)
@@ -99,10 +103,25 @@ func (f *importFlags) query(file string) (query url.Values, media string, err er
 		return nil, "", usageError{errors.New("--if-exists must be error, skip or replace")}
 	}
 	query = url.Values{"ifExists": {f.ifExists}}
+	if f.all {
+		query.Set("atomic", "true")
+	}
 	if f.dryRun {
 		query.Set("dryRun", "true")
 	}
 	return query, media, nil
+}
+
+// goOn says how an import that was cut off is completed.
+const goOn = "import the same again with --if-exists skip"
+
+// cutOff tells an import that the service may have begun from one that it refused or that never reached it.
+func cutOff(err error, p *progress) error {
+	var refusal *refused
+	if errors.As(err, &refusal) || p.sent.Load() == 0 {
+		return err
+	}
+	return partlyError{fmt.Errorf("%w; what was sent may be imported in part: %s", err, goOn)}
 }
 
 // importLine is a line of the service's answer: a failure, or the summary.
@@ -112,6 +131,7 @@ type importLine struct {
 	ErrorCode                          int
 	Read                               *uint64
 	Created, Replaced, Skipped, Failed uint64
+	Withheld                           uint64
 	DryRun                             bool
 	Incomplete                         string
 }
@@ -134,18 +154,22 @@ func readImport(answer io.Reader, out io.Writer, progress *progress) error {
 		if line.DryRun {
 			what = "Dry run, nothing was changed: "
 		}
-		if _, err := fmt.Fprintf(out, "%sread %d, created %d, replaced %d, skipped %d, failed %d\n", what, *line.Read, line.Created, line.Replaced, line.Skipped, line.Failed); err != nil {
+		withheld := ""
+		if line.Withheld > 0 {
+			withheld = fmt.Sprintf(", not written because of those %d", line.Withheld)
+		}
+		if _, err := fmt.Fprintf(out, "%sread %d, created %d, replaced %d, skipped %d, failed %d%s\n", what, *line.Read, line.Created, line.Replaced, line.Skipped, line.Failed, withheld); err != nil {
 			return err
 		}
 		switch {
 		case line.Incomplete != "":
-			return errors.New("the import is not complete: " + line.Incomplete)
+			return partlyError{errors.New("the import is not complete: " + strings.ReplaceAll(printable(line.Incomplete), "ifExists=skip", "--if-exists skip"))}
 		case line.Failed > 0:
 			return fmt.Errorf("%d lines failed", line.Failed)
 		}
 		return nil
 	}
-	return errors.Join(errors.New("the answer was cut off before its end; import the same again with --if-exists skip"), lines.Err())
+	return partlyError{errors.Join(errors.New("the answer was cut off before its end; "+goOn), lines.Err())}
 }
 
 // progress passes a file on and says how it goes, if anybody is there to see it.

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"strings"
 
+	"golang.org/x/sync/semaphore"
+
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
 	"latchkey.example/latchkey/internal/web"
@@ -20,10 +22,13 @@ import (
 type API struct {
 	core   *registration.Core
 	server *web.Server
+	atomic *semaphore.Weighted // bytes that all-or-nothing imports may keep
 }
 
 // New makes the management API on top of a core.
-func New(core *registration.Core, server *web.Server) *API { return &API{core, server} }
+func New(core *registration.Core, server *web.Server) *API {
+	return &API{core, server, semaphore.NewWeighted(atomicBytes)}
+}
 
 // Serves reports whether a first path segment belongs to this API and not to a device's scope.
 func Serves(segment string) bool {

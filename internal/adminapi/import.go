@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net"
@@ -24,6 +25,10 @@ const (
 	importBatch = registration.MaxPuts
 	importBytes = 1 << 20
 	importTime  = 20 * time.Second // for one batch in the store
+
+	// Of all-or-nothing imports: what all of them together may have in memory, and what a line takes beside its bytes.
+	atomicBytes    = 16 << 20
+	atomicLineCost = 512
 )
 
 const linesType = "application/x-ndjson"
@@ -43,11 +48,12 @@ type ImportSummary struct {
 	Replaced   uint64 `json:"replaced"`
 	Skipped    uint64 `json:"skipped"`
 	Failed     uint64 `json:"failed"`
+	Withheld   uint64 `json:"withheld,omitempty"` // good lines of an all-or-nothing import that was not written
 	DryRun     bool   `json:"dryRun"`
 	Incomplete string `json:"incomplete,omitempty"` // why it ended before its last line
 }
 
-var importParameters = []string{"dryRun", "ifExists", "api-version"}
+var importParameters = []string{"atomic", "dryRun", "ifExists", "api-version"}
 
 var ifExists = map[string]registration.IfExists{"": registration.RefuseExisting, "error": registration.RefuseExisting,
 	"skip": registration.SkipExisting, "replace": registration.ReplaceExisting}
@@ -59,16 +65,26 @@ func (a *API) importEnrollments(_ context.Context, call web.Call, by registratio
 		return web.Reply{}, err
 	}
 	mode, known := ifExists[asked.Get("ifExists")]
-	dryRun := asked.Get("dryRun")
-	if !known || dryRun != "" && dryRun != "true" && dryRun != "false" {
-		return web.Reply{}, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "ifExists must be error, skip or replace, and dryRun true or false.", nil)
+	dryRun, dryKnown := truth(asked.Get("dryRun"))
+	atomic, atomicKnown := truth(asked.Get("atomic"))
+	if !known || !dryKnown || !atomicKnown {
+		return web.Reply{}, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "ifExists must be error, skip or replace, and dryRun and atomic true or false.", nil)
 	}
 	media, _, err := mime.ParseMediaType(call.Header.Get("Content-Type"))
 	if err != nil || media != linesType && media != "text/csv" {
 		return web.Reply{}, a.core.Fault(by.Scope, dps.CodeUnsupportedMediaType, registration.ReasonContentType, "The content type must be application/x-ndjson or text/csv.", err)
 	}
-	i := &importing{api: a, by: by, mode: mode, csv: media == "text/csv", summary: ImportSummary{DryRun: dryRun == "true"}}
+	i := &importing{api: a, by: by, mode: mode, csv: media == "text/csv", atomic: atomic, summary: ImportSummary{DryRun: dryRun}, trial: registration.NewTrial()}
+	i.authorize = func() error { // as when the request came, but for what was changed since: an access policy, its keys, the scope
+		_, err := a.core.Authorize(host(call.Request), call.URL.Path, call.Header.Get("Authorization"), call.Address, registration.EnrollmentWrite, call.Arrived)
+		return err
+	}
 	return web.Reply{Status: http.StatusOK, Header: map[string]string{"Content-Type": linesType}, Stream: i.run}, nil
+}
+
+// truth reads a parameter that is false when it is absent.
+func truth(text string) (value, known bool) {
+	return text == "true", text == "" || text == "true" || text == "false"
 }
 
 // parameters reads a query that may hold each of some names once: a misspelt one must not be passed over.
@@ -92,6 +108,12 @@ type importing struct {
 	mode registration.IfExists
 	csv  bool
 
+	atomic    bool // all lines wait until the last has come
+	held      int64
+	authorize func() error
+	trial     *registration.Trial
+
+	stream  *web.Stream
 	summary ImportSummary
 	out     *json.Encoder
 	numbers []uint64 // of the lines that wait
@@ -101,7 +123,8 @@ type importing struct {
 
 // run reads to the end of the body. What it wrote stays written, however it ends: the last line of the answer says how far it came.
 func (i *importing) run(ctx context.Context, stream *web.Stream) error {
-	i.out = json.NewEncoder(stream)
+	defer func() { i.api.atomic.Release(i.held) }()
+	i.stream, i.out = stream, json.NewEncoder(stream)
 	i.out.SetEscapeHTML(false)
 	in := newLines(stream)
 	decode := dps.DecodeImport
@@ -119,20 +142,29 @@ func (i *importing) run(ctx context.Context, stream *web.Stream) error {
 		decode = columns.read
 	}
 	end := i.lines(ctx, in, decode)
-	if !errors.Is(end, errStore) && !errors.Is(end, web.ErrGone) { // lines that came whole count, also before a break
+	var tooMuch *registration.Fault
+	switch {
+	case errors.As(end, &tooMuch) && i.atomic: // nothing of the answer has left
+		return end
+	case i.atomic && end != nil:
+	case !errors.Is(end, errStore) && !errors.Is(end, errRevoked) && !errors.Is(end, web.ErrGone): // lines that came whole count, also before a break
 		end = errors.Join(end, i.flush(ctx))
 	}
 	switch {
 	case errors.Is(end, web.ErrGone):
 		return end
 	case end != nil:
-		i.summary.Incomplete = incomplete(end)
+		i.summary.Incomplete = i.incomplete(end)
 	}
 	return i.out.Encode(i.summary)
 }
 
-// errStore ends an import whose batch the store gave no answer for.
-var errStore = errors.New("the store failed")
+// What ends an import early, beside its client.
+var (
+	errStore   = errors.New("the store failed")              // it gave no answer for a batch
+	errRevoked = errors.New("the token is not good anymore") // its access policy was changed
+	errDrain   = errors.New("the service stops")
+)
 
 // lines takes lines until there are no more.
 func (i *importing) lines(ctx context.Context, in *lines, decode func([]byte) (dps.IndividualEnrollment, error)) error {
@@ -141,6 +173,8 @@ func (i *importing) lines(ctx context.Context, in *lines, decode func([]byte) (d
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
+		case err != nil && i.stream.Draining():
+			return errDrain
 		case err != nil && !errors.Is(err, errLongLine):
 			return err
 		case err == nil && len(bytes.TrimSpace(line)) == 0:
@@ -152,16 +186,55 @@ func (i *importing) lines(ctx context.Context, in *lines, decode func([]byte) (d
 		}
 		i.numbers = append(i.numbers, in.number)
 		i.waiting = append(i.waiting, registration.ImportLine{Enrollment: wire, Err: err})
-		if i.bytes += len(line); len(i.waiting) == importBatch || i.bytes > importBytes {
-			if err := i.flush(ctx); err != nil {
-				return err
-			}
+		i.bytes += len(line)
+		if err := i.wait(ctx, len(line)); err != nil {
+			return err
 		}
 	}
 }
 
+// wait keeps a line for later, unless there are enough to write.
+func (i *importing) wait(ctx context.Context, size int) error {
+	if i.atomic {
+		return i.hold(int64(size) + atomicLineCost)
+	}
+	if len(i.waiting) < importBatch && i.bytes <= importBytes {
+		return nil
+	}
+	if err := i.flush(ctx); err != nil {
+		return err
+	}
+	if i.stream.Draining() {
+		return errDrain
+	}
+	return nil
+}
+
+// hold bounds what all-or-nothing imports keep.
+func (i *importing) hold(size int64) error {
+	refuse := func(code dps.Code, text string) error {
+		return i.api.core.Fault(i.by.Scope, code, registration.ReasonBadRequest, text+" Nothing was written.", nil)
+	}
+	switch {
+	case len(i.waiting) > registration.MaxAtomic:
+		return refuse(dps.CodeTooLarge, fmt.Sprintf("An all-or-nothing import takes at most %d lines. Leave atomic out to import any number.", registration.MaxAtomic))
+	case i.held+size > atomicBytes:
+		return refuse(dps.CodeTooLarge, fmt.Sprintf("An all-or-nothing import takes at most %d MB. Leave atomic out to import any amount.", atomicBytes>>20))
+	case !i.api.atomic.TryAcquire(size):
+		return refuse(dps.CodeTooManyRequests, "Another all-or-nothing import is under way, and there is no room for both. Try again later, or leave atomic out.")
+	}
+	i.held += size
+	return nil
+}
+
 // flush writes what waits and tells what failed.
 func (i *importing) flush(ctx context.Context) error {
+	if len(i.waiting) == 0 {
+		return nil
+	}
+	if err := i.authorize(); err != nil {
+		return errRevoked
+	}
 	ctx, cancel := context.WithTimeout(ctx, importTime)
 	defer cancel()
 	for n, line := range i.waiting { // what is wrong with a line is for whoever sent it
@@ -170,7 +243,7 @@ func (i *importing) flush(ctx context.Context) error {
 			i.waiting[n].Err = i.api.core.Fault(i.by.Scope, dps.CodeBadRequest, registration.ReasonBadEnrollment, line.Err.Error(), nil)
 		}
 	}
-	results, err := i.api.core.Import(ctx, i.by, i.mode, i.summary.DryRun, i.waiting)
+	results, err := i.write(ctx)
 	if err != nil {
 		err = errors.Join(errStore, err)
 	}
@@ -181,6 +254,17 @@ func (i *importing) flush(ctx context.Context) error {
 	}
 	i.numbers, i.waiting, i.bytes = i.numbers[:0], i.waiting[:0], 0
 	return err
+}
+
+func (i *importing) write(ctx context.Context) ([]registration.Imported, error) {
+	core := i.api.core
+	switch {
+	case i.atomic:
+		return core.ImportAll(ctx, i.by, i.mode, i.summary.DryRun, i.waiting)
+	case i.summary.DryRun:
+		return core.TryImport(ctx, i.by, i.mode, i.trial, i.waiting)
+	}
+	return core.Import(ctx, i.by, i.mode, false, i.waiting)
 }
 
 func (i *importing) count(line uint64, result registration.Imported) error {
@@ -195,6 +279,8 @@ func (i *importing) count(line uint64, result registration.Imported) error {
 		i.summary.Replaced++
 	case registration.ImportSkipped:
 		i.summary.Skipped++
+	case registration.ImportWithheld:
+		i.summary.Withheld++
 	case registration.ImportFailed:
 		i.summary.Failed++
 		return i.out.Encode(ImportFailure{line, result.RegistrationID, int(result.Code), result.Message})
@@ -203,15 +289,25 @@ func (i *importing) count(line uint64, result registration.Imported) error {
 }
 
 // incomplete is what the client is told of the end of an import before its last line.
-func incomplete(err error) string {
+func (i *importing) incomplete(err error) string {
+	again := " Import the same again with ifExists=skip."
+	if i.atomic {
+		again = " Nothing was written. Import the same again."
+	}
 	var timeout net.Error
 	switch {
+	case errors.Is(err, errRevoked):
+		return "The access policy or its key was changed, and the token is not good anymore." + again
+	case errors.Is(err, errStore) && i.atomic:
+		return "The service cannot write now; all lines are written or none. Import the same again later with ifExists=skip."
 	case errors.Is(err, errStore):
-		return "The service cannot write now. Import the same again later with ifExists=skip."
+		return "The service cannot write now." + again
+	case errors.Is(err, errDrain):
+		return "The service stops, or starts anew." + again
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return "No line came in time. Import the same again with ifExists=skip."
+		return "No line came in time." + again
 	}
-	return "The body was cut off. Import the same again with ifExists=skip."
+	return "The body was cut off." + again
 }
 
 // headerRefusal keeps what is inside a broken connection inside.

@@ -134,6 +134,7 @@ func (s *service) serveUntil(ctx context.Context, group *errgroup.Group, server 
 func (s *service) startDraining() {
 	s.drain.Do(func() {
 		s.front.draining.Store(true)
+		s.shared.Drain()
 		s.log.Info("draining: no new connections, requests at work finish")
 	})
 }

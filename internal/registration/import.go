@@ -42,6 +42,7 @@ const (
 	ImportReplaced
 	ImportSkipped
 	ImportFailed
+	ImportWithheld // good in itself, and not written since another line of an all-or-nothing import failed
 )
 
 // importRow is a line that was judged good.
@@ -52,15 +53,18 @@ type importRow struct {
 }
 
 // Import writes enrollments in transitions of at most MaxPuts, each with its own audit row, and says for each line what became of it. With dryRun it
-// writes nothing and says what would; two lines with one id then look as if the other were not there. An error means that the store failed:
-// lines with ImportUnknown may or may not be written, and those after them are not. There is no all-or-nothing.
+// writes nothing and says what would, as TryImport does. An error means that the store failed: lines with ImportUnknown may or may not be
+// written, and those after them are not.
 func (c *Core) Import(ctx context.Context, by Caller, mode IfExists, dryRun bool, lines []ImportLine) ([]Imported, error) {
+	if dryRun {
+		return c.TryImport(ctx, by, mode, NewTrial(), lines)
+	}
 	s, _ := c.scope(by.Scope)
 	results := make([]Imported, len(lines))
 	var run []importRow
 	inRun := map[string]bool{}
 	write := func() error {
-		err := c.importRun(ctx, s, by, mode, dryRun, run, results)
+		err := c.importRun(ctx, s, by, mode, run, results)
 		run = run[:0]
 		clear(inRun)
 		return err
@@ -101,10 +105,7 @@ func (c *Core) importRow(s *scope, line ImportLine) (enrollmentDraft, error) {
 }
 
 // importRun writes rows of different ids. Those that are there are read and compared, so that the audit tells what was replaced.
-func (c *Core) importRun(ctx context.Context, s *scope, by Caller, mode IfExists, dryRun bool, run []importRow, results []Imported) error {
-	if dryRun {
-		return c.importTried(ctx, s, mode, run, results)
-	}
+func (c *Core) importRun(ctx context.Context, s *scope, by Caller, mode IfExists, run []importRow, results []Imported) error {
 	for range redeemTries {
 		if len(run) == 0 {
 			return nil
@@ -113,15 +114,20 @@ func (c *Core) importRun(ctx context.Context, s *scope, by Caller, mode IfExists
 		var ready []importRow
 		for _, r := range run {
 			row, _, err := c.settle(s, r.draft, r.before)
+			if err != nil && r.before == nil { // it may lack only what the one that is there has
+				if r.before, err = c.importBefore(ctx, s, r.draft.row.ID); err != nil {
+					return err
+				}
+				if row, _, err = c.settle(s, r.draft, r.before); err == nil && mode != ReplaceExisting {
+					results[r.at].settle(r, Exists, mode)
+					continue
+				}
+			}
 			if err != nil {
 				results[r.at].fail(err)
 				continue
 			}
-			put := EnrollmentPut{Enrollment: row, Audit: c.callerAudit(by, ActionEnrollmentPut, dps.FoldID(row.ID), ReasonChanged, enrollmentChange(r.before, row))}
-			if r.before != nil {
-				put.Expect = &r.before.Revision
-			}
-			puts, ready = append(puts, put), append(ready, r)
+			puts, ready = append(puts, c.importPut(by, r.before, row)), append(ready, r)
 		}
 		verdicts, err := c.store.PutEnrollments(ctx, s.ID, puts)
 		if err != nil {
@@ -149,20 +155,13 @@ func (c *Core) importRun(ctx context.Context, s *scope, by Caller, mode IfExists
 	return nil
 }
 
-// importTried says what a run would do.
-func (c *Core) importTried(ctx context.Context, s *scope, mode IfExists, run []importRow, results []Imported) error {
-	for _, r := range run {
-		var err error
-		if r.before, err = c.importBefore(ctx, s, r.draft.row.ID); err != nil {
-			return err
-		}
-		verdict := Applied
-		if r.before != nil && mode != ReplaceExisting {
-			verdict = Exists
-		}
-		results[r.at].settle(r, verdict, mode)
+// importPut creates a row, or replaces what was there before as it was read.
+func (c *Core) importPut(by Caller, before *Enrollment, row Enrollment) EnrollmentPut {
+	put := EnrollmentPut{Enrollment: row, Audit: c.callerAudit(by, ActionEnrollmentPut, dps.FoldID(row.ID), ReasonChanged, enrollmentChange(before, row))}
+	if before != nil {
+		put.Expect = &before.Revision
 	}
-	return nil
+	return put
 }
 
 func (c *Core) importBefore(ctx context.Context, s *scope, id string) (*Enrollment, error) {
@@ -204,33 +203,5 @@ func (r *Imported) fail(err error) {
 	}
 	if r.Message == "" {
 		r.Message = r.Code.Message()
-	}
-}
-
-// exportPage is how many enrollments of an export are in memory at once.
-const exportPage = 100
-
-// Export gives every enrollment of the caller's scope, in order of their folded ids, without registration states. What changes meanwhile is in it
-// or not; nothing is in it twice. It ends with the first error of each.
-func (c *Core) Export(ctx context.Context, by Caller, each func(dps.IndividualEnrollment) error) error {
-	s, _ := c.scope(by.Scope)
-	for after := ""; ; {
-		lines, err := c.store.Enrollments(ctx, s.ID, after, exportPage)
-		if err != nil {
-			return c.storeFault(s, "exporting enrollments", err)
-		}
-		for _, line := range lines {
-			wire, err := c.wireEnrollment(s, line.Enrollment, nil, false)
-			if err != nil {
-				return err
-			}
-			if err := each(wire); err != nil {
-				return err
-			}
-			after = dps.FoldID(line.Enrollment.ID)
-		}
-		if len(lines) < exportPage {
-			return nil
-		}
 	}
 }

@@ -75,6 +75,10 @@ type EnrollmentStore interface {
 	// is refused changes nothing and does not hinder the others. An error means that all of them are unknown; none is applied
 	// without the others that would be. More rows than MaxPuts are an error before any write.
 	PutEnrollments(ctx context.Context, scope string, puts []EnrollmentPut) ([]Verdict, error)
+	// PutAllEnrollments is PutEnrollments for at most MaxAtomic rows that stand or fall together: all are applied, or nothing is written, no
+	// audit row either. The verdicts are what each row met, with the rows before it applied: who is not all Applied learns of every row that is
+	// refused. More rows than MaxAtomic are an error before any write.
+	PutAllEnrollments(ctx context.Context, scope string, puts []EnrollmentPut) ([]Verdict, error)
 	// DeleteEnrollment removes the enrollment and its registration. The generation of the id stays, its age counted from now.
 	// Operations of the id stop being answered: they are removed too. Expect nil or AnyRevision: unconditional.
 	DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
@@ -106,6 +110,9 @@ type GroupStore interface {
 
 // MaxPuts bounds one PutEnrollments, so that whoever waits behind it does not wait long.
 const MaxPuts = 500
+
+// MaxAtomic bounds one PutAllEnrollments, behind which others may wait for a part of a second.
+const MaxAtomic = 10_000
 
 // EnrollmentPut is one row of PutEnrollments: the arguments of a PutEnrollment of its own, its audit row too.
 type EnrollmentPut struct {

@@ -146,6 +146,10 @@ func (s *tapStore) PutEnrollments(ctx context.Context, scope string, puts []regi
 	return through(s.tap, "PutEnrollments", func() ([]registration.Verdict, error) { return s.Store.PutEnrollments(ctx, scope, puts) })
 }
 
+func (s *tapStore) PutAllEnrollments(ctx context.Context, scope string, puts []registration.EnrollmentPut) ([]registration.Verdict, error) {
+	return through(s.tap, "PutAllEnrollments", func() ([]registration.Verdict, error) { return s.Store.PutAllEnrollments(ctx, scope, puts) })
+}
+
 func (s *tapStore) Enrollments(ctx context.Context, scope, after string, limit int) ([]registration.Listed, error) {
 	return through(s.tap, "Enrollments", func() ([]registration.Listed, error) { return s.Store.Enrollments(ctx, scope, after, limit) })
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"time"
 )
 
@@ -25,12 +26,16 @@ var ErrGone = errors.New("the client does not take the answer")
 
 // Stream is the two ends of such a request. It belongs to one goroutine.
 type Stream struct {
-	body          io.Reader
-	out           *bufio.Writer
-	head          func() // sends the status
-	control       *http.ResponseController
-	reads, writes time.Time // when the deadlines were set last
-	sent          bool
+	body    io.Reader
+	out     *bufio.Writer
+	head    func() // sends the status
+	control *http.ResponseController
+	writes  time.Time // when the deadline was set last
+	sent    bool
+
+	mu    sync.Mutex
+	reads time.Time // when the deadline was set last
+	ended bool      // by a drain
 }
 
 // Read reads the body as it comes. A route that does not stream its body finds none here.
@@ -38,10 +43,27 @@ func (s *Stream) Read(p []byte) (int, error) { return s.body.Read(p) }
 
 // Progress says that the client has sent something whole: it has StreamIdle from now on for the next.
 func (s *Stream) Progress() {
-	if now := time.Now(); now.Sub(s.reads) > deadlineStep {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); !s.ended && now.Sub(s.reads) > deadlineStep {
 		s.reads = now
 		_ = s.control.SetReadDeadline(now.Add(StreamIdle)) // unsupported only by test recorders
 	}
+}
+
+// Draining says that the process is about to end: reads fail from now on, and what was read whole is to be finished within seconds.
+func (s *Stream) Draining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
+// endReading ends the reading, also a read that waits.
+func (s *Stream) endReading() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	_ = s.control.SetReadDeadline(time.Unix(1, 0)) // past
 }
 
 // Write sends a part of the answer, or keeps it until there is more. Its error is ErrGone.
@@ -85,6 +107,7 @@ func (s *Server) stream(w http.ResponseWriter, call Call, route Route, reply Rep
 		stream.body = call.Request.Body
 		_ = stream.control.EnableFullDuplex() // the answer begins before the body's end
 		stream.Progress()
+		defer s.shared.watch(stream)()
 	}
 	stream.head = func() { writeHead(w, reply) }
 	stream.out = bufio.NewWriterSize(wire{stream, w}, streamBuffer)

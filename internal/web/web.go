@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,7 @@ type Server struct {
 	limits  *atomic.Pointer[gated]
 	bodies  *semaphore.Weighted
 	streams chan struct{}
+	shared  *Shared // for its drain
 }
 
 // gated is a set of limits with the gate made for it.
@@ -60,11 +62,15 @@ type Shared struct {
 	current atomic.Pointer[gated]
 	bodies  *semaphore.Weighted // bytes of bodies above the usual size that may be in memory: they are read before the gate
 	streams chan struct{}       // holds one for each stream under way
+
+	mu       sync.Mutex
+	draining bool
+	reading  map[*Stream]struct{} // those under way whose body is read
 }
 
 // NewShared makes the shared limits.
 func NewShared(l Limits) *Shared {
-	s := &Shared{bodies: semaphore.NewWeighted(BodyBudget), streams: make(chan struct{}, StreamPlaces)}
+	s := &Shared{bodies: semaphore.NewWeighted(BodyBudget), streams: make(chan struct{}, StreamPlaces), reading: map[*Stream]struct{}{}}
 	s.Set(l)
 	return s
 }
@@ -74,9 +80,34 @@ func (s *Shared) Set(l Limits) {
 	s.current.Store(&gated{l, NewGate(l.Concurrent, l.Parked, l.Wait)})
 }
 
+// Drain tells the streams of all APIs to come to an end: Stream.Draining.
+func (s *Shared) Drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+	for stream := range s.reading {
+		stream.endReading()
+	}
+}
+
+// watch has a stream's reading end with the drain, until stop is called.
+func (s *Shared) watch(stream *Stream) (stop func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reading[stream] = struct{}{}
+	if s.draining {
+		stream.endReading()
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.reading, stream)
+	}
+}
+
 // NewServer makes the server of the API called name.
 func NewServer(name string, core *registration.Core, log *slog.Logger, metrics *Metrics, shared *Shared) *Server {
-	return &Server{core: core, log: log, metrics: metrics, name: name, limits: &shared.current, bodies: shared.bodies, streams: shared.streams}
+	return &Server{core: core, log: log, metrics: metrics, name: name, limits: &shared.current, bodies: shared.bodies, streams: shared.streams, shared: shared}
 }
 
 // Call is one request as a handler sees it.

@@ -56,6 +56,32 @@ func (s *Store) PutEnrollments(ctx context.Context, scope string, puts []registr
 	return verdicts, nil
 }
 
+// PutAllEnrollments implements registration.EnrollmentStore. A refusal is the job's, and its savepoint undoes what the other rows wrote.
+func (s *Store) PutAllEnrollments(ctx context.Context, scope string, puts []registration.EnrollmentPut) ([]registration.Verdict, error) {
+	if len(puts) > registration.MaxAtomic {
+		return nil, fmt.Errorf("%d enrollments in one transition, the limit is %d", len(puts), registration.MaxAtomic)
+	}
+	verdicts := make([]registration.Verdict, len(puts)) // the writer's until it answers
+	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		var stored registration.Enrollment
+		whole := registration.Applied
+		for i, put := range puts {
+			verdict, err := putEnrollment(c, scope, put.Enrollment, put.Expect, put.Audit, &stored)
+			if err != nil {
+				return 0, err
+			}
+			if verdicts[i] = verdict; verdict != registration.Applied {
+				whole = verdict
+			}
+		}
+		return whole, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return verdicts, nil
+}
+
 func putEnrollment(c *conn, scope string, e registration.Enrollment, expect *uint64, audit registration.Audit,
 	stored *registration.Enrollment,
 ) (registration.Verdict, error) {

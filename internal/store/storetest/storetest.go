@@ -53,6 +53,8 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 		{"enrollment replaced keeps when it was created", enrollmentReplaced},
 		{"enrollments put together have a verdict each", enrollmentsPutTogether},
 		{"too many enrollments at once change nothing", enrollmentsTooMany},
+		{"enrollments put all together stand or fall together", enrollmentsAllOrNone},
+		{"as many enrollments as may be stand or fall together", enrollmentsAllAtTheLimit},
 		{"concurrent transitions get between enrollments put together", enrollmentsPutBeside},
 		{"revisions never repeat", revisionsNeverRepeat},
 		{"every state meets every event", statesMeetEvents},
