@@ -202,7 +202,10 @@ func TestGroupsAreFoundUnderEveryClientsSpelling(t *testing.T) {
 
 func TestAGroupsEtagFollowsTheMatrixOfThePutRules(t *testing.T) {
 	h := newHouse(t)
-	put := func(header ...string) answer { t.Helper(); return h.owner("PUT", "/enrollmentGroups/g", symmetric, header...) }
+	put := func(header ...string) answer {
+		t.Helper()
+		return h.owner("PUT", "/enrollmentGroups/g", symmetric, header...)
+	}
 	put("If-Match", "*").refused(dps.CodePreconditionFailed)
 	put("If-Match", "AAAA").refused(dps.CodePreconditionFailed)
 	made := put().want(200)

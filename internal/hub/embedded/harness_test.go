@@ -363,6 +363,7 @@ type hello struct {
 	will      [2]string
 	user      string
 	password  string
+	bare      bool // without a password
 }
 
 func text(s string) []byte { return append(binary.BigEndian.AppendUint16(nil, uint16(len(s))), s...) }
@@ -384,11 +385,18 @@ func (h hello) packet() []byte {
 	if h.level == 0 {
 		h.level = 4
 	}
-	body := append(text("MQTT"), h.level, h.flags|0xc0)
+	credentials := byte(0xc0)
+	if h.bare {
+		credentials = 0x80
+	}
+	body := append(text("MQTT"), h.level, h.flags|credentials)
 	body = binary.BigEndian.AppendUint16(body, h.keepAlive)
 	body = append(body, text(h.clientID)...)
 	if h.flags&4 != 0 {
 		body = append(append(body, text(h.will[0])...), text(h.will[1])...)
+	}
+	if h.bare {
+		return packet(0x10, body, text(h.user))
 	}
 	return packet(0x10, body, text(h.user), text(h.password))
 }
