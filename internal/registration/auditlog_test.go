@@ -53,7 +53,7 @@ func TestTheLogTellsWhatHappenedInOrder(t *testing.T) {
 	w.enrolled("valve")
 	w.must(w.core.DeleteRegistration(w.ctx, operator, "PUMP", ""))
 	w.must(w.core.DeleteEnrollment(w.ctx, operator, "Valve", ""))
-	const want = "scope.create " + scopeOne + ", enrollment.put pump, device.register pump, device.assign pump, enrollment.put valve, registration.delete pump, enrollment.delete valve"
+	const want = "scope.create " + scopeOne + ", scope.create " + scopeTwo + ", enrollment.put pump, device.register pump, device.assign pump, enrollment.put valve, registration.delete pump, enrollment.delete valve"
 	for size := range 9 {
 		lines, _ := w.log(operator, registration.AuditFilter{}, size, "")
 		if got := deeds(lines); got != want {

@@ -65,7 +65,12 @@ func (w *world) strangers(alg softtpm.Algorithm) map[string]*device {
 	busy.chip.Clear()
 	busy.register()
 	busy.challenge()
+	_, err := w.put("keyed", keysBody(thirdKey, secondKey, ""), "")
+	w.must(err)
+	_, err = w.put("certified", clientBody(newCA(w.tb, "CA", nil).issue(w.tb, "certified"), nil, ""), "")
+	w.must(err)
 	return map[string]*device{
+		"with a symmetric key": stranger(scopeOne, "keyed"), "with a certificate": stranger(scopeOne, "certified"),
 		"unknown scope": stranger("0neUNKNOWN", "enrolled"), "unknown id": stranger(scopeOne, "unknown"), "other EK": stranger(scopeOne, "enrolled"),
 		"other scope": stranger(scopeTwo, "enrolled"), "other EK of a busy device": stranger(scopeOne, "busy"),
 	}
@@ -73,6 +78,7 @@ func (w *world) strangers(alg softtpm.Algorithm) map[string]*device {
 
 var firstContactReasons = map[string]registration.Reason{
 	"unknown scope": registration.ReasonUnknownScope, "unknown id": registration.ReasonUnknownID, "other EK": registration.ReasonOtherEK,
+	"with a symmetric key": registration.ReasonOtherMechanism, "with a certificate": registration.ReasonOtherMechanism,
 	"other scope": registration.ReasonUnknownID, "other EK of a busy device": registration.ReasonOtherEK,
 }
 
@@ -130,8 +136,11 @@ func TestATokenThatDoesNotVerifyCostsAndShowsTheSameWhateverIsWrong(t *testing.T
 					got, reason := w.effortOf(work, attempt(d))
 					w.wantEqual(name, got, want)
 					wanted := registration.ReasonTokenSignature
-					if name == "unknown scope" {
+					switch name {
+					case "unknown scope":
 						wanted = registration.ReasonUnknownScope
+					case "with a certificate":
+						wanted = registration.ReasonOtherMechanism
 					}
 					if reason != wanted {
 						t.Errorf("%s: the operator is told %s", name, reason)

@@ -41,22 +41,25 @@ type tester interface {
 // world is a core with a real store and a real key ring, a hub that judges, a clock that stands, and chance from a seed.
 type world struct {
 	tester
-	ctx   context.Context
-	clock *clock
-	rand  *chance
-	path  string // of the database
-	ring  *keyring.Ring
-	inner *sqlite.Store
-	store *tapStore
-	hub   *judgingHub
-	core  *registration.Core
-	logs  *syncBuffer
-	files string // folder of database and key ring
+	tb     testing.TB // nil in rounds of a property
+	ctx    context.Context
+	clock  *clock
+	rand   *chance
+	path   string // of the database
+	ring   *keyring.Ring
+	inner  *sqlite.Store
+	store  *tapStore
+	hub    *judgingHub
+	core   *registration.Core
+	issuer *ownIssuer
+	logs   *syncBuffer
+	files  string // folder of database and key ring
 }
 
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
 	w := openWorld(tb, tb.TempDir(), seedOf(tb))
+	w.tb = tb
 	tb.Cleanup(w.close)
 	return w
 }
@@ -93,6 +96,7 @@ func openWorld(t tester, folder string, seed uint64) *world {
 	w.createScope(scopeTwo, hubTwo)
 	w.hub = newJudgingHub(w)
 	w.store = newTapStore(w)
+	w.issuer = &ownIssuer{w: w}
 	w.core = w.newCore()
 	return w
 }
@@ -101,7 +105,7 @@ func openWorld(t tester, folder string, seed uint64) *world {
 func (w *world) newCore() *registration.Core {
 	w.Helper()
 	core, err := registration.New(w.ctx, registration.Config{
-		Store: w.store, Hub: w.hub, Sealer: w.ring, Now: w.clock.Now, Rand: w.rand,
+		Store: w.store, Hub: w.hub, Sealer: w.ring, Issuer: w.issuer, Now: w.clock.Now, Rand: w.rand,
 		Logger: slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	w.must(err)
@@ -142,7 +146,7 @@ func secret(parts string) []byte {
 
 func (w *world) createScope(id string, hosts ...string) {
 	w.Helper()
-	scope := registration.Scope{ID: id, Hosts: hosts, SealedRoot: w.seal(registration.ContextScopeRoot(id), secret("root "+id)), Created: epoch}
+	scope := registration.Scope{ID: id, Hosts: hosts, SealedRoot: w.seal(registration.ContextScopeRoot(id), secret("root "+id)), Created: epoch, Home: id == scopeOne}
 	for name, r := range rights {
 		scope.Policies = append(scope.Policies, registration.AccessPolicy{
 			Name: name, Rights: r,
