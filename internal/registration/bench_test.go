@@ -76,3 +76,25 @@ func (p benchProof) run(b *testing.B, w *world) {
 		b.Errorf("poll: %+v, %v", answer, err)
 	}
 }
+
+// A token that verifies nowhere is tried against every group with symmetric keys: what a stranger can make the service do.
+func BenchmarkTokenAgainstGroups(b *testing.B) {
+	for _, groups := range []int{0, 10, 1000} {
+		b.Run(fmt.Sprint(groups), func(b *testing.B) {
+			w := newWorld(b)
+			for i := range groups {
+				if _, err := w.putGroup(fmt.Sprintf("group-%d", i), keysBody(firstKey, secondKey, ""), ""); err != nil {
+					b.Fatal(err)
+				}
+			}
+			k := w.keyed("stranger", thirdKey)
+			request := k.request(k.token(time.Hour))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := w.core.Register(w.ctx, request); err == nil {
+					b.Fatal("a stranger was let in")
+				}
+			}
+		})
+	}
+}
