@@ -75,7 +75,7 @@ func command() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), groupCommand(), caCommand(), registrationCommand(), statisticsCommand(), scopeCommand(), moveInCommand(), whyCommand(), auditCommand(), policyCommand(), keyCommand(), certCommand(), storeCommand())
+	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), groupCommand(), caCommand(), registrationCommand(), statisticsCommand(), scopeCommand(), moveInCommand(), exportCommand(), whyCommand(), auditCommand(), policyCommand(), keyCommand(), certCommand(), storeCommand())
 	return root
 }
 

@@ -42,6 +42,7 @@ func TestMain(m *testing.M) {
 //	verification           takes the verification code that a command printed, into $CODE
 //	profile                writes profiles.yaml with what the environment says
 //	scopeid FILE           takes the ID scope and connection string that a command printed, into $SCOPE and $SECOND_STRING
+//	keep NAME FILE         takes the line that a command printed, into $NAME
 //	source [...]           starts a service of the imitated kind to move in from; see there
 //	register               registers the device whose EK is $EK
 //
@@ -51,7 +52,7 @@ func TestScripts(t *testing.T) {
 		Dir:   filepath.Join("testdata", "script"),
 		Setup: equip,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register, "certify": certify, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID,
+			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register, "certify": certify, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID, "keep": keep,
 			"follow": follow, "sees": sees, "interrupt": interrupt,
 		},
 	})

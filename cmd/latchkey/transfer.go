@@ -187,14 +187,17 @@ func watch(in io.Reader, size int64, out io.Writer) *progress {
 	return &progress{Reader: in, size: size, began: time.Now(), out: out, visible: terminal(out)}
 }
 
-// terminal says whether somebody may be looking.
-func terminal(w io.Writer) bool {
+// terminal says whether somebody may be looking who sees what was wiped away as gone.
+func terminal(w io.Writer) bool { return device(w) && os.Getenv("TERM") != "dumb" }
+
+// device says whether what is written may be on a screen.
+func device(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	if !ok {
 		return false
 	}
 	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // Read counts what the service is sent. One goroutine reads; the other says failures, so a line of progress may stand between them.

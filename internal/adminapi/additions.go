@@ -24,7 +24,7 @@ type addition struct {
 
 // additions are all paths under /latchkey/v1, but for the description itself.
 func (a *API) additions() []addition {
-	return slices.Concat(a.policyAdditions(), a.caAdditions(), a.scopeAdditions(), []addition{
+	return slices.Concat(a.policyAdditions(), a.caAdditions(), a.scopeAdditions(), a.exportAdditions(), []addition{
 		{"statistics", func(string) map[string]endpoint {
 			return map[string]endpoint{http.MethodGet: {"statistics-get", registration.AuditLogRight, bodiless, false, a.statistics}}
 		}},

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"latchkey.example/latchkey/dps"
 )
 
 // description is what the tests read of openapi.json.
@@ -135,7 +137,7 @@ func TestTheQueryOfTheLogIsDescribed(t *testing.T) {
 
 func TestTheQueriesOfImportAndExportAreDescribed(t *testing.T) {
 	paths := readDescription(t).Paths
-	for path, taken := range map[string][]string{"enrollments/import": importParameters, "enrollments/export": exportParameters} {
+	for path, taken := range map[string][]string{"enrollments/import": importParameters, "enrollments/export": exportParameters, "export": wholeExportParameters} {
 		var got []string
 		for _, operation := range paths[ownPrefix+path] {
 			for _, p := range operation.Parameters {
@@ -157,6 +159,7 @@ func TestDescribedFormsAreThoseOfTheAnswers(t *testing.T) {
 		"ImportFailure": reflect.TypeFor[ImportFailure](), "ImportSummary": reflect.TypeFor[ImportSummary](),
 		"CACertificates": reflect.TypeFor[CACertificates](), "CACertificate": reflect.TypeFor[CACertificate](), "Statistics": reflect.TypeFor[Statistics](),
 		"Scopes": reflect.TypeFor[Scopes](), "Scope": reflect.TypeFor[Scope](),
+		"ExportKey": reflect.TypeFor[ExportKey](), "ExportHeader": reflect.TypeFor[dps.ExportHeader](), "ExportEnd": reflect.TypeFor[dps.ExportEnd](),
 		"AccessPolicies": reflect.TypeFor[AccessPolicies](), "AccessPolicy": reflect.TypeFor[AccessPolicy](),
 	} {
 		members, required := membersOf(of)

@@ -11,6 +11,7 @@ const (
 	ActionGroupPut           = "group.put"
 	ActionGroupDelete        = "group.delete"
 	ActionGroupReveal        = "group.reveal"
+	ActionExportReveal       = "export.reveal" // symmetric keys of all enrollments and groups were exported
 	ActionCAPut              = "ca-certificate.put"
 	ActionCAVerify           = "ca-certificate.verify"
 	ActionCADelete           = "ca-certificate.delete"
@@ -30,7 +31,7 @@ const (
 // actions is the set of them, in the order above.
 var actions = []string{
 	ActionScopeCreate, ActionScopeDelete, ActionScopeRenew, ActionEnrollmentPut, ActionEnrollmentDelete, ActionEnrollmentReveal,
-	ActionGroupPut, ActionGroupDelete, ActionGroupReveal, ActionCAPut, ActionCAVerify, ActionCADelete, ActionAuditExpire, ActionRegistrationDelete,
+	ActionGroupPut, ActionGroupDelete, ActionGroupReveal, ActionExportReveal, ActionCAPut, ActionCAVerify, ActionCADelete, ActionAuditExpire, ActionRegistrationDelete,
 	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionIdentityPut,
 	ActionPolicyPut, ActionPolicyRegenerate, ActionPolicyDelete, ActionPolicyReveal,
 }
