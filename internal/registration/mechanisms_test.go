@@ -183,6 +183,8 @@ func TestAChangedKeyIsTheOnlyOneFromThenOn(t *testing.T) {
 	if polled.Status.Status != dps.StatusFailed {
 		t.Errorf("an operation proved with a key that was replaced is %s", polled.Status.Status)
 	}
+	_, err = w.core.Lookup(w.ctx, old.request(token))
+	w.wantFault(err, dps.CodeUnauthorized, registration.ReasonTokenSignature)
 	_, err = old.register(old.token(2 * time.Hour))
 	w.wantFault(err, dps.CodeUnauthorized, registration.ReasonTokenSignature)
 	w.keyed("valve", thirdKey).assigned()

@@ -74,6 +74,17 @@ func (c *Core) Lookup(ctx context.Context, r Request) (Answer, error) {
 	if proof.repeated != nil && proof.mechanism == TPM { // a redeemed token polls its operation and nothing else
 		return Answer{}, c.fault(s, dps.CodeUnauthorized, ReasonTokenSpent, "", nil)
 	}
+	if proof.repeated != nil { // the entry may have changed since
+		standing, err := c.standing(ctx, s, proof.device, *proof.repeated)
+		switch {
+		case err != nil:
+			return Answer{}, err
+		case standing == ReasonSuperseded:
+			return Answer{}, c.fault(s, dps.CodeUnauthorized, ReasonTokenSignature, "", nil)
+		case standing == ReasonDisabled:
+			return Answer{}, c.refuseProven(ctx, s, r, ActionLookup, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil))
+		}
+	}
 	if proof.disabled() {
 		return Answer{}, c.refuseProven(ctx, s, r, ActionLookup, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil))
 	}

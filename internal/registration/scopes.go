@@ -3,8 +3,10 @@ package registration
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -203,10 +205,12 @@ func (c *Core) judgeHosts(home *scope, hosts []string) error {
 // certify gives a scope the certificate that its names need.
 func (c *Core) certify(s *Scope) error {
 	chain, key, err := c.issuer.Issue(s.Hosts)
-	if err != nil || chain == nil {
+	if err != nil {
 		return err
 	}
-	s.Certificate = chain
+	if s.Certificate, s.SealedCertificateKey = chain, nil; chain == nil {
+		return nil
+	}
 	s.SealedCertificateKey, err = c.sealer.Seal(ContextScopeCertificate(s.ID), key)
 	return err
 }
@@ -264,21 +268,47 @@ func (c *Core) renewCertificate(ctx context.Context, s Scope) error {
 	if err := c.issuer.Check(s.Hosts); err != nil {
 		return err
 	}
+	before := s.Certificate
 	if err := c.certify(&s); err != nil {
 		return err
+	}
+	if !endsLater(s.Certificate, before) {
+		return errors.New("the CA cannot issue one that ends later than the one there is: it ends itself")
 	}
 	_, err := c.store.PutScopeCertificate(ctx, s.ID, s.Certificate, s.SealedCertificateKey, Audit{At: c.now(), Actor: ActorService,
 		Action: ActionScopeRenew, Object: s.ID, Outcome: OutcomeOK, Reason: ReasonChanged, Detail: scopeDetail(s)})
 	return err
 }
 
+// endsLater compares the ends of two chains; without a certificate of its own a scope has that of the configuration.
+func endsLater(chain, than []byte) bool {
+	if chain == nil {
+		return true
+	}
+	end := func(chain []byte) time.Time {
+		block, _ := pem.Decode(chain)
+		if block == nil {
+			return time.Time{}
+		}
+		leaf, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return time.Time{}
+		}
+		return leaf.NotAfter
+	}
+	return end(chain).After(end(than))
+}
+
 // scopePruneBatch bounds one transition of pruneScopes.
 const scopePruneBatch = 1000
+
+// scopeSettles is how long a deleted scope is looked at again: a request that was under way may still have written a row of it.
+const scopeSettles = time.Hour
 
 // pruneScopes removes what deleted scopes have left.
 func (c *Core) pruneScopes(ctx context.Context) error {
 	for {
-		removed, err := c.store.PruneScopes(ctx, scopePruneBatch)
+		removed, err := c.store.PruneScopes(ctx, c.now().Add(-scopeSettles), scopePruneBatch)
 		if err != nil || removed == 0 {
 			return err
 		}

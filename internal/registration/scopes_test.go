@@ -22,6 +22,9 @@ type ownIssuer struct {
 	w      *world
 	issued int
 	fails  bool
+	covers bool // the configured certificate has all names
+	// standing: certificates end when the first one did
+	standing bool
 }
 
 func (i *ownIssuer) Check(names []string) error {
@@ -37,14 +40,18 @@ func (i *ownIssuer) Issue(names []string) (chain, key []byte, err error) {
 	if i.fails {
 		return nil, nil, errors.New("the CA's disk is full")
 	}
-	if strings.HasPrefix(names[0], "covered.") {
+	if i.covers || strings.HasPrefix(names[0], "covered.") {
 		return nil, nil, nil
 	}
 	i.issued++
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	i.w.must(err)
 	now := i.w.clock.Now()
-	template := &x509.Certificate{SerialNumber: big.NewInt(int64(i.issued)), DNSNames: names, NotBefore: now, NotAfter: now.Add(90 * 24 * time.Hour)}
+	end := now.Add(90 * 24 * time.Hour)
+	if i.standing {
+		end = epoch.Add(90 * 24 * time.Hour)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(int64(i.issued)), DNSNames: names, NotBefore: now, NotAfter: end}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	i.w.must(err)
 	encoded, err := x509.MarshalPKCS8PrivateKey(private)
@@ -251,5 +258,35 @@ func TestAuditRowsAreKeptAsLongAsTheOperatorSays(t *testing.T) {
 	w.must(w.core.Maintain(w.ctx))
 	if again, _ := count(); again != n {
 		t.Error("a run with nothing to remove wrote a row")
+	}
+}
+
+// Where a renewal brings nothing, it is said and not written down each minute.
+func TestARenewalThatBringsNothingIsNotWritten(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	made := w.newScope("plant2.example")
+	w.clock.advance(61 * 24 * time.Hour)
+	w.issuer.standing = true // the CA itself ends
+	rows := func() int {
+		page, err := w.inner.AuditPage(w.ctx, made.ID, 0, 100)
+		w.must(err)
+		return len(page)
+	}
+	before := rows()
+	if err := w.core.Maintain(w.ctx); err == nil || !strings.Contains(err.Error(), "it ends itself") {
+		t.Errorf("maintenance says %v", err)
+	}
+	if rows() != before {
+		t.Error("a row for a renewal that was none")
+	}
+	w.issuer.standing, w.issuer.covers = false, true // from now on the configured certificate covers the name
+	w.must(w.core.Maintain(w.ctx))
+	if rows() != before+1 || w.core.Certificate("plant2.example") != nil {
+		t.Error("the scope keeps a certificate that it does not need")
+	}
+	w.must(w.core.Maintain(w.ctx))
+	if rows() != before+1 {
+		t.Error("written again")
 	}
 }

@@ -53,8 +53,9 @@ type ScopeStore interface {
 	// DeleteScope removes a scope with its host names and access policies; the audit row goes into its log, which stays, and into that of the home
 	// scope. Missing if there is none, LastOne if it is the home scope. Its other rows stay until PruneScopes has removed them.
 	DeleteScope(ctx context.Context, id string, audit Audit) (Verdict, error)
-	// PruneScopes removes what deleted scopes have left but their logs, at most limit rows, and returns how many it removed.
-	PruneScopes(ctx context.Context, limit int) (int, error)
+	// PruneScopes removes what deleted scopes have left but their logs, at most limit rows, and returns how many it removed. A scope that was deleted
+	// before the given time (by its audit row) and has nothing left is not looked at again.
+	PruneScopes(ctx context.Context, settledBefore time.Time, limit int) (int, error)
 	// PutScopeCertificate replaces a scope's certificate and its sealed key, with an audit row in its log; Missing.
 	PutScopeCertificate(ctx context.Context, id string, chain, sealedKey []byte, audit Audit) (Verdict, error)
 	// PutPolicy creates an access policy (was nil: Exists if the name is taken, Missing if there is no such scope) or replaces all of it but

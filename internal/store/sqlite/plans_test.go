@@ -154,7 +154,7 @@ func everyGroupCall(t *testing.T, s *Store, a registration.Audit) {
 	verdict, err = s.DeleteScope(ctx, "0negone", a)
 	mustApply(t, verdict, err)
 	for range 2 {
-		if _, err := s.PruneScopes(ctx, 100); err != nil {
+		if _, err := s.PruneScopes(ctx, now, 100); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"time"
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
@@ -71,7 +72,7 @@ func (s *Store) DeleteScope(ctx context.Context, id string, audit registration.A
 				return 0, err
 			}
 		}
-		if _, err := c.exec(`INSERT INTO deleted_scopes (scope, folded, done) VALUES (?1, ?2, 0)`, id, dps.FoldID(id)); err != nil {
+		if _, err := c.exec(`INSERT INTO deleted_scopes (scope, folded, at, done) VALUES (?1, ?2, ?3, 0)`, id, dps.FoldID(id), audit.At); err != nil {
 			return 0, err
 		}
 		if err := appendAudit(c, id, audit); err != nil {
@@ -88,31 +89,49 @@ var leftovers = []string{
 }
 
 // PruneScopes implements registration.ScopeStore.
-func (s *Store) PruneScopes(ctx context.Context, limit int) (int, error) {
+func (s *Store) PruneScopes(ctx context.Context, settledBefore time.Time, limit int) (int, error) {
 	removed := new(int) // the writer's until it answers
 	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
-		var seq int
-		var scope string
-		found, err := c.one(func(r *row) { seq, scope = r.int(), r.text() }, `SELECT seq, scope FROM deleted_scopes WHERE done = 0 ORDER BY seq LIMIT 1`)
-		if !found || err != nil {
-			return registration.Applied, err
+		type deleted struct {
+			seq   int
+			scope string
 		}
-		for _, table := range leftovers {
-			n, err := c.exec(`DELETE FROM `+table+` WHERE rowid IN (SELECT rowid FROM `+table+` WHERE scope = ?1 LIMIT ?2)`, scope, limit-*removed)
+		var left []deleted
+		err := c.each(func(r *row) { left = append(left, deleted{r.int(), r.text()}) }, `SELECT seq, scope FROM deleted_scopes WHERE done = 0 ORDER BY seq`)
+		if err != nil {
+			return 0, err
+		}
+		for _, d := range left {
+			n, err := pruneScope(c, d.scope, limit-*removed)
 			if err != nil {
 				return 0, err
 			}
 			if *removed += n; *removed >= limit {
 				return registration.Applied, nil
 			}
+			if _, err = c.exec(`UPDATE deleted_scopes SET done = 1 WHERE seq = ?1 AND at < ?2`, d.seq, settledBefore); err != nil {
+				return 0, err
+			}
 		}
-		_, err = c.exec(`UPDATE deleted_scopes SET done = 1 WHERE seq = ?1`, seq)
-		return registration.Applied, err
+		return registration.Applied, nil
 	})
 	if err != nil {
 		return 0, err
 	}
 	return *removed, nil
+}
+
+func pruneScope(c *conn, scope string, limit int) (removed int, err error) {
+	for _, table := range leftovers {
+		n, err := c.exec(`DELETE FROM `+table+` WHERE rowid IN (SELECT rowid FROM `+table+` WHERE scope = ?1 LIMIT ?2)`, scope, limit-removed)
+		if err != nil {
+			return 0, err
+		}
+		if removed += n; removed >= limit {
+			break
+		}
+	}
+	return removed, nil
 }
 
 // PutScopeCertificate implements registration.ScopeStore.

@@ -92,7 +92,7 @@ func scopesAreDeleted(w *world) {
 	w.applied(w.store.CreateScope(w.ctx, testScope("0ne00000003", "second.example"), audit("third", epoch))) // its name is free
 
 	for rounds := 0; ; rounds++ {
-		n, err := w.store.PruneScopes(w.ctx, 2)
+		n, err := w.store.PruneScopes(w.ctx, epoch, 2)
 		w.ok(err)
 		if n > 2 || rounds > 100 {
 			w.Fatalf("%d rows removed in round %d", n, rounds)
@@ -116,6 +116,19 @@ func scopesAreDeleted(w *world) {
 		w.Fatalf("the deleted scope holds an identity: %v", err)
 	}
 	w.same("a device of the other", w.device(scope, numbered("dev", 0)), kept)
+	// A row that came late is found, until the scope has settled.
+	w.enroll(otherScope, "late")
+	for _, settled := range []time.Time{epoch, epoch.Add(time.Second)} {
+		n, err := w.store.PruneScopes(w.ctx, settled, 10)
+		w.ok(err)
+		if want := map[bool]int{true: 2, false: 0}[settled.Equal(epoch)]; n != want { // the enrollment and the scope's revisions
+			w.Fatalf("%d late rows removed, want %d", n, want)
+		}
+	}
+	w.enroll(otherScope, "too late")
+	if n, err := w.store.PruneScopes(w.ctx, epoch.Add(time.Hour), 10); err != nil || n != 0 {
+		w.Fatalf("a settled scope was looked at again: %d, %v", n, err)
+	}
 	w.audited(otherScope, "second", 1)
 }
 

@@ -18,6 +18,7 @@ CREATE TABLE deleted_scopes (
     seq    INTEGER PRIMARY KEY,
     scope  TEXT    NOT NULL,
     folded TEXT    NOT NULL UNIQUE,
+    at     INTEGER NOT NULL,
     done   INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX deleted_scopes_left ON deleted_scopes (done) WHERE done = 0;
