@@ -1,8 +1,10 @@
 package adminapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/csv"
+	"encoding/json"
 	"net/http"
 
 	"latchkey.example/latchkey/dps"
@@ -34,8 +36,14 @@ func (a *API) exportEnrollments(_ context.Context, call web.Call, by registratio
 }
 
 func (a *API) exportLines(ctx context.Context, by registration.Caller, stream *web.Stream) error {
+	var line bytes.Buffer
 	return a.core.Export(ctx, by, func(e dps.IndividualEnrollment) error {
-		_, err := stream.Write(append(e.Encode(), '\n'))
+		line.Reset()
+		if err := json.Compact(&line, e.Encode()); err != nil { // what an operator sent may hold line ends
+			return err
+		}
+		line.WriteByte('\n')
+		_, err := stream.Write(line.Bytes())
 		return err
 	})
 }

@@ -49,6 +49,8 @@ var operations = []operation{
 	{"POST", "/latchkey/v1/registrations/query", "", statusRead, 200, false},
 	{"POST", "/latchkey/v1/enrollments/import", "", write, 200, false},
 	{"GET", "/latchkey/v1/enrollments/export", "", read, 200, false},
+	{"GET", "/latchkey/v1/export", "", read | statusRead, 200, false},
+	{"GET", "/latchkey/v1/exportKey", "", read, 200, false},
 	{"GET", "/latchkey/v1/caCertificates", "", read, 200, false},
 	{"GET", "/latchkey/v1/caCertificates/absent", "", read, 404, false},
 	{"PUT", "/latchkey/v1/caCertificates/c", `{}`, write, 400, false},
@@ -168,7 +170,7 @@ func TestNothingOfAScopeIsSeenFromAnother(t *testing.T) {
 	}
 	page := h.owner("POST", "/enrollments/query", `{"query":"SELECT *"}`, "x-ms-max-item-count", "1").want(200)
 	theirs("POST", "/enrollments/query", `{"query":"SELECT *"}`, "x-ms-continuation", page.header.Get("x-ms-continuation")).refused(dps.CodeBadRequest)
-	for path, secret := range map[string]string{"/latchkey/v1/audit": `"e"`, "/latchkey/v1/enrollments/export": "endorsementKey", "/latchkey/v1/statistics": "tpm"} {
+	for path, secret := range map[string]string{"/latchkey/v1/audit": `"e"`, "/latchkey/v1/enrollments/export": "endorsementKey", "/latchkey/v1/export": `"kind":"enrollment`, "/latchkey/v1/statistics": "tpm"} {
 		if a := theirs("GET", path, "").want(200); strings.Contains(a.body, secret) {
 			t.Errorf("%s shows %s: %s", path, secret, a.body)
 		}

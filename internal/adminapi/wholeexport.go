@@ -46,84 +46,99 @@ func (a *API) exportWhole(_ context.Context, call web.Call, by registration.Call
 	if err != nil {
 		return web.Reply{}, err
 	}
-	secrets := asked.Get("secrets")
-	switch secrets {
-	case "", "false":
-	case "true":
-		if _, err := a.core.Authorize(host(call.Request), call.URL.Path, call.Header.Get("Authorization"), call.Address, registration.EnrollmentWrite, call.Arrived); err != nil {
-			return web.Reply{}, err
-		}
-	default:
+	secrets, known := truth(asked.Get("secrets"))
+	if !known {
 		return web.Reply{}, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "secrets must be true or false.", nil)
 	}
-	return web.Reply{
-		Status: http.StatusOK,
-		Header: map[string]string{"Content-Type": linesType, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
-		Stream: func(ctx context.Context, stream *web.Stream) error {
-			return a.writeExport(ctx, by, secrets == "true", stream)
-		},
-	}, nil
+	x := &exporting{api: a, by: by, secrets: secrets, digest: sha256.New()}
+	x.authorize = func() error {
+		right := registration.EnrollmentRead | registration.RegistrationStatusRead
+		if secrets {
+			right |= registration.EnrollmentWrite
+		}
+		_, err := a.core.Authorize(host(call.Request), call.URL.Path, call.Header.Get("Authorization"), call.Address, right, call.Arrived)
+		return err
+	}
+	if err := x.authorize(); err != nil {
+		return web.Reply{}, err
+	}
+	header := map[string]string{"Content-Type": linesType, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+	return web.Reply{Status: http.StatusOK, Header: header, Stream: x.run}, nil
 }
 
-// exportWriter writes the lines of an export and keeps count of them.
-type exportWriter struct {
+// exporting is one export under way.
+type exporting struct {
+	api       *API
+	by        registration.Caller
+	secrets   bool
+	authorize func() error // as when the request came, but for what was changed since: an access policy, its keys, the scope
+
 	out    io.Writer
 	digest hash.Hash
 	lines  uint64
 	buffer []byte // of the line under way
 }
 
-func (w *exportWriter) write(line []byte) error {
-	w.digest.Write(line)
-	w.lines++
-	_, err := w.out.Write(line)
+// judgedLines is how many lines are written between two looks at the caller's rights.
+const judgedLines = 100
+
+// run writes an export. One that breaks has no end line, and is cut off in its framing too.
+func (x *exporting) run(ctx context.Context, stream *web.Stream) error {
+	x.out = stream
+	header, err := x.api.core.ExportHeader(x.by, x.secrets)
+	if err != nil {
+		return err
+	}
+	if err := x.write(header.Encode()); err != nil {
+		return err
+	}
+	if err := x.api.core.ExportAll(ctx, x.by, x.secrets, x.object); err != nil {
+		return err
+	}
+	digest := [sha256.Size]byte(x.digest.Sum(nil))
+	signature, err := x.api.core.SignExport(x.by, digest)
+	if err != nil {
+		return err
+	}
+	_, err = stream.Write(dps.NewExportEnd(x.lines, digest, signature).Encode())
 	return err
 }
 
-// writeExport writes an export. One that breaks has no end line, and is cut off in its framing too.
-func (a *API) writeExport(ctx context.Context, by registration.Caller, secrets bool, out io.Writer) error {
-	header, err := a.core.ExportHeader(by, secrets)
-	if err != nil {
-		return err
+// write counts and sends a line.
+func (x *exporting) write(line []byte) error {
+	if x.lines%judgedLines == judgedLines-1 {
+		if err := x.authorize(); err != nil {
+			return err
+		}
 	}
-	w := &exportWriter{out: out, digest: sha256.New()}
-	if err := w.write(header.Encode()); err != nil {
-		return err
-	}
-	if err := a.core.ExportAll(ctx, by, secrets, w.object); err != nil {
-		return err
-	}
-	digest := [sha256.Size]byte(w.digest.Sum(nil))
-	signature, err := a.core.SignExport(by, digest)
-	if err != nil {
-		return err
-	}
-	_, err = out.Write(dps.NewExportEnd(w.lines, digest, signature).Encode())
+	x.digest.Write(line)
+	x.lines++
+	_, err := x.out.Write(line)
 	return err
 }
 
 // object writes the line of an object. Whether there are keys in it is the core's to say.
-func (w *exportWriter) object(x registration.Exported) error {
+func (x *exporting) object(o registration.Exported) error {
 	const show = dps.ShowCertificates | dps.ShowKeys
 	var kind string
 	var value []byte
 	var err error
 	switch {
-	case x.CA != nil:
+	case o.CA != nil:
 		kind = dps.ExportCA
-		value, err = json.Marshal(caCertificate(*x.CA))
-	case x.Group != nil:
-		kind, value = dps.ExportGroup, x.Group.EncodeShowing(show)
-	case x.Enrollment != nil:
-		kind, value = dps.ExportEnrollment, x.Enrollment.EncodeShowing(show)
+		value, err = json.Marshal(caCertificate(*o.CA))
+	case o.Group != nil:
+		kind, value = dps.ExportGroup, o.Group.EncodeShowing(show)
+	case o.Enrollment != nil:
+		kind, value = dps.ExportEnrollment, o.Enrollment.EncodeShowing(show)
 	default:
-		kind, value = dps.ExportRegistration, x.Registration.Encode()
+		kind, value = dps.ExportRegistration, o.Registration.Encode()
 	}
 	if err != nil {
 		return err
 	}
-	if w.buffer, err = dps.AppendExportLine(w.buffer[:0], kind, value); err != nil {
+	if x.buffer, err = dps.AppendExportLine(x.buffer[:0], kind, value); err != nil {
 		return err
 	}
-	return w.write(w.buffer)
+	return x.write(x.buffer)
 }
