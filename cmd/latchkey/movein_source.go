@@ -231,13 +231,13 @@ func withMember(object json.RawMessage, name string, value json.RawMessage) (jso
 	return json.Marshal(members)
 }
 
-// fileSource reads a file: a JSON array, or one object a line, of enrollments and groups.
+// fileSource reads a file: a JSON array, or one object a line, of enrollments and groups, or an export.
 type fileSource struct{ in io.Reader }
 
 // maxFileEntry bounds one entry of a file.
 const maxFileEntry = 256 << 10
 
-func (s fileSource) each(_ context.Context, _ *moveReport, do func(sourceEntry) error) error {
+func (s fileSource) each(_ context.Context, report *moveReport, do func(sourceEntry) error) error {
 	in := bufio.NewReaderSize(s.in, 64<<10)
 	first, err := firstByte(in)
 	if errors.Is(err, io.EOF) {
@@ -247,6 +247,9 @@ func (s fileSource) each(_ context.Context, _ *moveReport, do func(sourceEntry) 
 	}
 	if first == '[' {
 		return eachOfArray(in, do)
+	}
+	if begin, _ := in.Peek(len(exportMark)); bytes.Equal(begin, exportMark) {
+		return exportSource{s.in, report}.each(do)
 	}
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxFileEntry)

@@ -43,6 +43,7 @@ func TestMain(m *testing.M) {
 //	profile                writes profiles.yaml with what the environment says
 //	scopeid FILE           takes the ID scope and connection string that a command printed, into $SCOPE and $SECOND_STRING
 //	keep NAME FILE         takes the line that a command printed, into $NAME
+//	damage FILE COPY       makes a copy of an export in which one device id is another
 //	source [...]           starts a service of the imitated kind to move in from; see there
 //	register               registers the device whose EK is $EK
 //
@@ -52,7 +53,7 @@ func TestScripts(t *testing.T) {
 		Dir:   filepath.Join("testdata", "script"),
 		Setup: equip,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register, "certify": certify, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID, "keep": keep,
+			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register, "certify": certify, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID, "keep": keep, "damage": damage,
 			"follow": follow, "sees": sees, "interrupt": interrupt,
 		},
 	})

@@ -25,6 +25,16 @@ func keep(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], strings.TrimSuffix(ts.ReadFile(args[1]), "\n"))
 }
 
+// damage is the script command damage.
+func damage(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile(args[0])
+	changed := strings.Replace(text, `"deviceId":"press"`, `"deviceId":"prest"`, 1)
+	if changed == text {
+		ts.Fatalf("%s has no device id to change", args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(changed), 0o600))
+}
+
 // The signing key of the exports that tests make.
 var signer = ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 
@@ -179,19 +189,17 @@ func TestNoByteOfAnExportCanChange(t *testing.T) {
 		for bit := range 8 {
 			changed := []byte(good)
 			changed[i] ^= 1 << bit
-			if _, err := readExport(bytes.NewReader(changed), ignored); err == nil {
+			if _, err := readExport(bytes.NewReader(changed), ignoredObject); err == nil {
 				t.Errorf("bit %d of byte %d flipped, and nobody minds: %q", bit, i, changed)
 			}
 		}
 		for what, text := range map[string]string{"taken out": good[:i] + good[i+1:], "doubled": good[:i+1] + good[i:], "the end": good[:i]} {
-			if _, err := readExport(strings.NewReader(text), ignored); err == nil {
+			if _, err := readExport(strings.NewReader(text), ignoredObject); err == nil {
 				t.Errorf("byte %d %s, and nobody minds", i, what)
 			}
 		}
 	}
 }
-
-func ignored(string, json.RawMessage) error { return nil }
 
 // A device like a screen is refused before anything is asked for.
 func TestKeysAreNotPrintedToATerminal(t *testing.T) {
