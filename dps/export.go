@@ -28,6 +28,15 @@ var exportKinds = []struct{ name, id string }{
 	{ExportCA, "name"}, {ExportGroup, groupIDName}, {ExportEnrollment, "registrationId"}, {ExportRegistration, "registrationId"},
 }
 
+// ExportKinds are the kinds in their order.
+func ExportKinds() []string {
+	names := make([]string, len(exportKinds))
+	for i, k := range exportKinds {
+		names[i] = k.name
+	}
+	return names
+}
+
 // ExportHeader is the first line.
 type ExportHeader struct {
 	LatchkeyExport int      `json:"latchkeyExport"` // ExportFormat

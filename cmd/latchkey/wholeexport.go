@@ -173,7 +173,7 @@ func trustedKey(cmd *cobra.Command, given string, connect func() (*client, error
 // printVerified says what an export is that was found good.
 func printVerified(w io.Writer, h dps.ExportHeader, counts map[string]int, from string, asJSON bool) error {
 	objects := map[string]int{}
-	for _, kind := range []string{dps.ExportCA, dps.ExportGroup, dps.ExportEnrollment, dps.ExportRegistration} {
+	for _, kind := range dps.ExportKinds() {
 		objects[kind] = counts[kind]
 	}
 	if asJSON {

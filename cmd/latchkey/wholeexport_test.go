@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -198,6 +199,28 @@ func TestNoByteOfAnExportCanChange(t *testing.T) {
 				t.Errorf("byte %d %s, and nobody minds", i, what)
 			}
 		}
+	}
+}
+
+// The example of docs/export-format.md is an export, and the page names its key.
+func TestTheDocumentedExampleIsWhole(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "export-format.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(filepath.Join("..", "..", "docs", "export-example.ndjson"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	objects := 0
+	header, err := readExport(file, func(string, json.RawMessage) error { objects++; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := fmt.Sprintf("verified: %d objects of scope %s, exported %s\n", objects, header.IDScope, header.Created)
+	if key := base64.StdEncoding.EncodeToString(header.PublicKey); !bytes.Contains(page, []byte("`"+key+"`")) || !bytes.Contains(page, []byte(said)) {
+		t.Errorf("the page has not the key %s or not %q", key, said)
 	}
 }
 

@@ -150,6 +150,16 @@ func TestTheQueriesOfImportAndExportAreDescribed(t *testing.T) {
 	}
 }
 
+func TestTheKindsOfAnExportAreDescribed(t *testing.T) {
+	var kind struct{ Enum []string }
+	if err := json.Unmarshal(readDescription(t).Components.Schemas["ExportLine"].Properties["kind"], &kind); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(kind.Enum, dps.ExportKinds()) {
+		t.Errorf("described %v, exported %v", kind.Enum, dps.ExportKinds())
+	}
+}
+
 // The members of the answers are those of the Go types, and those that are always there are required.
 func TestDescribedFormsAreThoseOfTheAnswers(t *testing.T) {
 	schemas := readDescription(t).Components.Schemas
