@@ -34,3 +34,10 @@ func writeProfile(ts *testscript.TestScript, _ bool, _ []string) {
 		ts.Getenv("LATCHKEY_CONNECTION_STRING"), ts.Getenv("LATCHKEY_CONNECT"), ts.Getenv("LATCHKEY_CA_FILE"))
 	ts.Check(os.WriteFile(ts.MkAbs("profiles.yaml"), []byte("default:\n"+one+"plant:\n"+one), 0o600))
 }
+
+// cut is the script command of that name.
+func cut(ts *testscript.TestScript, _ bool, args []string) {
+	whole, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), whole[:len(whole)/2], 0o600))
+}

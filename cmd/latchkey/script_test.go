@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 //	keep NAME FILE         takes the line that a command printed, into $NAME
 //	damage FILE COPY       makes a copy of an export in which one device id is another
 //	source [...]           starts a service of the imitated kind to move in from; see there
+//	cut FILE OUT           writes the first half of a file
 //	register               registers the device whose EK is $EK
 //
 // and in the environment EK, SRK (base64) and ID of a device, and EK2, ID2 of another.
@@ -53,7 +54,7 @@ func TestScripts(t *testing.T) {
 		Dir:   filepath.Join("testdata", "script"),
 		Setup: equip,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register, "certify": certify, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID, "keep": keep, "damage": damage,
+			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register, "certify": certify, "cut": cut, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID, "keep": keep, "damage": damage,
 			"follow": follow, "sees": sees, "interrupt": interrupt,
 		},
 	})
