@@ -47,24 +47,25 @@ verifies it later, on any machine; docs/export-format.md shows how to do that wi
 		if secrets {
 			query.Set("secrets", "true")
 		}
-		fill := func(w io.Writer) error { return c.fetchExport(cmd.Context(), query, w) }
 		if output == "" {
-			return fill(cmd.OutOrStdout())
+			return c.fetchExport(cmd.Context(), query, cmd.OutOrStdout(), io.Discard)
 		}
-		return writeWhole(output, fill)
+		return writeWhole(output, func(w io.Writer) error { return c.fetchExport(cmd.Context(), query, w, cmd.ErrOrStderr()) })
 	}
 	cmd.AddCommand(exportVerify(connect), exportKey(connect))
 	return cmd
 }
 
-// fetchExport copies an export and verifies it on its way.
-func (c *client) fetchExport(ctx context.Context, query url.Values, w io.Writer) error {
+// fetchExport copies an export and verifies it on its way; what is said of its progress goes to a terminal only.
+func (c *client) fetchExport(ctx context.Context, query url.Values, w, say io.Writer) error {
 	answer, err := c.open(ctx, http.MethodGet, "/latchkey/v1/export", query, "", nil)
 	if err != nil {
 		return err
 	}
 	defer answer.Body.Close()
-	_, err = readExport(io.TeeReader(answer.Body, w), func(string, json.RawMessage) error { return nil })
+	progress := watch(answer.Body, 0, say)
+	defer progress.end()
+	_, err = readExport(io.TeeReader(progress, w), ignoredObject)
 	return err
 }
 

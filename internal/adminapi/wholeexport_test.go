@@ -117,8 +117,8 @@ func TestKeysAreExportedToThoseOnlyWhoMayReadThem(t *testing.T) {
 func TestAnExportEndsWithTheRightsOfItsCaller(t *testing.T) {
 	h := newHouse(t)
 	var body strings.Builder
-	padding := strings.Repeat("x", 8<<10)
-	const lines = 4000 // more than what waits on the way
+	padding := strings.Repeat("x", 50<<10)
+	const lines = 320 // 16 MB: more than what waits on the way
 	for i := range lines {
 		fmt.Fprintf(&body, `{"registrationId":"dev-%04d","optionalDeviceInformation":{"x":%q},"attestation":{"type":"tpm","tpm":{"endorsementKey":%q}}}`+"\n", i, padding, b64(chip.EK.Bytes()))
 	}
