@@ -1,6 +1,6 @@
 // Command latchkey is the provisioning service and the operator's commands.
 //
-// init, serve, key, cert, store, backup and restore work on a data directory; every other command speaks HTTPS with a connection string, from anywhere.
+// init, serve, key, cert, store, fsck, backup and restore work on a data directory; every other command speaks HTTPS with a connection string, from anywhere.
 package main
 
 import (
@@ -75,7 +75,7 @@ func command() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), groupCommand(), caCommand(), registrationCommand(), statisticsCommand(), scopeCommand(), moveInCommand(), exportCommand(), whyCommand(), auditCommand(), policyCommand(), keyCommand(), certCommand(), storeCommand(), backupCommand(), restoreCommand())
+	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), groupCommand(), caCommand(), registrationCommand(), statisticsCommand(), scopeCommand(), moveInCommand(), exportCommand(), whyCommand(), auditCommand(), policyCommand(), keyCommand(), certCommand(), storeCommand(), fsckCommand(), backupCommand(), restoreCommand())
 	return root
 }
 

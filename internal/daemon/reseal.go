@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"latchkey.example/latchkey/internal/config"
+	"latchkey.example/latchkey/internal/fsck"
 	"latchkey.example/latchkey/internal/keyring"
 	"latchkey.example/latchkey/internal/registration"
 	"latchkey.example/latchkey/internal/store/sqlite"
@@ -69,6 +70,20 @@ func Migrate(ctx context.Context, cfg config.Config) (from, to int, err error) {
 	}
 	defer lock.Close()
 	return sqlite.Migrate(ctx, cfg.Database)
+}
+
+// Fsck checks what the store holds, beside a service that may run on it, and tells each problem.
+func Fsck(ctx context.Context, cfg config.Config, tell func(fsck.Problem)) (sum fsck.Summary, err error) {
+	ring, err := keyring.Open(cfg.MasterKey)
+	if err != nil {
+		return fsck.Summary{}, fmt.Errorf("the master key: %w", err)
+	}
+	store, err := sqlite.Open(ctx, cfg.Database, sqlite.Options{})
+	if err != nil {
+		return fsck.Summary{}, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	return fsck.Check(ctx, store, ring, tell)
 }
 
 func eachSealed(ctx context.Context, cfg config.Config, do func(*sqlite.Store, []registration.SealedValue) error) (err error) {

@@ -1,0 +1,234 @@
+// Package fsck checks what a store holds against the promises P1 to P4 of the design: that an acknowledged registration is whole, that a device id
+// belongs to one registration, that no assignment stands without its audit row, and that no challenge could be redeemed twice. It only reads, a
+// consistent snapshot of one device at a time, so a service may run on the store meanwhile; what looks wrong is read again before it is told.
+//
+// It trusts nothing of the store but its answers, and knows no kind of store.
+package fsck
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// Store is what is checked: the service's store, with the identities of the embedded hub.
+type Store interface {
+	registration.Store
+	// Identity reads one device of the embedded hub; registration.ErrNotFound.
+	Identity(ctx context.Context, scope, hub, deviceID string) (registration.Identity, error)
+}
+
+// Problem is one thing that is not as it must be.
+type Problem struct {
+	Promise string // P1 to P4, or empty for what no promise names
+	Scope   string
+	Object  string // an id, never a secret
+	What    string // a sentence without full stop
+}
+
+func (p Problem) String() string {
+	if p.Promise == "" {
+		return fmt.Sprintf("scope %s, %s: %s", p.Scope, p.Object, p.What)
+	}
+	return fmt.Sprintf("%s, scope %s, %s: %s", p.Promise, p.Scope, p.Object, p.What)
+}
+
+// Summary says how much was looked at.
+type Summary struct {
+	Scopes, Enrollments, Groups, CACertificates, Registrations, SealedValues, Problems int
+}
+
+// page is how many rows are read at once.
+const page = 500
+
+// checker is one run.
+type checker struct {
+	ctx    context.Context
+	store  Store
+	sealer registration.Sealer
+	tell   func(Problem)
+	sum    Summary
+
+	scope   registration.Scope
+	devices map[[sha256.Size]byte]string // hub and device id → registration
+}
+
+// Check walks everything and tells each problem. An error means that the store could not be read.
+func Check(ctx context.Context, store Store, sealer registration.Sealer, tell func(Problem)) (Summary, error) {
+	c := &checker{ctx: ctx, store: store, sealer: sealer, tell: tell}
+	scopes, err := store.Scopes(ctx)
+	if err != nil {
+		return c.sum, err
+	}
+	homes := 0
+	for _, scope := range scopes {
+		if scope.Home {
+			homes++
+		}
+		c.scope, c.devices = scope, map[[sha256.Size]byte]string{}
+		c.sum.Scopes++
+		for _, part := range []func() error{c.enrollments, c.groups, c.authorities, c.registrations} {
+			if err := part(); err != nil {
+				return c.sum, err
+			}
+		}
+	}
+	if homes != 1 {
+		c.scope = registration.Scope{ID: "-"}
+		c.problem("", "installation", "there are %d home scopes, and there must be one", homes)
+	}
+	return c.sum, c.sealed()
+}
+
+func (c *checker) problem(promise, object, format string, args ...any) {
+	c.sum.Problems++
+	c.tell(Problem{promise, c.scope.ID, object, fmt.Sprintf(format, args...)})
+}
+
+// walk reads a list to its end; each gives the id of its last row.
+func walk(next func(after string) (last string, n int, err error)) error {
+	for after := ""; ; {
+		last, n, err := next(after)
+		if err != nil || n < page {
+			return err
+		}
+		if last <= after {
+			return errors.New("a list does not go on")
+		}
+		after = last
+	}
+}
+
+func (c *checker) enrollments() error {
+	return walk(func(after string) (string, int, error) {
+		rows, err := c.store.Enrollments(c.ctx, c.scope.ID, after, page)
+		for _, row := range rows {
+			c.sum.Enrollments++
+			after = dps.FoldID(row.Enrollment.ID)
+			for _, what := range c.judgeEnrollment(row.Enrollment) {
+				c.problem("", "enrollment "+row.Enrollment.ID, "%s", what)
+			}
+		}
+		return after, len(rows), err
+	})
+}
+
+func (c *checker) groups() error {
+	return walk(func(after string) (string, int, error) {
+		rows, err := c.store.Groups(c.ctx, c.scope.ID, after, page)
+		for _, row := range rows {
+			c.sum.Groups++
+			after = dps.FoldID(row.ID)
+			for _, what := range c.judgeGroup(row) {
+				c.problem("", "group "+row.ID, "%s", what)
+			}
+		}
+		return after, len(rows), err
+	})
+}
+
+func (c *checker) authorities() error {
+	return walk(func(after string) (string, int, error) {
+		rows, err := c.store.CACertificates(c.ctx, c.scope.ID, after, page)
+		for _, row := range rows {
+			c.sum.CACertificates++
+			after = dps.FoldID(row.Name)
+			if _, err := dps.ParseCertificate(row.DER); err != nil {
+				c.problem("", "CA certificate "+row.Name, "it cannot be read: %v", err)
+			}
+		}
+		return after, len(rows), err
+	})
+}
+
+func (c *checker) registrations() error {
+	oldest, err := c.store.AuditPage(c.ctx, c.scope.ID, 0, 1)
+	if err != nil {
+		return err
+	}
+	return walk(func(after string) (string, int, error) {
+		rows, err := c.store.Registrations(c.ctx, c.scope.ID, "", after, page)
+		if err != nil {
+			return "", 0, err
+		}
+		for _, row := range rows {
+			c.sum.Registrations++
+			after = dps.FoldID(row.ID)
+			if err := c.device(after, oldest); err != nil {
+				return "", 0, err
+			}
+		}
+		return after, len(rows), nil
+	})
+}
+
+// device judges one id, twice if need be: between the readings of its parts it may have moved.
+func (c *checker) device(id string, oldest []registration.AuditLine) error {
+	var found []Problem
+	var moved uint64
+	for range 3 {
+		d, err := c.store.Device(c.ctx, c.scope.ID, id)
+		if err != nil {
+			return err
+		}
+		if d.Registration == nil {
+			return nil // deleted meanwhile
+		}
+		if found, err = c.judgeDevice(id, d, oldest); err != nil {
+			return err
+		}
+		if len(found) == 0 || moved == d.Registration.Revision {
+			break // it has not moved since it looked wrong
+		}
+		moved = d.Registration.Revision
+	}
+	for _, p := range found {
+		c.sum.Problems++
+		c.tell(p)
+	}
+	return nil
+}
+
+// sealed opens every sealed value.
+func (c *checker) sealed() error {
+	for cursor := ""; ; {
+		values, next, err := c.store.SealedValues(c.ctx, cursor, page)
+		if err != nil {
+			return err
+		}
+		for _, v := range values {
+			c.sum.SealedValues++
+			if _, err := c.sealer.Open(v.Context(), v.Sealed); err != nil && !c.replaced(v) {
+				c.scope = registration.Scope{ID: v.Scope}
+				c.problem("", string(v.Kind)+" "+v.Key, "the master key does not open it")
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		cursor = next
+	}
+}
+
+// replaced says whether a value is not there any more: it was written anew after it was listed.
+func (c *checker) replaced(v registration.SealedValue) bool {
+	for cursor := ""; ; {
+		values, next, err := c.store.SealedValues(c.ctx, cursor, page)
+		if err != nil {
+			return false
+		}
+		for _, now := range values {
+			if now.Kind == v.Kind && now.Scope == v.Scope && now.Key == v.Key && string(now.Sealed) == string(v.Sealed) {
+				return false
+			}
+		}
+		if next == "" {
+			return true
+		}
+		cursor = next
+	}
+}

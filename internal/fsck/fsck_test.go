@@ -1,0 +1,237 @@
+package fsck_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/fsck"
+	"latchkey.example/latchkey/internal/hub/embedded"
+	"latchkey.example/latchkey/internal/keyring"
+	"latchkey.example/latchkey/internal/registration"
+	"latchkey.example/latchkey/internal/store/sqlite"
+	"latchkey.example/latchkey/test/softtpm"
+)
+
+const host = "dps.example.net"
+
+// house is an installation with a device of each mechanism, registered.
+type house struct {
+	t     *testing.T
+	path  string
+	ring  *keyring.Ring
+	store *sqlite.Store
+	core  *registration.Core
+	scope string
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	h := &house{t: t, path: filepath.Join(t.TempDir(), "latchkey.db")}
+	var err error
+	h.ring, err = keyring.Create(filepath.Join(filepath.Dir(h.path), "master.key"), time.Now())
+	must(t, err)
+	must(t, sqlite.Create(t.Context(), h.path, sqlite.Options{}))
+	h.store, err = sqlite.Open(t.Context(), h.path, sqlite.Options{Linger: -1})
+	must(t, err)
+	t.Cleanup(func() { must(t, h.store.Close()) })
+	made, _, err := registration.NewScope(h.ring, rand.Reader, []string{host}, time.Now())
+	must(t, err)
+	made.Home, h.scope = true, made.ID
+	_, err = h.store.CreateScope(t.Context(), made, registration.Audit{At: time.Now(), Action: registration.ActionScopeCreate, Object: made.ID})
+	must(t, err)
+	hub, err := embedded.New(embedded.Config{Identities: h.store, Sealer: h.ring, Telemetry: discard{}, Names: func(string) (string, bool) { return h.scope, true }})
+	must(t, err)
+	t.Cleanup(func() { must(t, hub.Close(context.Background())) })
+	h.core, err = registration.New(t.Context(), registration.Config{Store: h.store, Hub: hub, Sealer: h.ring, Logger: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	h.furnish()
+	return h
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// furnish enrolls and registers a TPM, a device with its own keys, and one of a group.
+func (h *house) furnish() {
+	h.t.Helper()
+	by := registration.Caller{Scope: h.scope, Policy: "owner"}
+	chip := softtpm.New(softtpm.ECC, 0)
+	encode := base64.StdEncoding.EncodeToString
+	tpm, err := dps.DecodeEnrollment("pump", []byte(`{"attestation":{"type":"tpm","tpm":{"endorsementKey":"`+encode(chip.EK.Bytes())+`"}}}`))
+	must(h.t, err)
+	_, err = h.core.PutEnrollment(h.t.Context(), by, tpm, "")
+	must(h.t, err)
+	keyed, err := dps.DecodeEnrollment("valve", []byte(`{"attestation":{"type":"symmetricKey"}}`))
+	must(h.t, err)
+	made, err := h.core.PutEnrollment(h.t.Context(), by, keyed, "")
+	must(h.t, err)
+	line, err := dps.DecodeGroup("line", []byte(`{"attestation":{"type":"symmetricKey"}}`))
+	must(h.t, err)
+	group, err := h.core.PutGroup(h.t.Context(), by, line, "")
+	must(h.t, err)
+
+	request := h.request("pump", nil)
+	request.Body.TPM = &dps.TPMKeys{EndorsementKey: chip.EK.Bytes(), StorageRootKey: chip.SRK.Bytes()}
+	challenged, err := h.core.Register(h.t.Context(), request)
+	must(h.t, err)
+	key, err := chip.Open(challenged.Challenge)
+	must(h.t, err)
+	request.Authorization = h.token("pump", key)
+	h.register(request)
+	h.register(h.request("valve", made.Attestation.SymmetricKey.Primary))
+	h.register(h.request("member", dps.DeriveKey(group.Attestation.SymmetricKey.Primary, "member")))
+}
+
+func (h *house) token(id string, key []byte) string {
+	h.t.Helper()
+	token, err := dps.NewToken(dps.KeySigner(key), h.scope+"/registrations/"+id, time.Now().Add(time.Hour), dps.KeyNameRegistration)
+	must(h.t, err)
+	return token
+}
+
+func (h *house) request(id string, key []byte) registration.Request {
+	r := registration.Request{Scope: h.scope, ID: id, Arrived: time.Now()}
+	if key != nil {
+		r.Authorization = h.token(id, key)
+	}
+	return r
+}
+
+func (h *house) register(r registration.Request) {
+	h.t.Helper()
+	_, err := h.core.Register(h.t.Context(), r)
+	must(h.t, err)
+}
+
+func (h *house) check() (problems []string, sum fsck.Summary) {
+	h.t.Helper()
+	sum, err := fsck.Check(h.t.Context(), h.store, h.ring, func(p fsck.Problem) { problems = append(problems, p.String()) })
+	must(h.t, err)
+	if sum.Problems != len(problems) {
+		h.t.Errorf("%d problems told, %d counted", len(problems), sum.Problems)
+	}
+	return problems, sum
+}
+
+// damage changes rows behind the store's back.
+func (h *house) damage(sql string) {
+	h.t.Helper()
+	db, err := sqlite3.Open("file:" + h.path)
+	must(h.t, err)
+	must(h.t, db.Exec("PRAGMA busy_timeout = 5000"))
+	must(h.t, db.Exec(sql))
+	if db.Changes() == 0 && !strings.HasPrefix(sql, "DROP") {
+		h.t.Fatalf("nothing was damaged by %s", sql)
+	}
+	must(h.t, db.Close())
+}
+
+func TestASoundStoreHasNoProblems(t *testing.T) {
+	h := newHouse(t)
+	problems, sum := h.check()
+	if len(problems) > 0 || sum.Registrations != 3 || sum.Enrollments != 2 || sum.Groups != 1 || sum.SealedValues < 15 {
+		t.Errorf("%q, %+v", problems, sum)
+	}
+}
+
+// Whatever breaks a promise is found, and named by it.
+func TestEachBrokenPromiseIsFound(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ sql, want string }{
+		"a lost hub key":            {"UPDATE registrations SET sealed_hub_key = x'00' WHERE folded = 'pump'", "P1, .*registration pump: what its hub is to hold cannot be opened"},
+		"swapped hub keys":          {"UPDATE registrations SET sealed_hub_key = (SELECT sealed_hub_key FROM registrations WHERE folded = 'valve') WHERE folded = 'pump'", "P1, .*registration pump"},
+		"a device its hub forgot":   {"DELETE FROM identities WHERE device_id = 'valve'", "P1, .*registration valve: it is assigned, and its hub does not know"},
+		"another mechanism":         {"UPDATE registrations SET mechanism = 'x509' WHERE folded = 'valve'", "P1, .*registration valve: its mechanism is x509"},
+		"a lost owner":              {"UPDATE registrations SET srk = x'' WHERE folded = 'pump'", "P1, .*registration pump: the storage root key"},
+		"an end that was undone":    {"UPDATE operations SET status = 'assigning' WHERE folded = 'member'", "P1, .*registration member: it is assigned, and its operation is assigning"},
+		"an operation that is gone": {"DELETE FROM operations WHERE folded = 'pump'; UPDATE registrations SET status = 'assigning' WHERE folded = 'pump'", "P1, .*registration pump: it is assigning, and its operation is gone"},
+		"one device id twice":       {"DROP INDEX registrations_by_device; UPDATE registrations SET device_id = 'pump' WHERE folded = 'valve'", "P2, .*: its device id pump at dps.example.net is"},
+		"a lost audit row":          {"DROP TRIGGER audit_keeps_rows; DELETE FROM audit WHERE action = 'device.assign' AND object = 'member'", "P3, .*registration member: it is assigned, and no audit row"},
+		"a redemption uncounted":    {"DELETE FROM generations WHERE folded = 'pump'", "P4, .*registration pump: its redemptions are not counted"},
+		"a count turned back":       {"UPDATE generations SET generation = 1 WHERE folded = 'pump'; UPDATE operations SET generation = 2 WHERE folded = 'pump'", "P4, .*registration pump: its operation was redeemed as number 2, and only 1"},
+		"another EK for devices":    {"UPDATE enrollments SET ek_key_id = zeroblob(32) WHERE folded = 'pump'", "enrollment pump: the identity of its endorsement key"},
+		"an EK that is none":        {"UPDATE enrollments SET ek = x'0001' WHERE folded = 'pump'", "enrollment pump: its endorsement key is not acceptable"},
+		"enabled behind the back":   {"UPDATE enrollments SET disabled = 1 WHERE folded = 'valve'", "enrollment valve: its document says something else"},
+		"a document that is none":   {"UPDATE enrollments SET document = x'7b' WHERE folded = 'valve'", "enrollment valve: its document cannot be read"},
+		"a lost symmetric key":      {"UPDATE enrollments SET sealed_primary = sealed_secondary WHERE folded = 'valve'", "enrollment valve: its primary key cannot be opened"},
+		"a group's lost key":        {"UPDATE enrollment_groups SET sealed_secondary = x'01' WHERE folded = 'line'", "group line: its secondary key cannot be opened"},
+		"two homes":                 {"INSERT INTO scopes (id, folded, sealed_root, created, home, certificate, sealed_certificate_key) SELECT 'x', 'x', x'', 0, 1, x'', x'' FROM scopes", "there are 2 home scopes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.damage(c.sql)
+			problems, _ := h.check()
+			if !found(problems, c.want) {
+				t.Errorf("%q, want %s", problems, c.want)
+			}
+		})
+	}
+}
+
+func found(problems []string, want string) bool {
+	pattern := regexp.MustCompile(want)
+	return slices.ContainsFunc(problems, pattern.MatchString)
+}
+
+// Devices go on registering while it looks: what moves between two readings is not a problem.
+func TestALivingStoreHasNoProblems(t *testing.T) {
+	h := newHouse(t)
+	by := registration.Caller{Scope: h.scope, Policy: "owner"}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		defer close(done)
+		for i := 0; ctx.Err() == nil; i++ {
+			id := fmt.Sprint("dev-", i%20)
+			wire, err := dps.DecodeEnrollment(id, []byte(`{"attestation":{"type":"symmetricKey"}}`))
+			if err != nil {
+				done <- err
+				return
+			}
+			made, err := h.core.PutEnrollment(context.Background(), by, wire, "")
+			if err == nil {
+				_, err = h.core.Register(context.Background(), h.request(id, made.Attestation.SymmetricKey.Primary))
+			}
+			if err == nil && i%20 == 19 {
+				for j := range 20 {
+					err = h.core.DeleteEnrollment(context.Background(), by, fmt.Sprint("dev-", j), "")
+				}
+			}
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for range 30 {
+		if problems, _ := h.check(); len(problems) > 0 {
+			t.Errorf("%q", problems)
+			break
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
