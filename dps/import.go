@@ -1,90 +1,36 @@
 package dps
 
-import "encoding/base64"
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+)
 
-// ImportFields is the short form of an individual TPM enrollment, as a row of a
-// table has it. Empty means absent; only EndorsementKey is needed.
-type ImportFields struct {
-	RegistrationID     string
-	EndorsementKey     string // base64 of the TPM2B_PUBLIC
-	DeviceID           string
-	ProvisioningStatus string // EnrollmentEnabled, if empty
-	StorageRootKey     string // base64 of the TPM2B_PUBLIC
-}
+// MaxImportLine bounds one JSON line of an import, in bytes: the longest enrollment, and what an
+// export says of it besides.
+const MaxImportLine = MaxMessage + 4<<10
 
-// ImportFieldNames are the names of the fields, in the order in which Field
-// counts them.
-var ImportFieldNames = []string{"registrationId", "endorsementKey", "deviceId", "provisioningStatus", "storageRootKey"}
+// KeysWithheld is what an export says in the place of symmetric keys, which are
+// never in it, as the member or cell symmetricKeys.
+const KeysWithheld = "withheld"
 
-// Field is the field of a name, nil if there is none of that name.
-func (f *ImportFields) Field(name string) *string {
-	switch name {
-	case "registrationId":
-		return &f.RegistrationID
-	case "endorsementKey":
-		return &f.EndorsementKey
-	case "deviceId":
-		return &f.DeviceID
-	case "provisioningStatus":
-		return &f.ProvisioningStatus
-	case "storageRootKey":
-		return &f.StorageRootKey
-	}
-	return nil
-}
-
-// ImportFieldsOf is the short form of a TPM enrollment; members that it has no
-// field for are lost.
-func ImportFieldsOf(e IndividualEnrollment) ImportFields {
-	f := ImportFields{RegistrationID: e.RegistrationID, DeviceID: e.DeviceID, ProvisioningStatus: e.ProvisioningStatus}
-	if t := e.Attestation.TPM; t != nil {
-		f.EndorsementKey, f.StorageRootKey = base64.StdEncoding.EncodeToString(t.EndorsementKey), base64.StdEncoding.EncodeToString(t.StorageRootKey)
-	}
-	return f
-}
-
-// Enrollment judges the fields as DecodeEnrollment does, but that the
-// registration id may be empty. Errors are *FieldError; the enrollment that comes with
-// one holds the registration id, if that was good.
-func (f ImportFields) Enrollment() (IndividualEnrollment, error) {
-	var e IndividualEnrollment
-	if f.RegistrationID != "" && !ValidRegistrationID(f.RegistrationID) {
-		return e, refuse("registrationId", badRegistrationID)
-	}
-	e.RegistrationID = f.RegistrationID
-	var keys TPMKeys
-	var err error
-	if keys.EndorsementKey, err = keyText("endorsementKey", f.EndorsementKey); err != nil {
-		return e, err
-	}
-	if keys.StorageRootKey, err = keyText("storageRootKey", f.StorageRootKey); err != nil {
-		return e, err
-	}
-	switch {
-	case keys.EndorsementKey == nil:
-		return e, refuse("endorsementKey", "is missing")
-	case f.DeviceID != "" && !ValidDeviceID(f.DeviceID):
-		return e, refuse("deviceId", badDeviceID)
-	case f.ProvisioningStatus == "":
-		f.ProvisioningStatus = EnrollmentEnabled
-	case f.ProvisioningStatus != EnrollmentEnabled && f.ProvisioningStatus != EnrollmentDisabled:
-		return e, refuse("provisioningStatus", "must be one of: %s, %s", EnrollmentEnabled, EnrollmentDisabled)
-	}
-	e.DeviceID, e.ProvisioningStatus = f.DeviceID, f.ProvisioningStatus
-	e.Attestation = Attestation{Type: AttestationTPM, TPM: &keys}
-	return e, nil
+// ImportEntry is an individual enrollment as a line of an import has it.
+type ImportEntry struct {
+	IndividualEnrollment // the registration id may be empty
+	// KeysWithheld says that the enrollment has symmetric keys that are not in
+	// the line: they are those of the entry that is there, and never made anew.
+	KeysWithheld bool
 }
 
 // DecodeImport reads one line of an import: an enrollment as DecodeEnrollment
-// takes it, or ImportFields as a JSON object, told by its endorsementKey.
-// The registration id may be absent in both. Errors are *FieldError; the
-// enrollment that comes with one holds the registration id as far as it is known.
-func DecodeImport(line []byte) (IndividualEnrollment, error) {
-	if err := checkObject(line); err != nil {
-		return IndividualEnrollment{}, err
+// takes it, or the short form of one for a TPM, told by its endorsementKey: an
+// object of the first columns of ImportColumns. The registration id may be
+// absent in both. Errors are *FieldError; the entry that comes with one holds the
+// registration id as far as it is known.
+func DecodeImport(line []byte) (ImportEntry, error) {
+	if err := checkObjectWithin(line, MaxImportLine); err != nil {
+		return ImportEntry{}, err
 	}
-	e := IndividualEnrollment{ProvisioningStatus: EnrollmentEnabled}
-	var fields ImportFields
 	short, whole := false, false
 	err := eachMember(line, func(name, _ []byte) error {
 		short = short || string(name) == "endorsementKey"
@@ -93,41 +39,107 @@ func DecodeImport(line []byte) (IndividualEnrollment, error) {
 	})
 	switch {
 	case err != nil:
-		return IndividualEnrollment{}, err
+		return ImportEntry{}, err
 	case short && whole:
-		return IndividualEnrollment{}, refuse("endorsementKey", "stands inside attestation.tpm, or alone without attestation")
+		return ImportEntry{}, refuse("endorsementKey", "stands inside attestation.tpm, or alone without attestation")
 	case short:
-		if err := eachMember(line, fields.member); err != nil {
-			return IndividualEnrollment{RegistrationID: validOrNone(fields.RegistrationID)}, err
-		}
-		return fields.Enrollment()
+		return decodeShort(line)
 	}
+	e := ImportEntry{IndividualEnrollment: IndividualEnrollment{ProvisioningStatus: EnrollmentEnabled}}
 	if err = eachMember(line, e.member); err == nil {
 		err = e.check()
 	}
 	if err != nil {
-		return IndividualEnrollment{RegistrationID: validOrNone(e.RegistrationID)}, err
+		return refusedEntry(e.RegistrationID), err
 	}
 	return e, nil
 }
 
-// member passes over what it does not know, as in the long form: the output of
-// a device's own tool has members besides.
-func (f *ImportFields) member(name, value []byte) (err error) {
-	field := f.Field(string(name))
-	if field == nil {
-		return misspelt("", name, ImportFieldNames...)
+// refusedEntry holds a registration id, if that is good.
+func refusedEntry(id string) (e ImportEntry) {
+	if ValidRegistrationID(id) {
+		e.RegistrationID = id
+	}
+	return e
+}
+
+// shortNames are the members of the short form.
+var shortNames = ImportColumns[:5]
+
+// decodeShort passes over what it does not know, as the long form does: the
+// output of a device's own tool has members besides.
+func decodeShort(line []byte) (ImportEntry, error) {
+	row := ImportRow{}
+	err := eachMember(line, func(name, value []byte) (err error) {
+		n := string(name)
+		if !slices.Contains(shortNames, n) {
+			return misspelt("", name, shortNames...)
+		}
+		if !isNull(value) {
+			row[n], err = stringValue(n, value)
+		}
+		return err
+	})
+	if err != nil {
+		return refusedEntry(row["registrationId"]), err
+	}
+	return row.Entry()
+}
+
+func (e *ImportEntry) member(name, value []byte) error {
+	if string(name) != "symmetricKeys" {
+		return e.IndividualEnrollment.member(name, value)
 	}
 	if isNull(value) {
 		return nil
 	}
-	*field, err = stringValue(string(name), value)
+	word, err := stringValue("symmetricKeys", value)
+	if err == nil {
+		err = e.withhold(word)
+	}
 	return err
 }
 
-func validOrNone(id string) string {
-	if ValidRegistrationID(id) {
-		return id
+// withhold takes the word of symmetricKeys.
+func (e *ImportEntry) withhold(word string) error {
+	if word != KeysWithheld {
+		return refuse("symmetricKeys", "must be %s, or be left out to have keys made", KeysWithheld)
 	}
-	return ""
+	e.KeysWithheld = true
+	return nil
+}
+
+// check judges members against each other, and that the service can give back
+// what it took: an enrollment is never longer than a message.
+func (e *ImportEntry) check() error {
+	if err := e.IndividualEnrollment.check(); err != nil {
+		return err
+	}
+	switch {
+	case e.KeysWithheld && (e.Attestation.Type != AttestationSymmetricKey || e.Attestation.SymmetricKey != nil):
+		return refuse("symmetricKeys", "must be left out of an enrollment that has other keys, or none")
+	case len(e.EncodeShowing(ShowCertificates)) > MaxMessage:
+		return refuse("", "the enrollment is longer than %d bytes", MaxMessage)
+	}
+	return nil
+}
+
+// EncodeExported is an enrollment as a line of an export, without its end: Encode,
+// in one line, and KeysWithheld where that is so.
+func (e *IndividualEnrollment) EncodeExported() ([]byte, error) {
+	line, err := compact(e.Encode()) // what an operator sent may hold line ends
+	if err == nil && e.Attestation.Type == AttestationSymmetricKey {
+		line = appendMember(line[:len(line)-1], "symmetricKeys", KeysWithheld)
+		line = append(line, '}')
+	}
+	return line, err
+}
+
+func compact(raw json.RawMessage) (json.RawMessage, error) {
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	var line bytes.Buffer
+	err := json.Compact(&line, raw)
+	return line.Bytes(), err
 }

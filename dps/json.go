@@ -15,10 +15,13 @@ const (
 // checkObject accepts a message that is one JSON object and that all readers
 // understand alike: valid UTF-8, no member named twice in any object, at most
 // maxDepth levels. What it accepts can be walked with eachMember.
-func checkObject(body []byte) error {
+func checkObject(body []byte) error { return checkObjectWithin(body, MaxMessage) }
+
+// checkObjectWithin is checkObject with another bound, in bytes.
+func checkObjectWithin(body []byte, limit int) error {
 	switch {
-	case len(body) > MaxMessage:
-		return refuse("", "the message is longer than %d bytes", MaxMessage)
+	case len(body) > limit:
+		return refuse("", "the message is longer than %d bytes", limit)
 	case !utf8.Valid(body):
 		return refuse("", "the message is not valid UTF-8")
 	case tooDeep(body): // before the library's own bound, which would call it not valid

@@ -39,7 +39,24 @@ func enrollImport(connect func() (*client, error)) *cobra.Command {
 
 A line is an enrollment as 'enroll export' and 'enroll show --json' print it, or
     {"registrationId":"...","endorsementKey":"BASE64","deviceId":"...","provisioningStatus":"enabled","storageRootKey":"BASE64"}
-of which only endorsementKey is needed. CSV has these names in its first line, in any order.
+of which only endorsementKey is needed. CSV has names of columns in its first line, in any order:
+
+    registrationId, endorsementKey, deviceId, provisioningStatus, storageRootKey
+    attestation                 tpm, x509 or symmetricKey; empty: told by the other cells
+    primaryThumbprint,
+    secondaryThumbprint         SHA-256 of the client certificates, hex
+    symmetricKeys               withheld, or empty; see below
+    allocationPolicy, iotHubs   hashed, geoLatency or static; host names with ; between them
+    iotHubHostName, iotEdge     true or false
+    tags, desired,
+    optionalDeviceInformation   JSON objects
+    updateHubAssignment,
+    migrateDeviceData           true or false; both empty: no reprovision policy
+    webhookUrl, webhookApiVersion
+
+An export has no symmetric keys: it says symmetricKeys=withheld, and such a line keeps the keys of the enrollment that is there
+(--if-exists replace) and fails where there is none, since no device would have keys that were made now. Leave it empty to have keys made;
+'latchkey export --secrets' and 'latchkey move-in' carry keys over.
 
 Each line succeeds or fails for itself; what failed is told on standard error, and makes the exit code 1. With --all-or-nothing nothing is
 written if any line fails; it takes at most 10,000 lines.
@@ -243,8 +260,8 @@ func enrollExport(connect func() (*client, error)) *cobra.Command {
 		Short: "Export all enrollments",
 		Long: `Export all enrollments, in order of their ids, as one JSON object a line or as CSV; 'enroll import' takes both.
 
-CSV has registration id, endorsement key, device id, status and storage root key only, and cells that a spreadsheet could take for a formula begin
-with a ' there. --output is written whole or not at all.`,
+CSV has the columns that 'enroll import --help' names. Cells that a spreadsheet could take for a formula, a number or a date begin with a ' there,
+which the import takes off. Of certificates both forms have thumbprints only, and of symmetric keys that they are withheld: see there. --output is written whole or not at all.`,
 		Args: noArgs,
 	}
 	cmd.Flags().StringVar(&format, "format", "", "ndjson or csv; default: csv for an output whose name ends in .csv, otherwise ndjson")

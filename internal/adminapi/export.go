@@ -1,10 +1,8 @@
 package adminapi
 
 import (
-	"bytes"
 	"context"
 	"encoding/csv"
-	"encoding/json"
 	"net/http"
 
 	"latchkey.example/latchkey/dps"
@@ -36,21 +34,19 @@ func (a *API) exportEnrollments(_ context.Context, call web.Call, by registratio
 }
 
 func (a *API) exportLines(ctx context.Context, by registration.Caller, stream *web.Stream) error {
-	var line bytes.Buffer
 	return a.core.Export(ctx, by, func(e dps.IndividualEnrollment) error {
-		line.Reset()
-		if err := json.Compact(&line, e.Encode()); err != nil { // what an operator sent may hold line ends
+		line, err := e.EncodeExported()
+		if err != nil {
 			return err
 		}
-		line.WriteByte('\n')
-		_, err := stream.Write(line.Bytes())
+		_, err = stream.Write(append(line, '\n'))
 		return err
 	})
 }
 
 func (a *API) exportTable(ctx context.Context, by registration.Caller, stream *web.Stream) error {
 	out := csv.NewWriter(stream)
-	if err := out.Write(dps.ImportFieldNames); err != nil {
+	if err := out.Write(dps.ImportColumns); err != nil {
 		return err
 	}
 	err := a.core.Export(ctx, by, func(e dps.IndividualEnrollment) error { return writeRecord(out, e) })

@@ -167,7 +167,7 @@ var (
 )
 
 // lines takes lines until there are no more.
-func (i *importing) lines(ctx context.Context, in *lines, decode func([]byte) (dps.IndividualEnrollment, error)) error {
+func (i *importing) lines(ctx context.Context, in *lines, decode func([]byte) (dps.ImportEntry, error)) error {
 	for {
 		line, err := in.next()
 		switch {
@@ -180,12 +180,12 @@ func (i *importing) lines(ctx context.Context, in *lines, decode func([]byte) (d
 		case err == nil && len(bytes.TrimSpace(line)) == 0:
 			continue
 		}
-		var wire dps.IndividualEnrollment
+		var entry dps.ImportEntry
 		if err == nil {
-			wire, err = decode(line)
+			entry, err = decode(line)
 		}
 		i.numbers = append(i.numbers, in.number)
-		i.waiting = append(i.waiting, registration.ImportLine{Enrollment: wire, Err: err})
+		i.waiting = append(i.waiting, registration.ImportLine{Enrollment: entry.IndividualEnrollment, KeysWithheld: entry.KeysWithheld, Err: err})
 		i.bytes += len(line)
 		if err := i.wait(ctx, len(line)); err != nil {
 			return err

@@ -21,7 +21,7 @@ const (
 	exportPath = "/latchkey/v1/enrollments/export"
 	ndjson     = "application/x-ndjson"
 	table      = "text/csv"
-	header     = "registrationId,endorsementKey,deviceId,provisioningStatus,storageRootKey\n"
+	header     = "registrationId,endorsementKey,deviceId,provisioningStatus,storageRootKey,attestation,primaryThumbprint,secondaryThumbprint,symmetricKeys,allocationPolicy,iotHubs,iotHubHostName,iotEdge,tags,desired,optionalDeviceInformation,updateHubAssignment,migrateDeviceData,webhookUrl,webhookApiVersion\n"
 )
 
 // imported is the answer to an import: its failures and its summary.
@@ -142,6 +142,7 @@ func TestEachBadLineFailsForItself(t *testing.T) {
 		start, end := `{"registrationId":"long`+fmt.Sprint(n)+`","optionalDeviceInformation":{"x":"`, `"},"attestation":{"type":"tpm","tpm":{"endorsementKey":"`+ek+`"}}}`
 		return start + strings.Repeat("x", n-len(start)-len(end)) + end
 	}
+	longest := dps.MaxMessage - len(`,"provisioningStatus":"enabled"`) // which the service adds
 	lines := []string{
 		strings.TrimSpace(short("good")),
 		`{"registrationId":"bad ek","endorsementKey":"AAAA"}`,
@@ -151,9 +152,9 @@ func TestEachBadLineFailsForItself(t *testing.T) {
 		"\x00",
 		strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000),
 		strings.Repeat(`{"a":`, 10_000) + "1" + strings.Repeat("}", 10_000),
-		long(64<<10 + 1),
+		long(dps.MaxMessage + 1),
 		strings.Repeat("x", 1<<20),
-		long(64 << 10),
+		long(longest),
 		`{"registrationId":"x509","attestation":{"type":"x509","x509":{}}}`,
 		`{"attestation":{"type":"x509","x509":{}}}`,
 		`{"registrationId":"twice","registrationId":"twice","endorsementKey":"` + ek + `"}`,
@@ -165,17 +166,17 @@ func TestEachBadLineFailsForItself(t *testing.T) {
 	want := ""
 	for line := 2; line <= 16; line++ {
 		if line != 11 {
-			want += fmt.Sprintf("%d %s 400004\n", line, map[int]string{3: "bad-ek", 12: "x509", 16: "srk"}[line])
+			want += fmt.Sprintf("%d %s 400004\n", line, map[int]string{3: "bad-ek", 9: fmt.Sprint("long", dps.MaxMessage+1), 12: "x509", 16: "srk"}[line])
 		}
 	}
 	if failed != want {
 		t.Errorf("failed\n%s\nwant\n%s", failed, want)
 	}
-	if got := h.exportedIDs(); got != "good last long65536" {
+	if got := h.exportedIDs(); got != fmt.Sprint("good last long", longest) {
 		t.Errorf("there is %q", got)
 	}
 
-	rows := []string{"ok," + ek, "cells," + ek + ",x", "quote,\"" + ek, "bare,a\"b", "utf\xff," + ek, "nul\x00," + ek, "=cmd," + ek, "'=cmd," + ek, ",", strings.Repeat("x", 64<<10+1), `"",` + ek}
+	rows := []string{"ok," + ek, "cells," + ek + ",x", "quote,\"" + ek, "bare,a\"b", "utf\xff," + ek, "nul\x00," + ek, "=cmd," + ek, "'=cmd," + ek, ",", strings.Repeat("x", 2*dps.MaxImportLine+1), `"",` + ek}
 	failed = h.bring("", table, "registrationId,endorsementKey\n"+strings.Join(rows, "\n"), adminapi.ImportSummary{Read: 11, Created: 2, Failed: 9})
 	if !strings.HasPrefix(failed, "3  400004\n4  400004\n") || !strings.HasSuffix(failed, "11  400004\n") {
 		t.Errorf("failed %q", failed)
@@ -198,11 +199,13 @@ func TestAnImportThatCannotBeginIsRefusedWhole(t *testing.T) {
 		{"?dryRun=-1", ndjson, short("a"), dps.CodeBadRequest, "true or false"},
 		{"?dryRun=%zz", ndjson, short("a"), dps.CodeBadRequest, "well formed"},
 		{"", table, "", dps.CodeBadRequest, "missing"},
-		{"", table, "registrationId,colour\n", dps.CodeBadRequest, "column 2"},
+		{"", table, "registrationId,colour\n", dps.CodeBadRequest, "column 2 is none of: registrationId, endorsementKey, deviceId, "},
 		{"", table, "registrationId\nx\n", dps.CodeBadRequest, "endorsementKey"},
 		{"", table, "endorsementKey,endorsementKey\n", dps.CodeBadRequest, "twice"},
 		{"", table, "EndorsementKey\n", dps.CodeBadRequest, "column 1"},
-		{"", table, strings.Repeat("x", 64<<10+1), dps.CodeBadRequest, "longer"},
+		{"", table, strings.Repeat("x", 2*dps.MaxImportLine+1), dps.CodeBadRequest, "longer"},
+		{"", table, "\xff\xfer\x00e\x00", dps.CodeBadRequest, "save it as CSV in UTF-8"},
+		{"", table, "\xfe\xff\x00r", dps.CodeBadRequest, "save it as CSV in UTF-8"},
 		{"", table, "\xff", dps.CodeBadRequest, "UTF-8"},
 	} {
 		h.ask(http.MethodPost, importPath+row.query, row.body, as(owner), "Content-Type", row.media).refused(row.code).says(row.says)

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 
+	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/web"
 )
 
-// maxLine bounds one line of an import, without its end.
-const maxLine = 64 << 10
+// maxLine bounds one line of an import, without its end: the longest enrollment in CSV, in which each of its quotes may stand twice.
+const maxLine = 2 * dps.MaxImportLine
 
 // errLongLine is the error of a line that was passed over.
 var errLongLine = fmt.Errorf("the line is longer than %d bytes", maxLine)

@@ -76,6 +76,8 @@ func (c *Core) expectEnrollment(ctx context.Context, s *scope, id, ifMatch strin
 type enrollmentDraft struct {
 	row  Enrollment
 	wire dps.IndividualEnrollment
+
+	keysWithheld bool // see ImportLine
 }
 
 // draftEnrollment judges an enrollment.
@@ -94,7 +96,7 @@ func (c *Core) draftEnrollment(s *scope, wire dps.IndividualEnrollment) (enrollm
 		return enrollmentDraft{}, err
 	}
 	wire.RegistrationState, wire.ETag, wire.Created, wire.LastUpdated = nil, "", time.Time{}, time.Time{}
-	return enrollmentDraft{row, wire}, nil
+	return enrollmentDraft{row: row, wire: wire}, nil
 }
 
 // judgeTPM judges the keys of a TPM and puts them into the row.
@@ -140,6 +142,9 @@ func (c *Core) settle(s *scope, d enrollmentDraft, before *Enrollment) (row Enro
 	row = d.row
 	switch row.Mechanism {
 	case SymmetricKey:
+		if d.keysWithheld && (before == nil || before.Mechanism != SymmetricKey) {
+			return Enrollment{}, symmetricKeys{}, c.fault(s, dps.CodeBadRequest, ReasonBadEnrollment, keysWithheld, nil)
+		}
 		var was SealedKeys
 		if before != nil {
 			was = before.Keys
@@ -164,6 +169,9 @@ func (c *Core) settle(s *scope, d enrollmentDraft, before *Enrollment) (row Enro
 	row.Document = d.wire.EncodeShowing(dps.ShowCertificates)
 	return row, keys, nil
 }
+
+// keysWithheld is what a line is told whose keys are nowhere.
+const keysWithheld = "symmetricKeys: the keys are withheld from the file, and no enrollment with symmetric keys is there. Move it with a whole export with secrets, or leave symmetricKeys out to have new keys made."
 
 // kept gives a pair its certificates back where only their thumbprints were given and the entry before holds them.
 func kept(pair *dps.CertificatePair, before *dps.X509Attestation) *dps.CertificatePair {

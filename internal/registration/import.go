@@ -21,7 +21,10 @@ const (
 // ImportLine is one enrollment to import, or why it could not be read.
 type ImportLine struct {
 	Enrollment dps.IndividualEnrollment // its id may be empty: it is derived from the endorsement key
-	Err        error
+	// KeysWithheld says that its symmetric keys are those of the entry that is there: without one with such keys the line fails, since no
+	// device has keys that would be made now.
+	KeysWithheld bool
+	Err          error
 }
 
 // Imported is what became of a line.
@@ -100,7 +103,7 @@ func (c *Core) importRow(s *scope, line ImportLine) (enrollmentDraft, error) {
 		return enrollmentDraft{}, c.fault(s, dps.CodeBadRequest, ReasonBadEnrollment, "registrationId: is missing", nil)
 	}
 	draft, err := c.draftEnrollment(s, wire)
-	draft.row.ID = wire.RegistrationID
+	draft.row.ID, draft.keysWithheld = wire.RegistrationID, line.KeysWithheld
 	return draft, err
 }
 
