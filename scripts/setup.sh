@@ -2,7 +2,7 @@
 # Installs what a make target needs and this machine lacks; says what and why; does nothing the second time.
 #
 #   scripts/setup.sh demo         a C compiler, libc and OpenSSL headers: the simulated TPM is C code over OpenSSL
-#   scripts/setup.sh test         the same, and swtpm, tpm2-tools, Node.js and the npm packages of test/sdk/node
+#   scripts/setup.sh test         the same, and swtpm, tpm2-tools, PostgreSQL, Node.js and the npm packages of test/sdk/node
 #   scripts/setup.sh -n GROUP     only names what is missing (exit 1 if anything is)
 #
 # Whether a thing is there is asked of the machine (does the command run, does the header compile), not of the
@@ -43,6 +43,9 @@ header() {
 # tcti_swtpm: tpm2-tools talk to swtpm through this plug-in, which is a library of its own.
 tcti_swtpm() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -F libtss2-tcti-swtpm.so; }
 
+# postgres: the server's programs, which Debian keeps off the PATH.
+postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' || has initdb; }
+
 # at_least WANT HAVE: true when version HAVE is at least WANT.
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
@@ -67,6 +70,7 @@ need_test() {
   want swtpm-tools "sets up and drives swtpm" has swtpm_setup
   want tpm2-tools "opens our activation blobs with code we did not write" has tpm2_activatecredential
   want libtss2-tcti-swtpm0 "lets tpm2-tools reach swtpm" tcti_swtpm
+  want postgresql "the shared store's tests start a server of their own" postgres
   want nodejs "runs the device SDK from npm" has node
   want npm "fetches the device SDK" has npm
 }
@@ -88,6 +92,15 @@ quietly() {
   output=$("$@" 2>&1) || { printf '%s\n' "$output" >&2; exit 1; }
 }
 
+# no_cluster keeps Debian's PostgreSQL, if it is installed for the tests, from making and starting a cluster of the machine's own. What is set
+# already stays as it is.
+no_cluster() {
+  [[ " ${packages[*]} " == *" postgresql "* ]] || return 0
+  [ -e /etc/postgresql-common/createcluster.conf ] && return
+  "${root[@]}" mkdir -p /etc/postgresql-common
+  echo 'create_main_cluster = false' | "${root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
+}
+
 install_packages() {
   [ ${#packages[@]} -gt 0 ] || return 0
   [ $dry = no ] || exit 1
@@ -95,6 +108,7 @@ install_packages() {
   become_root
   say "installing with apt-get: ${packages[*]}"
   quietly "${root[@]}" apt-get update
+  no_cluster
   quietly "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
 }
 

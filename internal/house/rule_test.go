@@ -29,6 +29,7 @@ func TestTheRuleRefusesWhatItShould(t *testing.T) {
 		{"internal/registration", "attest", true},
 		{"internal/store/sqlite", "internal/registration", true},
 		{"internal/store/sqlite", "internal/store/sqlite/migrations", true},
+		{"internal/store/postgres", "internal/registration", true},
 		{"internal/hub/embedded", "internal/registration", true},
 		{"internal/store/storetest", "internal/registration", true},
 		{"device", "attest", true},
@@ -59,6 +60,7 @@ func TestTheRuleRefusesWhatItShould(t *testing.T) {
 		{"internal/mqttapi", "internal/web", false},
 		{"internal/daemon", "internal/web", true},
 		{"internal/store/sqlite", "internal/store/postgres", false},
+		{"internal/store/postgres", "internal/store/sqlite", false},
 		{"internal/store/sqlite", "internal/hub/embedded", false},
 		{"internal/hub/embedded", "internal/hub/azure", false},
 		{"internal/hub/embedded", "internal/store/sqlite", false},
@@ -70,6 +72,7 @@ func TestTheRuleRefusesWhatItShould(t *testing.T) {
 
 		// What is for tests stays there.
 		{"internal/store/sqlite", "internal/store/storetest", false},
+		{"internal/store/postgres", "test/pgserver", false},
 		{"internal/daemon", "internal/store/storetest", false},
 		{"internal/daemon", "test/tpms", false},
 		{"internal/daemon", "internal/house", false},

@@ -1,0 +1,110 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"latchkey.example/latchkey/internal/store/storetest"
+	"latchkey.example/latchkey/test/pgserver"
+)
+
+// server is one for all tests of the package; each test has a database of its own on it.
+var server *pgserver.Server
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	var err error
+	if server, err = pgserver.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() {
+		if err := server.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}()
+	return m.Run()
+}
+
+func TestStoreKeepsTheContract(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Store {
+		name := newDatabase(t)
+		return &passing{Store: reopen(t, server.Address(name), Options{Conns: 8}), name: name}
+	})
+}
+
+// passing is a store whose database goes when it is closed: the hundred of the histories together would fill the memory.
+type passing struct {
+	*Store
+	name string
+}
+
+func (p *passing) Close() error {
+	return errors.Join(p.Store.Close(), admin(context.Background(), `DROP DATABASE IF EXISTS `+p.name))
+}
+
+// made counts databases, for their names.
+var made atomic.Int64
+
+// template makes, once, the database that all others are copies of.
+var template = sync.OnceValue(func() error {
+	ctx := context.Background()
+	if err := admin(ctx, `CREATE DATABASE latchkey_template`); err != nil {
+		return err
+	}
+	return Create(ctx, server.Address("latchkey_template"))
+})
+
+// admin runs statements in the server's first database.
+func admin(ctx context.Context, statements ...string) error {
+	pg, err := pgx.Connect(ctx, server.Address("postgres"))
+	if err != nil {
+		return err
+	}
+	defer pg.Close(ctx)
+	for _, sql := range statements {
+		if _, err := pg.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
+		}
+	}
+	return nil
+}
+
+// newDatabase makes a database with the current schema and returns its name.
+func newDatabase(t testing.TB) string {
+	t.Helper()
+	if err := template(); err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("test_%d", made.Add(1))
+	// The files are copied: they lie in memory, where that is half the work of writing the rows to the log.
+	if err := admin(t.Context(), `CREATE DATABASE `+name+` TEMPLATE latchkey_template STRATEGY FILE_COPY`); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// openNew makes a database of its own and opens it; the caller closes it.
+func openNew(t testing.TB, opts Options) *Store {
+	t.Helper()
+	return reopen(t, server.Address(newDatabase(t)), opts)
+}
+
+func reopen(t testing.TB, address string, opts Options) *Store {
+	t.Helper()
+	s, err := Open(context.Background(), address, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}

@@ -1,0 +1,111 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// Finish implements registration.DeviceStore.
+func (s *Store) Finish(ctx context.Context, scope string, f registration.Finish) (registration.Verdict, error) {
+	if f.Status != registration.Assigned && f.Status != registration.Failed {
+		return 0, fmt.Errorf("finish: %q is not a final status", f.Status)
+	}
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) { return finish(c, scope, f) })
+}
+
+func finish(c *conn, scope string, f registration.Finish) (registration.Verdict, error) {
+	folded := dps.FoldID(f.RegistrationID)
+	if _, err := lockID(c, scope, folded); err != nil {
+		return 0, err
+	}
+	is, err := readEntry(c, scope, folded)
+	if err != nil {
+		return 0, err
+	}
+	if is.operation != f.OperationID {
+		return registration.Superseded, nil
+	}
+	var status registration.Status
+	found, err := c.one(func(r *row) { status = registration.Status(r.text()) },
+		`SELECT status FROM operations WHERE scope = $1 AND id = $2`, scope, f.OperationID)
+	switch {
+	case err != nil:
+		return 0, err
+	case !found:
+		return registration.Missing, nil
+	case status != registration.Assigning:
+		return registration.Conflict, nil
+	}
+	if taken, err := is.claimDevice(c, scope, folded, f.Hub, f.DeviceID); taken || err != nil {
+		return registration.Taken, err
+	}
+	return registration.Applied, writeFinish(c, scope, is, f)
+}
+
+func writeFinish(c *conn, scope string, is entry, f registration.Finish) error {
+	folded := dps.FoldID(f.RegistrationID)
+	var b batch
+	b.add(`UPDATE operations SET status = $3, substatus = $4, hub = $5, device_id = $6, error_code = $7,
+			error_message = $8, updated = $9
+		WHERE scope = $1 AND id = $2`,
+		scope, f.OperationID, f.Status, f.Substatus, f.Hub, f.DeviceID, f.ErrorCode, f.ErrorMessage, f.At)
+	b.add(`UPDATE registrations SET revision = nextval('revisions'), status = $3, substatus = $4, hub = $5, device_id = $6,
+			error_code = $7, error_message = $8, updated = $9
+		WHERE scope = $1 AND folded = $2`,
+		scope, folded, f.Status, f.Substatus, f.Hub, f.DeviceID, f.ErrorCode, f.ErrorMessage, f.At)
+	is.freeDevice(&b, scope, folded, f.Hub, f.DeviceID)
+	b.audit(scope, f.Audit)
+	return c.send(&b)
+}
+
+// Unfinished implements registration.DeviceStore.
+func (s *Store) Unfinished(ctx context.Context, createdBefore time.Time, limit int) ([]registration.Unfinished, error) {
+	var list []registration.Unfinished
+	err := s.read(ctx, func(c *conn) error {
+		list = list[:0]
+		return c.each(func(r *row) {
+			list = append(list, registration.Unfinished{Scope: r.text(), Operation: scanOperation(r)})
+		}, `SELECT o.scope, o.id, o.registration_id, o.status, o.substatus, o.generation, o.revision, o.mechanism, o.group_id, o.token_digest, o.sealed_key, o.ek, o.srk,
+				o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated
+			FROM operations AS o
+			JOIN registrations AS r ON r.scope = o.scope AND r.folded = o.folded AND r.operation_id = o.id
+			WHERE o.status = 'assigning' AND o.created < $1
+			ORDER BY o.created LIMIT $2`, createdBefore, limit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// Prune implements registration.DeviceStore. Rows that others hold are left for the next time.
+func (s *Store) Prune(ctx context.Context, operationsBefore, idleBefore time.Time, limit int) (int, error) {
+	removed := 0
+	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		operations, err := c.exec(`DELETE FROM operations WHERE (scope, id) IN
+			(SELECT o.scope, o.id FROM operations AS o WHERE o.created < $1
+				AND NOT (o.status = 'assigning' AND EXISTS (SELECT 1 FROM registrations AS r
+					WHERE r.scope = o.scope AND r.folded = o.folded AND r.operation_id = o.id))
+			ORDER BY o.created LIMIT $2 FOR UPDATE OF o SKIP LOCKED)`, operationsBefore, limit)
+		if err != nil {
+			return 0, err
+		}
+		generations, err := c.exec(`DELETE FROM generations WHERE (scope, folded) IN
+			(SELECT scope, folded FROM generations WHERE idle_since < $1 ORDER BY idle_since LIMIT $2 FOR UPDATE SKIP LOCKED)`, idleBefore, limit)
+		if err != nil {
+			return 0, err
+		}
+		owners, err := c.exec(`DELETE FROM owners WHERE (scope, folded, digest) IN
+			(SELECT scope, folded, digest FROM owners WHERE at < $1 AND place > 0 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)`, idleBefore, limit)
+		removed = operations + generations + owners
+		return registration.Applied, err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return removed, nil
+}

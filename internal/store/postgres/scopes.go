@@ -1,0 +1,187 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// CreateScope implements registration.ScopeStore.
+func (s *Store) CreateScope(ctx context.Context, scope registration.Scope, audit registration.Audit) (registration.Verdict, error) {
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		n, err := c.exec(`INSERT INTO scopes (id, folded, sealed_root, created, home, certificate, sealed_certificate_key)
+			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (folded) DO NOTHING`,
+			scope.ID, dps.FoldID(scope.ID), scope.SealedRoot, scope.Created, scope.Home, scope.Certificate, scope.SealedCertificateKey)
+		if n == 0 || err != nil {
+			return registration.Exists, err
+		}
+		// Looked at once the id is ours: it may have been another's a moment ago.
+		used, err := c.one(func(*row) {}, `SELECT 1 FROM deleted_scopes WHERE folded = $1`, dps.FoldID(scope.ID))
+		if used || err != nil {
+			return registration.Exists, err
+		}
+		for i, host := range scope.Hosts {
+			n, err := c.exec(`INSERT INTO scope_hosts (host, scope, place) VALUES ($1, $2, $3)
+				ON CONFLICT (host) DO NOTHING`, dps.FoldID(host), scope.ID, i)
+			if n == 0 || err != nil {
+				return registration.Exists, err
+			}
+		}
+		for _, p := range scope.Policies {
+			_, err := c.exec(`INSERT INTO access_policies (scope, name, rights, sealed_primary, sealed_secondary)
+				VALUES ($1, $2, $3, $4, $5)`, scope.ID, p.Name, int(p.Rights), p.SealedPrimary, p.SealedSecondary)
+			if err != nil {
+				return 0, err
+			}
+		}
+		if err := appendAudit(c, scope.ID, audit); err != nil {
+			return 0, err
+		}
+		return registration.Applied, tellHome(c, scope.ID, audit)
+	})
+}
+
+// tellHome writes what became of a scope into the log of the home scope, if that is another.
+func tellHome(c *conn, scope string, audit registration.Audit) error {
+	var home string
+	found, err := c.one(func(r *row) { home = r.text() }, `SELECT id FROM scopes WHERE home AND id <> $1`, scope)
+	if !found || err != nil {
+		return err
+	}
+	return appendAudit(c, home, audit)
+}
+
+// DeleteScope implements registration.ScopeStore.
+func (s *Store) DeleteScope(ctx context.Context, id string, audit registration.Audit) (registration.Verdict, error) {
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		home := false
+		found, err := c.one(func(r *row) { home = r.bool() }, `SELECT home FROM scopes WHERE id = $1 FOR UPDATE`, id)
+		switch {
+		case err != nil:
+			return 0, err
+		case !found:
+			return registration.Missing, nil
+		case home:
+			return registration.LastOne, nil
+		}
+		for _, sql := range []string{
+			`DELETE FROM scopes WHERE id = $1`, `DELETE FROM scope_hosts WHERE scope = $1`, `DELETE FROM access_policies WHERE scope = $1`,
+		} {
+			if _, err := c.exec(sql, id); err != nil {
+				return 0, err
+			}
+		}
+		if _, err := c.exec(`INSERT INTO deleted_scopes (scope, folded, at, done) VALUES ($1, $2, $3, false)`, id, dps.FoldID(id), audit.At); err != nil {
+			return 0, err
+		}
+		if err := appendAudit(c, id, audit); err != nil {
+			return 0, err
+		}
+		return registration.Applied, tellHome(c, id, audit)
+	})
+}
+
+// leftovers are the tables that hold rows of a scope, but for its log, and their keys.
+var leftovers = []struct{ table, key string }{
+	{"enrollments", "scope, folded"}, {"registrations", "scope, folded"}, {"device_ids", "scope, hub, device_id"}, {"operations", "scope, id"},
+	{"generations", "scope, folded"}, {"identities", "scope, hub, device_id"}, {"enrollment_groups", "scope, folded"},
+	{"ca_certificates", "scope, folded"}, {"group_revisions", "scope"}, {"entry_certificates", "scope, sha256"}, {"owners", "scope, folded, digest"},
+}
+
+// PruneScopes implements registration.ScopeStore. A scope that another node is at is left to it.
+func (s *Store) PruneScopes(ctx context.Context, settledBefore time.Time, limit int) (int, error) {
+	removed := 0
+	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		removed = 0
+		var left []string
+		err := c.each(func(r *row) { left = append(left, r.text()) }, `SELECT scope FROM deleted_scopes WHERE NOT done ORDER BY at FOR UPDATE SKIP LOCKED`)
+		if err != nil {
+			return 0, err
+		}
+		for _, scope := range left {
+			n, err := pruneScope(c, scope, limit-removed)
+			if err != nil {
+				return 0, err
+			}
+			if removed += n; removed >= limit {
+				return registration.Applied, nil
+			}
+			if _, err = c.exec(`UPDATE deleted_scopes SET done = true WHERE scope = $1 AND at < $2`, scope, settledBefore); err != nil {
+				return 0, err
+			}
+		}
+		return registration.Applied, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return removed, nil
+}
+
+func pruneScope(c *conn, scope string, limit int) (removed int, err error) {
+	for _, left := range leftovers {
+		n, err := c.exec(`DELETE FROM `+left.table+` WHERE (`+left.key+`) IN
+			(SELECT `+left.key+` FROM `+left.table+` WHERE scope = $1 LIMIT $2)`, scope, limit-removed)
+		if err != nil {
+			return 0, err
+		}
+		if removed += n; removed >= limit {
+			break
+		}
+	}
+	return removed, nil
+}
+
+// PutScopeCertificate implements registration.ScopeStore.
+func (s *Store) PutScopeCertificate(ctx context.Context, id string, chain, sealedKey []byte, audit registration.Audit) (registration.Verdict, error) {
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		n, err := c.exec(`UPDATE scopes SET certificate = $2, sealed_certificate_key = $3 WHERE id = $1`, id, chain, sealedKey)
+		if n == 0 || err != nil {
+			return registration.Missing, err
+		}
+		return registration.Applied, appendAudit(c, id, audit)
+	})
+}
+
+// Scopes implements registration.ScopeStore.
+func (s *Store) Scopes(ctx context.Context) (scopes []registration.Scope, err error) {
+	err = s.snapshot(ctx, func(c *conn) error {
+		scopes, err = readScopes(c)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return scopes, nil
+}
+
+func readScopes(c *conn) (scopes []registration.Scope, err error) {
+	at := map[string]int{}
+	err = c.each(func(r *row) {
+		scope := registration.Scope{ID: r.text(), SealedRoot: r.blob(), Created: r.time(),
+			Home: r.bool(), Certificate: r.blob(), SealedCertificateKey: r.blob()}
+		at[scope.ID] = len(scopes)
+		scopes = append(scopes, scope)
+	}, `SELECT id, sealed_root, created, home, certificate, sealed_certificate_key FROM scopes ORDER BY id`)
+	if err != nil {
+		return nil, err
+	}
+	err = c.each(func(r *row) {
+		if i, found := at[r.text()]; found {
+			scopes[i].Hosts = append(scopes[i].Hosts, r.text())
+		}
+	}, `SELECT scope, host FROM scope_hosts ORDER BY scope, place`)
+	if err != nil {
+		return nil, err
+	}
+	err = c.each(func(r *row) {
+		if i, found := at[r.text()]; found {
+			scopes[i].Policies = append(scopes[i].Policies, registration.AccessPolicy{
+				Name: r.text(), Rights: registration.Right(r.int()), SealedPrimary: r.blob(), SealedSecondary: r.blob(),
+			})
+		}
+	}, `SELECT scope, name, rights, sealed_primary, sealed_secondary FROM access_policies ORDER BY scope, place`)
+	return scopes, err
+}

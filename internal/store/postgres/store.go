@@ -1,0 +1,126 @@
+// Package postgres keeps Latchkey's state in a PostgreSQL database that any number of nodes share (registration.Store and the
+// identities of the embedded hub). PostgreSQL 15 is the reference.
+//
+// It guarantees what registration.Store promises: a transition that returned nil is committed, flushed by the server and whole,
+// with its audit row. Each is one transaction at READ COMMITTED that first locks the row of what it is about: an id's row in
+// generations, a scope's in group_revisions, scopes or audit_heads. What it then reads is current and stays so until its
+// commit, so that every verdict is a compare-and-set; transitions of different ids wait for each other only where two want one
+// device id or one certificate. A transaction that fails before its COMMIT was sent, for a reason that passes, is
+// run again, a few times; a COMMIT without an answer is an error that says so, never run again.
+//
+// It trusts the server to keep what it has flushed (Open refuses one that is set not to flush), the operator to keep the
+// connection private (sslmode in the address), and the caller to seal secrets: it stores sealed bytes as they are. Open never makes or
+// changes a schema: Create and Migrate do.
+//
+// The memory of open challenges' owners lies in an unlogged table, which a crash of the server empties.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// Options tune a Store. The zero value is what the service uses.
+type Options struct {
+	// Conns is the most connections that are open; zero means four for each processor, at least 8.
+	Conns int
+
+	tracer pgx.QueryTracer // sees every statement
+	hooks  hooks
+}
+
+// hooks let tests break the connection where it matters.
+type hooks struct {
+	beforeCommit func(ctx context.Context, c *pgx.Conn) // before COMMIT is sent
+	commit       func(ctx context.Context, tx pgx.Tx) error
+}
+
+func (o Options) withDefaults() Options {
+	if o.Conns <= 0 {
+		o.Conns = max(8, 4*runtime.GOMAXPROCS(0))
+	}
+	return o
+}
+
+// Store is an open database. Its methods are safe together.
+type Store struct {
+	pool    *pgxpool.Pool
+	hooks   hooks
+	retries atomic.Uint64
+}
+
+var _ registration.Store = (*Store)(nil)
+
+// Open opens the database at a postgres:// address, which Create has made. It refuses, in one sentence that says what to do, a
+// server that is not reached or is set not to flush, and a missing, older or newer schema. What it says holds no password.
+func Open(ctx context.Context, address string, opts Options) (*Store, error) {
+	opts = opts.withDefaults()
+	config, err := pgxpool.ParseConfig(address)
+	if err != nil {
+		return nil, fmt.Errorf("database address: %w", err)
+	}
+	config.MaxConns = int32(opts.Conns)
+	config.ConnConfig.Tracer = opts.tracer
+	// Settings may differ by role and database and may change while we run: each connection is looked at.
+	config.AfterConnect = checkServer
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	s := &Store{pool: pool, hooks: opts.hooks}
+	if err := s.read(ctx, checkSchema); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("database %s: %w", place(config.ConnConfig), err)
+	}
+	return s, nil
+}
+
+// place names a database without what is secret about its address.
+func place(c *pgx.ConnConfig) string { return fmt.Sprintf("%s at %s", c.Database, c.Host) }
+
+// oldestServer is what the store is tested with.
+const oldestServer = 150000
+
+// checkServer refuses a server that would acknowledge what it can lose, or that reads our text otherwise than we wrote it.
+func checkServer(ctx context.Context, pg *pgx.Conn) error {
+	var version int
+	var fsync, commit, encoding string
+	err := pg.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_setting('fsync'), current_setting('synchronous_commit'),
+		current_setting('server_encoding')`).Scan(&version, &fsync, &commit, &encoding)
+	switch {
+	case err != nil:
+		return err
+	case version < oldestServer:
+		return fmt.Errorf("the server is PostgreSQL %d, 15 or newer is needed", version/10000)
+	case fsync == "off":
+		return errors.New("the server has fsync = off and would lose what was acknowledged: set fsync = on in postgresql.conf")
+	case commit == "off":
+		return errors.New("the server has synchronous_commit = off and would lose what was acknowledged: " +
+			"set it to on (or local, remote_write, remote_apply) for the server, this database and this role")
+	case encoding != "UTF8":
+		return fmt.Errorf("the database has the encoding %s, UTF8 is needed: create it with ENCODING 'UTF8'", encoding)
+	}
+	return nil
+}
+
+// Close refuses new calls, waits for those under way and closes the connections. Calls after it fail.
+func (s *Store) Close() error {
+	s.pool.Close()
+	return nil
+}
+
+// Stats are counters since Open.
+type Stats struct {
+	Retries uint64 // transactions that were run again
+}
+
+// Stats returns the counters.
+func (s *Store) Stats() Stats { return Stats{Retries: s.retries.Load()} }
