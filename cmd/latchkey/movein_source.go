@@ -268,6 +268,21 @@ func (s fileSource) each(_ context.Context, report *moveReport, do func(sourceEn
 	return nil
 }
 
+// hidesKeys says whether an entry is an answer of a service, with an etag or dates of its own, whose keys were left out.
+func hidesKeys(item json.RawMessage) bool {
+	var entry struct {
+		ETag, CreatedDateTimeUtc string
+		Attestation              struct {
+			SymmetricKey struct{ PrimaryKey, SecondaryKey string }
+		}
+	}
+	if json.Unmarshal(item, &entry) != nil {
+		return false
+	}
+	keys := entry.Attestation.SymmetricKey
+	return keys.PrimaryKey+keys.SecondaryKey == "" && entry.ETag+entry.CreatedDateTimeUtc != ""
+}
+
 func firstByte(in *bufio.Reader) (byte, error) {
 	for {
 		b, err := in.ReadByte()
@@ -301,7 +316,10 @@ func eachOfArray(in io.Reader, do func(sourceEntry) error) error {
 }
 
 func ofFile(item json.RawMessage, place string) sourceEntry {
-	e, _ := identify(item)
+	e, mechanism := identify(item)
+	if e.err == nil && mechanism == dps.AttestationSymmetricKey && hidesKeys(item) {
+		e.err = errors.New("the file does not hold its symmetric keys, as answers of a service hide them; new ones would shut its devices out. Move from the service itself (--from), or from an export with --secrets")
+	}
 	if e.id == "" {
 		e.id = place
 	}

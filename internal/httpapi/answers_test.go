@@ -19,6 +19,7 @@ var guid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 func headers(t *testing.T, a answer, want map[string]string) {
 	t.Helper()
 	want["Content-Length"] = fmt.Sprint(len(a.body))
+	want["Strict-Transport-Security"] = "max-age=31536000; includeSubDomains"
 	got := a.header.Clone()
 	got.Del("Date")
 	for name, value := range want {

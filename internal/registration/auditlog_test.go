@@ -2,6 +2,7 @@ package registration_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"go/ast"
@@ -255,7 +256,10 @@ func TestChangesAreToldBeforeAndAfter(t *testing.T) {
 	d.enroll("", nil)
 	key := fmt.Sprintf("%x", w.snapshot("pump").Enrollment.EKKeyID)
 	plain := `{"mechanism":"tpm","ekKeyId":"` + key + `","provisioningStatus":"enabled","pinned":false}`
-	full := `{"mechanism":"tpm","ekKeyId":"` + key + `","deviceId":"press-7","provisioningStatus":"disabled","pinned":true,"allocationPolicy":"static"}`
+	full := `{"mechanism":"tpm","ekKeyId":"` + key + `","deviceId":"press-7","provisioningStatus":"disabled","pinned":true,"pinnedSrk":"` + digest(string(d.chip.SRK.Bytes())) + `",` +
+		`"allocationPolicy":"static","iotHubs":["` + hubOne + `"],"webhook":"` + digest("https://f.example/?code=secret") + `","iotEdge":true,` +
+		`"reprovisionPolicy":{"updateHubAssignment":true,"migrateDeviceData":false},"tags":"` + digest(`{"canary":"Zm9yZ2Vk"}`) + `",` +
+		`"desired":"` + digest(`{"rate":5}`) + `","optionalDeviceInformation":"` + digest(`{"note":1}`) + `"}`
 	same := func(action, want string) {
 		t.Helper()
 		if got := w.lastDetail(action); got != want {
@@ -266,7 +270,9 @@ func TestChangesAreToldBeforeAndAfter(t *testing.T) {
 	encode := base64.StdEncoding.EncodeToString
 	pinned := map[string]any{"type": "tpm", "tpm": map[string]any{"endorsementKey": encode(d.chip.EK.Bytes()), "storageRootKey": encode(d.chip.SRK.Bytes())}}
 	change := map[string]any{"deviceId": "press-7", "provisioningStatus": "disabled", "allocationPolicy": "static", "attestation": pinned,
-		"initialTwin": map[string]any{"tags": map[string]any{"canary": "Zm9yZ2Vk"}}}
+		"initialTwin": map[string]any{"tags": map[string]any{"canary": "Zm9yZ2Vk"}, "properties": map[string]any{"desired": map[string]any{"rate": 5}}},
+		"iotHubs":     []string{hubOne}, "capabilities": map[string]any{"iotEdge": true}, "reprovisionPolicy": map[string]any{"migrateDeviceData": false},
+		"customAllocationDefinition": map[string]any{"webhookUrl": "https://f.example/?code=secret", "apiVersion": "2021-10-01"}, "optionalDeviceInformation": map[string]any{"note": 1}}
 	d.enroll("*", change)
 	same(registration.ActionEnrollmentPut, `{"before":`+plain+`,"after":`+full+`}`)
 	w.store.beforeNext("DeleteEnrollment", func() { d.enroll("*", nil) }) // somebody changes it between the read and the delete
@@ -278,6 +284,8 @@ func TestChangesAreToldBeforeAndAfter(t *testing.T) {
 	w.must(w.core.DeleteRegistration(w.ctx, operator, "pump", ""))
 	same(registration.ActionRegistrationDelete, `{"before":{"status":"assigned","substatus":"initialAssignment","hub":"`+hubOne+`","deviceId":"Pump","mechanism":"tpm","ekKeyId":"`+key+`"},"after":null}`)
 }
+
+func digest(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
 
 // An enrollment whose document cannot be read, which no release wrote, can still be removed.
 func TestABrokenEnrollmentCanBeDeleted(t *testing.T) {

@@ -19,8 +19,54 @@ type enrollmentTold struct {
 	KeysChanged        bool      `json:"keysChanged,omitempty"`  // symmetric keys other than those before
 	DeviceID           string    `json:"deviceId,omitempty"`
 	ProvisioningStatus string    `json:"provisioningStatus"`
-	Pinned             bool      `json:"pinned"` // whether it names its owner's key
-	AllocationPolicy   string    `json:"allocationPolicy,omitempty"`
+	Pinned             bool      `json:"pinned"`              // whether it names its owner's key
+	PinnedSRK          string    `json:"pinnedSrk,omitempty"` // hex of SHA-256 of it
+	settingsTold
+	Information string `json:"optionalDeviceInformation,omitempty"` // as tags in settingsTold
+}
+
+// settingsTold is what the audit tells of the members that enrollments and groups share. Of documents that operators fill, and of a webhook's
+// address, which often holds a key, the SHA-256 is told: that they changed shows, what is in them does not.
+type settingsTold struct {
+	AllocationPolicy string           `json:"allocationPolicy,omitempty"`
+	IotHubs          []string         `json:"iotHubs,omitempty"`
+	IotHubHostName   string           `json:"iotHubHostName,omitempty"`
+	Webhook          string           `json:"webhook,omitempty"` // hex of SHA-256 of its address
+	IotEdge          *bool            `json:"iotEdge,omitempty"`
+	Reprovision      *reprovisionTold `json:"reprovisionPolicy,omitempty"`
+	Tags             string           `json:"tags,omitempty"` // hex of SHA-256 of the JSON as it was sent
+	Desired          string           `json:"desired,omitempty"`
+}
+
+type reprovisionTold struct {
+	UpdateHubAssignment bool `json:"updateHubAssignment"`
+	MigrateDeviceData   bool `json:"migrateDeviceData"`
+}
+
+func tellSettings(allocation string, hubs []string, hub string, custom *dps.CustomAllocation, capabilities *dps.Capabilities, reprovision *dps.ReprovisionPolicy, twin *dps.InitialTwin) settingsTold {
+	told := settingsTold{AllocationPolicy: allocation, IotHubs: hubs, IotHubHostName: hub}
+	if custom != nil {
+		told.Webhook = tellDocument([]byte(custom.WebhookURL))
+	}
+	if capabilities != nil {
+		told.IotEdge = &capabilities.IotEdge
+	}
+	if reprovision != nil {
+		told.Reprovision = &reprovisionTold{reprovision.UpdateHubAssignment, reprovision.MigrateDeviceData}
+	}
+	if twin != nil {
+		told.Tags, told.Desired = tellDocument(twin.Tags), tellDocument(twin.Desired)
+	}
+	return told
+}
+
+// tellDocument is empty for one that is not there.
+func tellDocument(document []byte) string {
+	if len(document) == 0 {
+		return ""
+	}
+	sum := sha256.Sum256(document)
+	return hex.EncodeToString(sum[:])
 }
 
 // registrationTold is what the audit tells of a registration.
@@ -41,7 +87,7 @@ type groupTold struct {
 	CAReferences       []string  `json:"caReferences,omitempty"`
 	KeysChanged        bool      `json:"keysChanged,omitempty"`
 	ProvisioningStatus string    `json:"provisioningStatus"`
-	AllocationPolicy   string    `json:"allocationPolicy,omitempty"`
+	settingsTold
 }
 
 // caTold is what the audit tells of a CA certificate.
@@ -71,7 +117,7 @@ func tellGroup(row Group) groupTold {
 	if err != nil { // costs this much and nothing else, as for enrollments
 		return told
 	}
-	told.AllocationPolicy = wire.AllocationPolicy
+	told.settingsTold = tellSettings(wire.AllocationPolicy, wire.IotHubs, wire.IotHubHostName, wire.CustomAllocation, wire.Capabilities, wire.ReprovisionPolicy, wire.InitialTwin)
 	if x := wire.Attestation.X509; x != nil && x.CAReferences != nil {
 		told.CAReferences = []string{x.CAReferences.Primary}
 		if x.CAReferences.Secondary != "" {
@@ -82,7 +128,8 @@ func tellGroup(row Group) groupTold {
 }
 
 func tellEnrollment(row Enrollment) enrollmentTold {
-	told := enrollmentTold{Mechanism: row.Mechanism, Certificates: hexes(row.Certificates), DeviceID: row.DeviceID, ProvisioningStatus: dps.EnrollmentEnabled, Pinned: row.PinnedSRK != nil}
+	told := enrollmentTold{Mechanism: row.Mechanism, Certificates: hexes(row.Certificates), DeviceID: row.DeviceID, ProvisioningStatus: dps.EnrollmentEnabled,
+		Pinned: row.PinnedSRK != nil, PinnedSRK: tellDocument(row.PinnedSRK)}
 	if row.Mechanism == TPM {
 		told.EKKeyID = hex.EncodeToString(row.EKKeyID[:])
 	}
@@ -91,7 +138,8 @@ func tellEnrollment(row Enrollment) enrollmentTold {
 	}
 	// A document that cannot be read costs this member and nothing else: such an enrollment can still be replaced and deleted.
 	if wire, err := dps.DecodeEnrollment(row.ID, row.Document); err == nil {
-		told.AllocationPolicy = wire.AllocationPolicy
+		told.settingsTold = tellSettings(wire.AllocationPolicy, wire.IotHubs, wire.IotHubHostName, wire.CustomAllocation, wire.Capabilities, wire.ReprovisionPolicy, wire.InitialTwin)
+		told.Information = tellDocument(wire.OptionalDeviceInformation)
 	}
 	return told
 }

@@ -292,6 +292,7 @@ func write(w http.ResponseWriter, reply Reply) {
 // writeHead sends the status and headers of a reply.
 func writeHead(w http.ResponseWriter, reply Reply) {
 	h := w.Header()
+	h["Strict-Transport-Security"] = transportSecurity
 	if len(reply.Body) > 0 {
 		h["Content-Type"] = contentType
 	}
@@ -306,6 +307,9 @@ func writeHead(w http.ResponseWriter, reply Reply) {
 	}
 	w.WriteHeader(reply.Status)
 }
+
+// transportSecurity is what the imitated service sends: browsers are to come over TLS only.
+var transportSecurity = []string{"max-age=31536000; includeSubDomains"}
 
 var contentType = []string{"application/json; charset=utf-8"}
 
