@@ -24,7 +24,8 @@ With --with-master-key the master key is in it too: then who has the backup has 
 		Args: noArgs,
 	}
 	data, file := dataFlag(cmd), configFlag(cmd)
-	output := cmd.Flags().String("output", "", "file to write, whole or not at all")
+	output := fileFlag(cmd, "file to write, whole or not at all")
+	asJSON := cmd.Flags().Bool("json", false, "say as JSON what was written")
 	with := cmd.Flags().Bool("with-master-key", false, "put the master key into it")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := needData(*data); err != nil {
@@ -49,8 +50,7 @@ With --with-master-key the master key is in it too: then who has the backup has 
 		} else {
 			fmt.Fprintf(cmd.ErrOrStderr(), "The master key is NOT in the backup. Keep %s apart: the backup cannot be used without it.\n", cfg.MasterKey)
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Wrote %s\n", *output)
-		return err
+		return tellValue(cmd, *asJSON, map[string]any{"file": *output, "masterKey": *with}, "Wrote %s", *output)
 	}
 	return cmd
 }
@@ -65,6 +65,7 @@ the master key is not the right one, nothing is left behind.`,
 	}
 	data := dataFlag(cmd)
 	key := cmd.Flags().String("master-key", "", "file of the master key, if the backup does not hold it")
+	asJSON := jsonFlag(cmd, "say as JSON what was restored")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := needData(*data); err != nil {
 			return err
@@ -78,8 +79,8 @@ the master key is not the right one, nothing is left behind.`,
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Restored the backup of %s to %s\n", manifest.Created.Format("2006-01-02 15:04:05 UTC"), *data)
-		return err
+		return tellValue(cmd, *asJSON, map[string]any{"backupOf": manifest.Created.UTC(), "data": *data},
+			"Restored the backup of %s to %s", manifest.Created.Format("2006-01-02 15:04:05 UTC"), *data)
 	}
 	return cmd
 }

@@ -115,6 +115,7 @@ func caList(connect func() (*client, error)) *cobra.Command {
 func caRemove(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "remove NAME", Short: "Remove a CA certificate that no group refers to", Args: oneArg("name of a CA certificate")}
 	yes := cmd.Flags().Bool("yes", false, "do not ask")
+	asJSON := jsonFlag(cmd, "print what was removed as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := connect()
 		if err != nil {
@@ -128,8 +129,7 @@ func caRemove(connect func() (*client, error)) *cobra.Command {
 		if _, err := c.call(cmd.Context(), http.MethodDelete, caPath+"/"+url.PathEscape(args[0]), nil, "", nil); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Removed %s\n", args[0])
-		return err
+		return tellValue(cmd, *asJSON, removed{args[0], true}, "Removed %s", args[0])
 	}
 	return cmd
 }

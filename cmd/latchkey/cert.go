@@ -24,6 +24,7 @@ new connections.`,
 		Args: noArgs,
 	}
 	data, file := dataFlag(renew), configFlag(renew)
+	asJSON := jsonFlag(renew, "print the names as JSON")
 	renew.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := needData(*data); err != nil {
 			return err
@@ -45,8 +46,7 @@ new connections.`,
 		if err := authority.Issue(folder, names, time.Now()); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Issued for %v. Next: send SIGHUP to the service.\n", names)
-		return err
+		return tellValue(cmd, *asJSON, map[string][]string{"names": names}, "Issued for %v. Next: send SIGHUP to the service.", names)
 	}
 	return group("cert", "The server's certificate", renew)
 }

@@ -203,6 +203,7 @@ func enrollRemove(connect func() (*client, error)) *cobra.Command {
 		Args:  oneArg("registration id"),
 	}
 	yes := cmd.Flags().Bool("yes", false, "do not ask")
+	asJSON := jsonFlag(cmd, "print what was removed as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := connect()
 		if err != nil {
@@ -216,8 +217,7 @@ func enrollRemove(connect func() (*client, error)) *cobra.Command {
 		if _, err := c.call(cmd.Context(), http.MethodDelete, "/enrollments/"+url.PathEscape(args[0]), versioned(), "", nil); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Removed %s\n", args[0])
-		return err
+		return tellValue(cmd, *asJSON, removed{args[0], true}, "Removed %s", args[0])
 	}
 	return cmd
 }

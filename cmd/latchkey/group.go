@@ -152,6 +152,7 @@ A disabled group's devices are refused when they register next; their identities
 	flags.StringSliceVar(&f.files, "ca-certificate", nil, "file with a CA certificate, in place of all that it has; a second one is the secondary")
 	flags.StringSliceVar(&f.references, "ca", nil, "name of a verified CA certificate, in place of all that it has; a second one is the secondary")
 	primary, secondary := flags.String("primary-key", "", "another primary key, base64, or - to have one made"), flags.String("secondary-key", "", "another secondary key, base64, or - to have one made")
+	asJSON := jsonFlag(cmd, "print the group as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *enable && *disable {
 			return usageError{errors.New("--enable and --disable contradict each other")}
@@ -185,11 +186,14 @@ A disabled group's devices are refused when they register next; their identities
 		if err := setSymmetric(&g.Attestation, *primary, *secondary); err != nil {
 			return err
 		}
-		if _, err := c.call(cmd.Context(), http.MethodPut, groupPath(args[0]), versioned(), g.ETag, g.EncodeShowing(dps.ShowKeys|dps.ShowCertificates)); err != nil {
+		stored, err := c.call(cmd.Context(), http.MethodPut, groupPath(args[0]), versioned(), g.ETag, g.EncodeShowing(dps.ShowKeys|dps.ShowCertificates))
+		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Changed %s\n", args[0])
-		return err
+		if stored, err = withoutKeys(stored); err != nil {
+			return err
+		}
+		return tell(cmd, *asJSON, stored, "Changed %s", args[0])
 	}
 	return cmd
 }
@@ -197,6 +201,7 @@ A disabled group's devices are refused when they register next; their identities
 func groupRemove(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "remove ID", Short: "Remove an enrollment group; the registrations of its devices stay", Args: oneArg("id of a group")}
 	yes := cmd.Flags().Bool("yes", false, "do not ask")
+	asJSON := jsonFlag(cmd, "print what was removed as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := connect()
 		if err != nil {
@@ -210,8 +215,7 @@ func groupRemove(connect func() (*client, error)) *cobra.Command {
 		if _, err := c.call(cmd.Context(), http.MethodDelete, groupPath(args[0]), versioned(), "", nil); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Removed %s\n", args[0])
-		return err
+		return tellValue(cmd, *asJSON, removed{args[0], true}, "Removed %s", args[0])
 	}
 	return cmd
 }

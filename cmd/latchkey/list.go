@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -191,6 +192,14 @@ func thumbprint(sha256 string) string {
 		sha256 = sha256[:16] + "…"
 	}
 	return "SHA-256 " + strings.ToLower(sha256)
+}
+
+// wholeSeconds is a time as shortTime gives one, empty for none.
+func wholeSeconds(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05")
 }
 
 func shortTime(text string) string {

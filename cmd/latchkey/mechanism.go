@@ -130,6 +130,7 @@ func groupKey(connect func() (*client, error)) *cobra.Command {
 		},
 	}
 	secondary := cmd.Flags().Bool("secondary", false, "derive it from the group's secondary key")
+	asJSON := jsonFlag(cmd, "print it as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !dps.ValidRegistrationID(args[1]) {
 			return usageError{fmt.Errorf("%q is not a registration id", args[1])}
@@ -152,8 +153,8 @@ func groupKey(connect func() (*client, error)) *cobra.Command {
 		if *secondary {
 			key = shown.SymmetricKey.SecondaryKey
 		}
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), base64.StdEncoding.EncodeToString(dps.DeriveKey(key, args[1])))
-		return err
+		derived := base64.StdEncoding.EncodeToString(dps.DeriveKey(key, args[1]))
+		return tellValue(cmd, *asJSON, map[string]string{"registrationId": args[1], "key": derived}, "%s", derived)
 	}
 	return cmd
 }

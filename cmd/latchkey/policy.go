@@ -107,14 +107,15 @@ func (c *client) showPolicy(cmd *cobra.Command, name string, asJSON bool) error 
 	if err != nil {
 		return err
 	}
+	return showPolicy(cmd, p, asJSON)
+}
+
+// showPolicy shows all of an access policy but its keys.
+func showPolicy(cmd *cobra.Command, p policyAnswer, asJSON bool) error {
 	if !asJSON {
 		return printPolicy(cmd.OutOrStdout(), p)
 	}
-	data, err := json.Marshal(map[string]any{"name": p.Name, "rights": p.Rights})
-	if err != nil {
-		return err
-	}
-	return printJSON(cmd.OutOrStdout(), data)
+	return tellValue(cmd, true, map[string]any{"name": p.Name, "rights": p.Rights}, "")
 }
 
 func printPolicy(w io.Writer, p policyAnswer) error {
@@ -162,6 +163,7 @@ func policySet(connect func() (*client, error)) *cobra.Command {
 	}
 	rights := rightsFlag(cmd)
 	yes := cmd.Flags().Bool("yes", false, "do not ask when permissions are taken away")
+	asJSON := jsonFlag(cmd, "print it as JSON, without its keys")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		body, err := rightsBody(args[0], *rights)
 		if err != nil {
@@ -185,7 +187,7 @@ func policySet(connect func() (*client, error)) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printPolicy(cmd.OutOrStdout(), p)
+		return showPolicy(cmd, p, *asJSON)
 	}
 	return cmd
 }
@@ -233,6 +235,7 @@ is refused from then on, the other one goes on. So move clients to the other key
 func policyRemove(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "remove NAME", Short: "Remove an access policy; both its keys are refused from then on", Args: oneArg("name of an access policy")}
 	yes := cmd.Flags().Bool("yes", false, "do not ask")
+	asJSON := jsonFlag(cmd, "print what was removed as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkPolicyName(args[0]); err != nil {
 			return err
@@ -249,8 +252,7 @@ func policyRemove(connect func() (*client, error)) *cobra.Command {
 		if _, err := c.call(cmd.Context(), http.MethodDelete, policyPath+"/"+url.PathEscape(args[0]), nil, "", nil); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Removed %s\n", args[0])
-		return err
+		return tellValue(cmd, *asJSON, removed{args[0], true}, "Removed %s", args[0])
 	}
 	return cmd
 }

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +19,8 @@ import (
 func registrationCommand() *cobra.Command {
 	cmd := group("registration", "Registrations")
 	connect := clientFlags(cmd)
-	show := &cobra.Command{Use: "show ID", Short: "Show a registration as JSON", Args: oneArg("registration id")}
+	show := &cobra.Command{Use: "show ID", Short: "Show a registration", Args: oneArg("registration id")}
+	asJSON := jsonFlag(show, "print it as JSON")
 	show.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := connect()
 		if err != nil {
@@ -27,10 +30,34 @@ func registrationCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return printJSON(cmd.OutOrStdout(), data)
+		if *asJSON {
+			return printJSON(cmd.OutOrStdout(), data)
+		}
+		return printRegistration(cmd.OutOrStdout(), data)
 	}
 	cmd.AddCommand(registrationList(connect), show, registrationDelete(connect), registrationWatch(connect))
 	return cmd
+}
+
+func printRegistration(w io.Writer, data []byte) error {
+	var r dps.RegistrationState
+	if err := json.Unmarshal(data, &r); err != nil {
+		return fmt.Errorf("the service's answer: %w", err)
+	}
+	failure := r.ErrorMessage
+	if r.ErrorCode != 0 {
+		failure = fmt.Sprintf("%s (errorCode %d)", failure, r.ErrorCode)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range [][2]string{
+		{"Registration id", r.RegistrationID}, {"Status", r.Status}, {"Substatus", r.Substatus}, {"Hub", r.AssignedHub}, {"Device id", r.DeviceID},
+		{"Error", failure}, {"Created", wholeSeconds(r.Created)}, {"Updated", wholeSeconds(r.LastUpdated)},
+	} {
+		if row[1] != "" {
+			fmt.Fprintf(t, "%s\t%s\n", row[0], printable(row[1]))
+		}
+	}
+	return t.Flush()
 }
 
 func registrationDelete(connect func() (*client, error)) *cobra.Command {
@@ -40,6 +67,7 @@ func registrationDelete(connect func() (*client, error)) *cobra.Command {
 		Args:  oneArg("registration id"),
 	}
 	yes := cmd.Flags().Bool("yes", false, "do not ask")
+	asJSON := jsonFlag(cmd, "print what was removed as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := connect()
 		if err != nil {
@@ -53,8 +81,7 @@ func registrationDelete(connect func() (*client, error)) *cobra.Command {
 		if _, err := c.call(cmd.Context(), http.MethodDelete, "/registrations/"+url.PathEscape(args[0]), versioned(), "", nil); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Deleted the registration %s\n", args[0])
-		return err
+		return tellValue(cmd, *asJSON, removed{args[0], true}, "Deleted the registration %s", args[0])
 	}
 	return cmd
 }

@@ -110,6 +110,7 @@ func scopeList(connect func() (*client, error)) *cobra.Command {
 func scopeDelete(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "delete IDSCOPE", Short: "Delete a scope and all that is in it", Args: oneArg("ID scope")}
 	yes := cmd.Flags().Bool("yes", false, "do not ask")
+	asJSON := jsonFlag(cmd, "print what was removed as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := connect()
 		if err != nil {
@@ -124,8 +125,7 @@ func scopeDelete(connect func() (*client, error)) *cobra.Command {
 		if _, err := c.call(cmd.Context(), http.MethodDelete, scopePath+"/"+url.PathEscape(args[0]), nil, "", nil); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Deleted the scope %s\n", args[0])
-		return err
+		return tellValue(cmd, *asJSON, removed{args[0], true}, "Deleted the scope %s", args[0])
 	}
 	return cmd
 }

@@ -30,6 +30,7 @@ A disabled device is refused when it registers next; its identity at the hub sta
 	srk := flags.String("storage-root-key", "", "pin the owner: base64 of the SRK's TPM2B_PUBLIC")
 	unpin := flags.Bool("unpin", false, "accept any owner")
 	deviceID := flags.String("device-id", "", "name at the hub; counts once the registration was deleted")
+	asJSON := jsonFlag(cmd, "print the enrollment as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *enable && *disable || *unpin && *srk != "" {
 			return usageError{errors.New("--enable and --disable, or --storage-root-key and --unpin, contradict each other")}
@@ -53,11 +54,11 @@ A disabled device is refused when it registers next; its identity at the hub sta
 		if err != nil {
 			return err
 		}
-		if err := c.changeEnrollment(cmd, args[0], change); err != nil {
+		stored, err := c.changeEnrollment(cmd, args[0], change)
+		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Changed %s\n", args[0])
-		return err
+		return tell(cmd, *asJSON, stored, "Changed %s", args[0])
 	}
 	return cmd
 }
@@ -98,22 +99,25 @@ func setKeys(e *dps.IndividualEnrollment, ek, srk string, unpin bool) error {
 }
 
 // changeEnrollment reads, changes and writes an enrollment, under the etag that was read.
-func (c *client) changeEnrollment(cmd *cobra.Command, id string, change func(*dps.IndividualEnrollment) error) error {
+func (c *client) changeEnrollment(cmd *cobra.Command, id string, change func(*dps.IndividualEnrollment) error) ([]byte, error) {
 	data, err := c.enrollment(cmd.Context(), id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var head struct{ RegistrationID, ETag string }
 	if err := json.Unmarshal(data, &head); err != nil {
-		return fmt.Errorf("the service's answer: %w", err)
+		return nil, fmt.Errorf("the service's answer: %w", err)
 	}
 	e, err := dps.DecodeEnrollment(head.RegistrationID, data)
 	if err != nil {
-		return fmt.Errorf("the service's answer: %w", err)
+		return nil, fmt.Errorf("the service's answer: %w", err)
 	}
 	if err := change(&e); err != nil {
-		return err
+		return nil, err
 	}
-	_, err = c.call(cmd.Context(), http.MethodPut, "/enrollments/"+url.PathEscape(head.RegistrationID), versioned(), head.ETag, e.Encode())
-	return err
+	stored, err := c.call(cmd.Context(), http.MethodPut, "/enrollments/"+url.PathEscape(head.RegistrationID), versioned(), head.ETag, e.Encode())
+	if err != nil {
+		return nil, err
+	}
+	return withoutKeys(stored)
 }

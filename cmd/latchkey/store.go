@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -17,6 +16,7 @@ func storeCommand() *cobra.Command {
 		Args:  noArgs,
 	}
 	data, file := dataFlag(migrate), configFlag(migrate)
+	asJSON := jsonFlag(migrate, "print both schema numbers as JSON")
 	migrate.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := needData(*data); err != nil {
 			return err
@@ -26,15 +26,14 @@ func storeCommand() *cobra.Command {
 			return err
 		}
 		from, to, err := daemon.Migrate(cmd.Context(), cfg)
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case from == to:
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "The database has this release's schema, %d, already.\n", to)
-		default:
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Migrated from schema %d to %d.\n", from, to)
 		}
-		return err
+		done := map[string]any{"from": from, "to": to}
+		if from == to {
+			return tellValue(cmd, *asJSON, done, "The database has this release's schema, %d, already.", to)
+		}
+		return tellValue(cmd, *asJSON, done, "Migrated from schema %d to %d.", from, to)
 	}
 	return group("store", "The embedded store", migrate)
 }

@@ -254,7 +254,7 @@ func (p *progress) end() {
 }
 
 func enrollExport(connect func() (*client, error)) *cobra.Command {
-	var format, output string
+	var format string
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Export all enrollments",
@@ -265,9 +265,9 @@ which the import takes off. Of certificates both forms have thumbprints only, an
 		Args: noArgs,
 	}
 	cmd.Flags().StringVar(&format, "format", "", "ndjson or csv; default: csv for an output whose name ends in .csv, otherwise ndjson")
-	cmd.Flags().StringVar(&output, "output", "", "file to write; default: standard output")
+	output := fileFlag(cmd, "file to write; default: standard output")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if format == "" && strings.EqualFold(filepath.Ext(output), ".csv") {
+		if format == "" && strings.EqualFold(filepath.Ext(*output), ".csv") {
 			format = "csv"
 		} else if format == "" {
 			format = "ndjson"
@@ -284,10 +284,10 @@ which the import takes off. Of certificates both forms have thumbprints only, an
 			return err
 		}
 		defer answer.Body.Close()
-		if output == "" {
+		if *output == "" {
 			return copyExport(cmd.OutOrStdout(), answer.Body)
 		}
-		return writeWhole(output, func(w io.Writer) error { return copyExport(w, answer.Body) })
+		return writeWhole(*output, func(w io.Writer) error { return copyExport(w, answer.Body) })
 	}
 	return cmd
 }

@@ -20,7 +20,6 @@ import (
 )
 
 func exportCommand() *cobra.Command {
-	var output string
 	var secrets bool
 	cmd := &cobra.Command{
 		Use:   "export",
@@ -33,10 +32,10 @@ verifies it later, on any machine; docs/export-format.md shows how to do that wi
 		Args: noArgs,
 	}
 	connect := clientFlags(cmd)
-	cmd.Flags().StringVar(&output, "output", "", "file to write, readable by its owner only; default: standard output")
+	output := fileFlag(cmd, "file to write, readable by its owner only; default: standard output")
 	cmd.Flags().BoolVar(&secrets, "secrets", false, "with the symmetric keys of enrollments and groups")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if secrets && output == "" && device(cmd.OutOrStdout()) {
+		if secrets && *output == "" && device(cmd.OutOrStdout()) {
 			return usageError{errors.New("symmetric keys are not printed to a terminal: name a file with --output, or redirect standard output")}
 		}
 		c, err := connect()
@@ -47,10 +46,10 @@ verifies it later, on any machine; docs/export-format.md shows how to do that wi
 		if secrets {
 			query.Set("secrets", "true")
 		}
-		if output == "" {
+		if *output == "" {
 			return c.fetchExport(cmd.Context(), query, cmd.OutOrStdout(), io.Discard)
 		}
-		return writeWhole(output, func(w io.Writer) error { return c.fetchExport(cmd.Context(), query, w, cmd.ErrOrStderr()) })
+		return writeWhole(*output, func(w io.Writer) error { return c.fetchExport(cmd.Context(), query, w, cmd.ErrOrStderr()) })
 	}
 	cmd.AddCommand(exportVerify(connect), exportKey(connect))
 	return cmd
