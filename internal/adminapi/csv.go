@@ -50,7 +50,7 @@ func mistaken(cell string) bool {
 	if cell == "true" || cell == "false" {
 		return true
 	}
-	if strings.IndexAny(cell, "0123456789") < 0 {
+	if !strings.ContainsAny(cell, "0123456789") {
 		return false
 	}
 	return strings.Trim(dateWords.Replace(cell), "0123456789.,:/ e+-%$") == ""
