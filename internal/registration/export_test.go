@@ -65,6 +65,7 @@ const (
 	TokenAhead      = tokenAhead
 	PollAdvice      = pollAdvice
 	DecisionEntries = decisionEntries
+	TrialWindow     = trialWindow
 )
 
 // Mint makes a tracking id as the core of a scope does.
@@ -76,3 +77,9 @@ func Mint(c *Core, scope string, reason Reason, at time.Time) string {
 	}
 	return id
 }
+
+// TrialWrite is a line that a dry run would have written.
+func TrialWrite(t *Trial, id string) { t.write(id) }
+
+// TrialKept is how many ids a dry run remembers.
+func TrialKept(t *Trial) int { return len(t.newer) + len(t.before) }

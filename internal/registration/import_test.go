@@ -23,11 +23,11 @@ func (w *world) importLines(ids ...string) []registration.ImportLine {
 	return lines
 }
 
-// outcomes are the outcomes of an import as letters: created, replaced, skipped, failed, unknown.
+// outcomes are the outcomes of an import as letters: created, replaced, skipped, failed, withheld, unknown.
 func outcomes(results []registration.Imported) string {
 	var text strings.Builder
 	for _, r := range results {
-		text.WriteByte("?crsf"[r.Outcome])
+		text.WriteByte("?crsfw"[r.Outcome])
 	}
 	return text.String()
 }

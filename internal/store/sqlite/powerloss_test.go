@@ -46,7 +46,7 @@ func firstSeed(t *testing.T) uint64 {
 
 func TestPowerLossLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
-	first, acknowledged, ids := firstSeed(t), 0, [powerIDs]int{}
+	first, acknowledged, whole, ids := firstSeed(t), 0, 0, [powerIDs]int{}
 	for i := range runs(150, 3000) {
 		run := powerRun{seed: first + uint64(i)}
 		run.loseAndReopen(t)
@@ -54,11 +54,19 @@ func TestPowerLossLosesNothingAcknowledged(t *testing.T) {
 			t.Fatalf("seed %d: %v", run.seed, run.found)
 		}
 		acknowledged += run.acknowledged(&ids)
+		for _, all := range run.togethers {
+			if all.acknowledged {
+				whole++
+			}
+		}
+	}
+	if whole < 200 {
+		t.Fatalf("only %d all-or-nothing writes were acknowledged before the power went", whole)
 	}
 	if acknowledged < 1000 || slices.Min(ids[:]) < acknowledged/(2*powerIDs) {
 		t.Fatalf("only %d redemptions were acknowledged before the power went, by id %d: the test tests little", acknowledged, ids)
 	}
-	t.Logf("%d redemptions acknowledged and kept", acknowledged)
+	t.Logf("%d redemptions and %d all-or-nothing writes acknowledged and kept", acknowledged, whole)
 }
 
 // The negative controls: a store that does not flush, and one that answers before its commit, must be caught.
@@ -96,15 +104,22 @@ type powerRun struct {
 	created  bool // Create has returned nil
 	enrolled [powerIDs]*registration.Enrollment
 
-	mu       sync.Mutex
-	attempts []attempt
-	found    []string // what is wrong after the loss
+	mu        sync.Mutex
+	attempts  []attempt
+	togethers []together // the operator's alone until he has ended
+	found     []string   // what is wrong after the loss
 }
 
 // attempt is a redemption that a client has asked for.
 type attempt struct {
 	id           int
 	redemption   registration.Redemption
+	acknowledged bool
+}
+
+// together is an all-or-nothing write of enrollments that the operator has asked for.
+type together struct {
+	puts         []registration.EnrollmentPut
 	acknowledged bool
 }
 
@@ -126,12 +141,12 @@ func (r *powerRun) acknowledged(ids *[powerIDs]int) (n int) {
 func (r *powerRun) loseAndReopen(t *testing.T) {
 	rng := rand.New(rand.NewPCG(r.seed, 0))
 	d := newDisk(t)
-	// A life makes about 1800 calls, 1050 with a linger: most cuts fall into it, some into Create, some after all is done.
+	// A life makes about 2800 calls, 1500 with a linger: most cuts fall into it, some into Create, some after all is done.
 	r.opts = Options{VFS: d.name, Readers: 1, faults: r.faults, checkpointEvery: 20, checkpointForce: 60, Linger: -1}
-	d.cutAt = 1 + rng.IntN(2100)
+	d.cutAt = 1 + rng.IntN(3200)
 	if rng.IntN(2) == 0 {
 		r.opts.Linger = 200 * time.Microsecond
-		d.cutAt = 1 + rng.IntN(1300)
+		d.cutAt = 1 + rng.IntN(1750)
 	}
 	r.live()
 	d.cut()
@@ -163,6 +178,7 @@ func (r *powerRun) live() {
 	for client := range 2 * powerIDs {
 		clients.Go(func() { r.client(ctx, s, client) })
 	}
+	clients.Go(func() { r.operator(ctx, s) })
 	clients.Wait()
 	s.Close() // without power it fails, and with it nothing may hang on it
 }
@@ -188,6 +204,48 @@ func (r *powerRun) client(ctx context.Context, s *Store, client int) {
 		if verdict == registration.Applied {
 			r.acknowledge(at)
 		}
+	}
+}
+
+// operator writes enrollments that stand or fall together, each time others, until the store fails. One of them spans several pages.
+func (r *powerRun) operator(ctx context.Context, s *Store) {
+	for n := range 8 {
+		var all together
+		for i := range 4 {
+			name := fmt.Sprintf("all-%d-%d", n, i)
+			all.puts = append(all.puts, registration.EnrollmentPut{
+				Enrollment: registration.Enrollment{ID: name, Document: bytes.Repeat([]byte(name+" "), 300)}, Audit: registration.Audit{TrackingID: name},
+			})
+		}
+		r.togethers = append(r.togethers, all)
+		verdicts, err := s.PutAllEnrollments(ctx, powerScope, all.puts)
+		if err != nil {
+			return
+		}
+		r.togethers[n].acknowledged = !slices.ContainsFunc(verdicts, func(v registration.Verdict) bool { return v != registration.Applied })
+	}
+}
+
+// checkTogether wants all rows of each write, or none; all if they were acknowledged.
+func (r *powerRun) checkTogether(ctx context.Context, s *Store, all together) {
+	kept := 0
+	for _, put := range all.puts {
+		d, err := s.Device(ctx, powerScope, put.Enrollment.ID)
+		rows, auditErr := s.AuditByTrackingID(ctx, powerScope, put.Audit.TrackingID)
+		if err != nil || auditErr != nil {
+			r.wrong("reading %s: %v, %v", put.Enrollment.ID, err, auditErr)
+			return
+		}
+		there := d.Enrollment != nil && bytes.Equal(d.Enrollment.Document, put.Enrollment.Document)
+		if there != (len(rows) == 1) {
+			r.wrong("%s: kept is %v with %d audit rows", put.Enrollment.ID, there, len(rows))
+		}
+		if there {
+			kept++
+		}
+	}
+	if kept != 0 && kept != len(all.puts) || all.acknowledged && kept == 0 {
+		r.wrong("%d of %d rows of %s are there, acknowledged: %v", kept, len(all.puts), all.puts[0].Enrollment.ID, all.acknowledged)
 	}
 }
 
@@ -268,6 +326,9 @@ func (r *powerRun) check(ctx context.Context, s *Store) {
 		if r.checkAttempt(ctx, s, a, devices[a.id]) {
 			kept[a.id]++
 		}
+	}
+	for _, all := range r.togethers {
+		r.checkTogether(ctx, s, all)
 	}
 	for i, d := range devices {
 		// Each redemption moved the generation by one and nothing else did: with one missing in between, or half there, the counts differ.

@@ -2,11 +2,13 @@ package storetest
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
+	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
 )
 
@@ -21,7 +23,7 @@ func Histories(t *testing.T, open func(t *testing.T) Store) {
 			}
 		}()
 		rt.Repeat(map[string]func(*rapid.T){
-			"put": h.put, "put many": h.putMany, "delete enrollment": h.deleteEnrollment, "delete registration": h.deleteRegistration,
+			"put": h.put, "put many": h.putMany, "put all": h.putAll, "delete enrollment": h.deleteEnrollment, "delete registration": h.deleteRegistration,
 			"redeem": h.redeem, "refuse": h.refuse, "finish": h.finish, "prune": h.prune, "remember": h.remember,
 			"identity": h.identity, "put group": h.putGroup, "delete group": h.deleteGroup, "redeem in a group": h.redeemInGroup, "": h.check,
 		})
@@ -115,6 +117,46 @@ func (h *history) putMany(t *rapid.T) {
 			e.Revision = h.fresh(scope, d.Enrollment.Revision)
 		}
 		h.agree("put many", verdicts[i], nil, h.model.put(scope, e, put.Expect, put.Audit))
+	}
+}
+
+// putAll is put for several rows, of one id too, of which all are applied or none.
+func (h *history) putAll(t *rapid.T) {
+	scope, _, _ := h.step(t)
+	ids := rapid.SampledFrom([][]string{{}, {"b"}, {"a", "b"}, {"b", "A"}, {"a", "A"}, {"a", "b", "A"}, {"b", "a", "B"}}).Draw(t, "ids")
+	puts, last := make([]registration.EnrollmentPut, len(ids)), map[string]int{}
+	for i, id := range ids {
+		var current uint64
+		if e := h.model.device(scope, id).Enrollment; e != nil {
+			current = e.Revision
+		}
+		h.steps++
+		e := enrollment(id, numbered("step", h.steps))
+		e.Created, e.Updated = h.now, h.now
+		expect := h.revision(current)
+		if _, again := last[dps.FoldID(id)]; again { // the row before it has a revision that nobody knows
+			expect = rapid.SampledFrom([]*uint64{nil, anyRevision, anyRevision, pointer(current)}).Draw(t, "again")
+		}
+		last[dps.FoldID(id)] = i
+		puts[i] = registration.EnrollmentPut{Enrollment: e, Expect: expect, Audit: audit(numbered("step", h.steps), h.now)}
+	}
+	verdicts, err := h.store.PutAllEnrollments(h.ctx, scope, puts)
+	want, applied := h.model.putAll(scope, puts)
+	if err != nil || !slices.Equal(verdicts, want) {
+		h.Fatalf("put all: verdicts %d, %v; the model says %d", verdicts, err, want)
+	}
+	for i := range puts {
+		k := h.key(scope, ids[i])
+		if !applied || last[k.id] != i {
+			continue
+		}
+		d, err := h.store.Device(h.ctx, scope, ids[i])
+		if err != nil || d.Enrollment == nil {
+			h.Fatalf("enrollment after its transition: %+v, %v", d, err)
+		}
+		e := h.model.enrollments[k]
+		e.Revision = h.fresh(scope, d.Enrollment.Revision)
+		h.model.enrollments[k] = e
 	}
 }
 

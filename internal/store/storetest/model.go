@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -68,6 +69,25 @@ func (m *model) put(scope string, e registration.Enrollment, expect *uint64, a r
 	}
 	m.enrollments[k] = e
 	return m.note(scope, a)
+}
+
+// unknownRevision stands for the one that the store gives out and nobody has been told: no caller expects it.
+const unknownRevision = registration.AnyRevision - 1
+
+// putAll leaves unknownRevision in the enrollments that it applied.
+func (m *model) putAll(scope string, puts []registration.EnrollmentPut) (verdicts []registration.Verdict, applied bool) {
+	enrollments, notes := maps.Clone(m.enrollments), maps.Clone(m.audit)
+	applied = true
+	verdicts = []registration.Verdict{}
+	for _, put := range puts {
+		put.Enrollment.Revision = unknownRevision
+		verdict := m.put(scope, put.Enrollment, put.Expect, put.Audit)
+		verdicts, applied = append(verdicts, verdict), applied && verdict == registration.Applied
+	}
+	if !applied {
+		m.enrollments, m.audit = enrollments, notes
+	}
+	return verdicts, applied
 }
 
 func (m *model) deleteEnrollment(scope, id string, expect *uint64, a registration.Audit) registration.Verdict {
