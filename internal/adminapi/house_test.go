@@ -45,10 +45,12 @@ var rights = map[string]registration.Right{
 
 // house is the management API over the real core, store and key ring, with two scopes.
 type house struct {
-	t     *testing.T
-	url   string
-	store *sqlite.Store
-	core  *registration.Core
+	t      *testing.T
+	url    string
+	server *httptest.Server
+	shared *web.Shared
+	store  *sqlite.Store
+	core   *registration.Core
 }
 
 func newHouse(t *testing.T) *house {
@@ -66,10 +68,11 @@ func newHouse(t *testing.T) *house {
 	h.createScope(ring, otherScope, otherHost)
 	h.core, err = registration.New(t.Context(), registration.Config{Store: h.store, Hub: hub{}, Sealer: ring, Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
-	api := adminapi.New(h.core, web.NewServer("management", h.core, slog.New(slog.DiscardHandler), web.NewMetrics(prometheus.NewRegistry()), web.NewShared(web.DefaultLimits)))
-	server := httptest.NewServer(api)
-	t.Cleanup(server.Close)
-	h.url = server.URL
+	h.shared = web.NewShared(web.DefaultLimits)
+	api := adminapi.New(h.core, web.NewServer("management", h.core, slog.New(slog.DiscardHandler), web.NewMetrics(prometheus.NewRegistry()), h.shared))
+	h.server = httptest.NewServer(api)
+	t.Cleanup(h.server.Close)
+	h.url = h.server.URL
 	return h
 }
 

@@ -29,6 +29,7 @@ const (
 	// Of all-or-nothing imports: what all of them together may have in memory, and what a line takes beside its bytes.
 	atomicBytes    = 16 << 20
 	atomicLineCost = 512
+	atomicRetry    = 10 * time.Second // about how long one of them is sent
 )
 
 const linesType = "application/x-ndjson"
@@ -212,16 +213,18 @@ func (i *importing) wait(ctx context.Context, size int) error {
 
 // hold bounds what all-or-nothing imports keep.
 func (i *importing) hold(size int64) error {
-	refuse := func(code dps.Code, text string) error {
-		return i.api.core.Fault(i.by.Scope, code, registration.ReasonBadRequest, text+" Nothing was written.", nil)
+	refuse := func(code dps.Code, reason registration.Reason, text string) *registration.Fault {
+		return i.api.core.Fault(i.by.Scope, code, reason, text+" Nothing was written.", nil)
 	}
 	switch {
 	case len(i.waiting) > registration.MaxAtomic:
-		return refuse(dps.CodeTooLarge, fmt.Sprintf("An all-or-nothing import takes at most %d lines. Leave atomic out to import any number.", registration.MaxAtomic))
+		return refuse(dps.CodeTooLarge, registration.ReasonBadRequest, fmt.Sprintf("An all-or-nothing import takes at most %d lines. Leave atomic out to import any number.", registration.MaxAtomic))
 	case i.held+size > atomicBytes:
-		return refuse(dps.CodeTooLarge, fmt.Sprintf("An all-or-nothing import takes at most %d MB. Leave atomic out to import any amount.", atomicBytes>>20))
+		return refuse(dps.CodeTooLarge, registration.ReasonBadRequest, fmt.Sprintf("An all-or-nothing import takes at most %d MB. Leave atomic out to import any amount.", atomicBytes>>20))
 	case !i.api.atomic.TryAcquire(size):
-		return refuse(dps.CodeTooManyRequests, "Another all-or-nothing import is under way, and there is no room for both. Try again later, or leave atomic out.")
+		fault := refuse(dps.CodeTooManyRequests, registration.ReasonOverload, "Another all-or-nothing import is under way, and there is no room for both. Try again later, or leave atomic out.")
+		fault.RetryAfter = atomicRetry
+		return fault
 	}
 	i.held += size
 	return nil
