@@ -38,6 +38,11 @@ func TestMain(m *testing.M) {
 //	follow COMMAND...      starts a command that goes on; what it says is followed.out
 //	sees REGEXP            waits until it has said such a line
 //	interrupt              sends it SIGINT and wants exit code 0
+//	feed LINES COMMAND...  starts a command and gives it numbered enrollments of $EK on its standard input, which stays open
+//	finish CODE            ends that input and wants this exit code; what the command said is fed.out
+//	lines LINES FILE       writes numbered enrollments to a file
+//	await COMMAND...       runs a command until it succeeds
+//	crash                  ends the service as if its machine did
 //	certify FILE CN [CA]   makes FILE.crt and FILE.key: a CA of its own, or a certificate that CA.crt's key signs
 //	verification           takes the verification code that a command printed, into $CODE
 //	profile                writes profiles.yaml with what the environment says
@@ -55,6 +60,7 @@ func TestScripts(t *testing.T) {
 		Setup: equip,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register, "certify": certify, "cut": cut, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID, "keep": keep, "damage": damage,
+			"feed": feed, "finish": finish, "lines": lines, "await": await, "crash": crash,
 			"follow": follow, "sees": sees, "interrupt": interrupt,
 		},
 	})
