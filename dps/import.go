@@ -109,17 +109,13 @@ func (e *ImportEntry) withhold(word string) error {
 	return nil
 }
 
-// check judges members against each other, and that the service can give back
-// what it took: an enrollment is never longer than a message.
+// check judges members against each other.
 func (e *ImportEntry) check() error {
 	if err := e.IndividualEnrollment.check(); err != nil {
 		return err
 	}
-	switch {
-	case e.KeysWithheld && (e.Attestation.Type != AttestationSymmetricKey || e.Attestation.SymmetricKey != nil):
+	if e.KeysWithheld && (e.Attestation.Type != AttestationSymmetricKey || e.Attestation.SymmetricKey != nil) {
 		return refuse("symmetricKeys", "must be left out of an enrollment that has other keys, or none")
-	case len(e.EncodeShowing(ShowCertificates)) > MaxMessage:
-		return refuse("", "the enrollment is longer than %d bytes", MaxMessage)
 	}
 	return nil
 }

@@ -150,7 +150,7 @@ func TestABadCellIsRefusedAtItsColumn(t *testing.T) {
 		{ImportRow{"endorsementKey": importEK, "tags": "[]"}, "tags: must be a JSON object"},
 		{ImportRow{"endorsementKey": importEK, "desired": `{"a":1,"a":2}`}, "desired: must be a JSON object"},
 		{ImportRow{"endorsementKey": importEK, "optionalDeviceInformation": strings.Repeat(`{"a":`, 100) + "1" + strings.Repeat("}", 100)}, "optionalDeviceInformation: must be a JSON object"},
-		{ImportRow{"endorsementKey": importEK, "tags": `{"a":"` + strings.Repeat("x", MaxMessage-100) + `"}`}, "longer than"},
+		{ImportRow{"endorsementKey": importEK, "tags": `{"a":"` + strings.Repeat("x", MaxMessage) + `"}`}, "tags: must be a JSON object, of at most"},
 		{ImportRow{"endorsementKey": importEK, "iotHubs": "a.example;b example", "allocationPolicy": "static"}, "iotHubs: must hold host names"},
 		{ImportRow{"endorsementKey": importEK, "iotHubs": "a.example"}, "allocationPolicy must be specified"},
 		{ImportRow{"endorsementKey": importEK, "iotHubs": strings.Repeat("a.example;", 51), "allocationPolicy": "static"}, "iotHubs: holds more than"},

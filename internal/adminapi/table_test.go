@@ -256,3 +256,23 @@ func TestTheLongestEnrollmentComesBack(t *testing.T) {
 		t.Errorf("one that could not be read again: %q", failed)
 	}
 }
+
+// What would be longer in the store than a message may be could never be read again, and would hide all others from exports and queries.
+func TestAnEntryThatCouldNotBeReadAgainIsRefused(t *testing.T) {
+	h := newHouse(t)
+	for path, proof := range map[string]string{"/enrollments/long": `"optionalDeviceInformation":{"x":"%s"},"attestation":{"type":"tpm","tpm":{"endorsementKey":"` + b64(chip.EK.Bytes()) + `"}}`,
+		"/enrollmentGroups/long": `"initialTwin":{"tags":{"x":"%s"}},"attestation":{"type":"symmetricKey"}`} {
+		body := "{" + proof + "}" // to which the service adds its id and status
+		fill := func(n int) string { return fmt.Sprintf(body, strings.Repeat("x", n)) }
+		longest := dps.MaxMessage - len(fill(0))
+		h.owner(http.MethodPut, path, fill(longest)).refused(dps.CodeBadRequest).says("longer than 98304 bytes")
+		h.owner(http.MethodPut, path, fill(longest-100)).want(200)
+		h.owner(http.MethodGet, path, "").want(200)
+	}
+	if failed := h.bring("", ndjson, longLines("fits", 1)+strings.Replace(longLines("over", 1), "xx", strings.Repeat("x", 9000), 1), adminapi.ImportSummary{Read: 2, Created: 1, Failed: 1}); failed != "2 over-0 400004\n" {
+		t.Errorf("failed %q", failed)
+	}
+	if n := strings.Count(h.export(""), "\n"); n != 2 {
+		t.Errorf("%d are exported", n)
+	}
+}

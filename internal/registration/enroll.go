@@ -166,8 +166,19 @@ func (c *Core) settle(s *scope, d enrollmentDraft, before *Enrollment) (row Enro
 			return Enrollment{}, symmetricKeys{}, c.fault(s, dps.CodeBadRequest, ReasonBadEnrollment, err.Error(), err)
 		}
 	}
-	row.Document = d.wire.EncodeShowing(dps.ShowCertificates)
+	if row.Document, err = c.document(s, ReasonBadEnrollment, d.wire.EncodeShowing(dps.ShowCertificates)); err != nil {
+		return Enrollment{}, symmetricKeys{}, err
+	}
 	return row, keys, nil
+}
+
+// document bounds what is stored of an entry as a message is bounded, so that it can be read again: with what was left out of the message,
+// and the certificates that it keeps, it may be longer than what was sent.
+func (c *Core) document(s *scope, reason Reason, document []byte) ([]byte, error) {
+	if len(document) > dps.MaxMessage {
+		return nil, c.fault(s, dps.CodeBadRequest, reason, fmt.Sprintf("With its certificates, and what was left out of it, it is longer than %d bytes. Shorten it.", dps.MaxMessage), nil)
+	}
+	return document, nil
 }
 
 // keysWithheld is what a line is told whose keys are nowhere.

@@ -143,7 +143,9 @@ func (c *Core) groupRow(s *scope, wire dps.EnrollmentGroup, before *Group) (row 
 		wire.Attestation.X509 = &signing
 	}
 	wire.ETag, wire.Created, wire.LastUpdated = "", time.Time{}, time.Time{}
-	row.Document = wire.EncodeShowing(dps.ShowCertificates)
+	if row.Document, err = c.document(s, ReasonBadGroup, wire.EncodeShowing(dps.ShowCertificates)); err != nil {
+		return Group{}, symmetricKeys{}, err
+	}
 	return row, keys, nil
 }
 
