@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
@@ -30,7 +31,8 @@ import (
 
 // Options tune a Store. The zero value is what the service uses.
 type Options struct {
-	// Conns is the most connections that are open; zero means four for each processor, at least 8.
+	// Conns is the most connections that are open; zero means what the address says (pool_max_conns) or else four for each processor, at
+	// least 8.
 	Conns int
 
 	tracer pgx.QueryTracer // sees every statement
@@ -43,11 +45,15 @@ type hooks struct {
 	commit       func(ctx context.Context, tx pgx.Tx) error
 }
 
-func (o Options) withDefaults() Options {
-	if o.Conns <= 0 {
-		o.Conns = max(8, 4*runtime.GOMAXPROCS(0))
+// conns is how many connections may be open, with zero replaced.
+func (o Options) conns(config *pgxpool.Config, address string) int32 {
+	switch {
+	case o.Conns > 0:
+		return int32(o.Conns)
+	case strings.Contains(address, "pool_max_conns"):
+		return config.MaxConns
 	}
-	return o
+	return int32(max(8, 4*runtime.GOMAXPROCS(0)))
 }
 
 // Store is an open database. Its methods are safe together.
@@ -62,12 +68,11 @@ var _ registration.Store = (*Store)(nil)
 // Open opens the database at a postgres:// address, which Create has made. It refuses, in one sentence that says what to do, a
 // server that is not reached or is set not to flush, and a missing, older or newer schema. What it says holds no password.
 func Open(ctx context.Context, address string, opts Options) (*Store, error) {
-	opts = opts.withDefaults()
 	config, err := pgxpool.ParseConfig(address)
 	if err != nil {
 		return nil, fmt.Errorf("database address: %w", err)
 	}
-	config.MaxConns = int32(opts.Conns)
+	config.MaxConns = opts.conns(config, address)
 	config.ConnConfig.Tracer = opts.tracer
 	// Settings may differ by role and database and may change while we run: each connection is looked at.
 	config.AfterConnect = checkServer
@@ -89,12 +94,13 @@ func place(c *pgx.ConnConfig) string { return fmt.Sprintf("%s at %s", c.Database
 // oldestServer is what the store is tested with.
 const oldestServer = 150000
 
-// checkServer refuses a server that would acknowledge what it can lose, or that reads our text otherwise than we wrote it.
+// checkServer refuses a server that would acknowledge what it can lose, or that reads our text otherwise than we wrote it. It also sees to it that
+// a node which stops in the middle of a transaction does not keep others waiting for its locks.
 func checkServer(ctx context.Context, pg *pgx.Conn) error {
 	var version int
 	var fsync, commit, encoding string
 	err := pg.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_setting('fsync'), current_setting('synchronous_commit'),
-		current_setting('server_encoding')`).Scan(&version, &fsync, &commit, &encoding)
+		current_setting('server_encoding'), set_config('idle_in_transaction_session_timeout', '30s', false)`).Scan(&version, &fsync, &commit, &encoding, new(string))
 	switch {
 	case err != nil:
 		return err

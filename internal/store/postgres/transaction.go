@@ -56,6 +56,9 @@ func (s *Store) repeat(ctx context.Context, attempt func() error) error {
 			return err
 		}
 		s.retries.Add(1)
+		if lost(err) {
+			s.pool.Reset() // what is left in the pool was lost with it
+		}
 		// Half of the pause is drawn, so that two that have met do not meet again.
 		select {
 		case <-ctx.Done():
@@ -118,23 +121,35 @@ func refusedCommit(err error) bool {
 	return errors.Is(err, pgx.ErrTxCommitRollback)
 }
 
-// passes reports whether an attempt that wrote nothing may succeed when it is made again: a conflict with another transaction, or a
-// connection that was lost or refused, as in a failover.
+// passes reports whether an attempt that wrote nothing may succeed when it is made again: it met another transaction, or its connection was
+// lost.
 func passes(err error) bool {
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && strings.HasPrefix(refused.Code, "40") {
+		return true
+	}
+	return errors.Is(err, errAgain) || lost(err)
+}
+
+// lost reports whether a connection has ended, was refused, or leads to a server that does not write any more, as in a restart or a failover.
+func lost(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) {
 		switch refused.Code {
-		case "57P01", "57P02", "57P03", // the server or an administrator ends connections, or the server is starting
-			"53300": // too many connections
+		case "57P01", "57P02", "57P03", // an administrator or a crash ends connections, the server is starting
+			"53300", // too many connections
+			"25006": // the server has become a standby
 			return true
 		}
-		return strings.HasPrefix(refused.Code, "40") || strings.HasPrefix(refused.Code, "08")
+		return strings.HasPrefix(refused.Code, "08")
 	}
-	var lost net.Error
+	var network net.Error
 	var connect *pgconn.ConnectError
-	return errors.Is(err, errAgain) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
-		errors.As(err, &connect) || errors.As(err, &lost) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) ||
-		pgconn.SafeToRetry(err)
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) ||
+		errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err)
 }
 
 // read runs fn on a connection. A single statement sees one snapshot. It changes nothing, so that it may always be repeated.
