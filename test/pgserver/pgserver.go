@@ -27,6 +27,7 @@ import (
 // Server is a running server. Its superuser is "latchkey", its first database "postgres".
 type Server struct {
 	dir      string
+	lock     *os.File // held while the directory is in use
 	bin      string
 	settings []string
 	who      *syscall.Credential // nil: as the test itself
@@ -47,11 +48,11 @@ func Start(settings ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(memory(), "latchkey-pg-")
+	dir, lock, err := claimDir(memory())
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, bin: bin, who: who, settings: settings}
+	s := &Server{dir: dir, lock: lock, bin: bin, who: who, settings: settings}
 	if who != nil {
 		err = os.Chown(dir, int(who.Uid), int(who.Gid))
 	}
@@ -62,7 +63,7 @@ func Start(settings ...string) (*Server, error) {
 		err = s.Run()
 	}
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, os.RemoveAll(dir), lock.Close())
 	}
 	return s, nil
 }
@@ -102,16 +103,6 @@ func unprivileged() (*syscall.Credential, error) {
 		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), NoSetGroups: false}, nil
 	}
 	return nil, errors.Join(errs...)
-}
-
-// memory is a directory that lies in memory; "" means the usual place for temporary files.
-func memory() string {
-	const shm = "/dev/shm"
-	var fs syscall.Statfs_t
-	if syscall.Statfs(shm, &fs) == nil && fs.Bavail*uint64(fs.Bsize) > 2<<30 {
-		return shm
-	}
-	return ""
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
@@ -198,7 +189,9 @@ func (s *Server) end(signal syscall.Signal) error {
 }
 
 // Stop ends the server and removes the cluster.
-func (s *Server) Stop() error { return errors.Join(s.end(syscall.SIGQUIT), os.RemoveAll(s.dir)) }
+func (s *Server) Stop() error {
+	return errors.Join(s.end(syscall.SIGQUIT), os.RemoveAll(s.dir), s.lock.Close())
+}
 
 // Address is the address of a database of the server.
 func (s *Server) Address(database string) string {
