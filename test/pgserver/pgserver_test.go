@@ -13,7 +13,9 @@ func TestAServerComesBackAndGoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	steps := []func() error{
-		func() error { return s.Psql(t.Context(), "postgres", `CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)`) },
+		func() error {
+			return s.Psql(t.Context(), "postgres", `CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)`)
+		},
 		s.Kill,
 		s.Run,
 		func() error { return s.Psql(t.Context(), "postgres", `INSERT INTO kept SELECT 1 / n FROM kept`) },
