@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strings"
 	"sync"
@@ -185,22 +186,42 @@ func cutPartition(relation string) (table, number string, ok bool) {
 	return found[1], found[2], true
 }
 
-// explain is the plan for tables that are not worth an index yet, as if they were.
+// explain is the plan as the store's connections use it: one for all arguments, of which the executor then leaves out what these do not need.
 func explain(t *testing.T, s *Store, sql string, args []any) node {
 	t.Helper()
-	var text []byte
+	literals := make([]string, len(args))
+	for i, arg := range args {
+		literals[i] = literal(arg)
+	}
+	execute := `EXPLAIN (FORMAT JSON) EXECUTE judged`
+	if len(args) > 0 {
+		execute += ` (` + strings.Join(literals, `, `) + `)`
+	}
+	var text string
 	err := pgx.BeginFunc(t.Context(), s.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(t.Context(), `SET LOCAL enable_seqscan = off`); err != nil {
+		if _, err := tx.Exec(t.Context(), `PREPARE judged AS `+sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return err
 		}
-		return tx.QueryRow(t.Context(), `EXPLAIN (FORMAT JSON) `+sql, args...).Scan(&text)
+		if err := tx.QueryRow(t.Context(), execute, pgx.QueryExecModeSimpleProtocol).Scan(&text); err != nil {
+			return err
+		}
+		_, err := tx.Exec(t.Context(), `DEALLOCATE judged`)
+		return err
 	})
 	if err != nil {
 		t.Fatalf("%v:\n%s", err, sql)
 	}
 	var plans []struct{ Plan node }
-	if err := json.Unmarshal(text, &plans); err != nil || len(plans) != 1 {
+	if err := json.Unmarshal([]byte(text), &plans); err != nil || len(plans) != 1 {
 		t.Fatalf("%s: %v", text, err)
 	}
 	return plans[0].Plan
+}
+
+// literal writes an argument so that it takes the type of its parameter.
+func literal(arg any) string {
+	if b, ok := arg.([]byte); ok {
+		return fmt.Sprintf(`'\x%x'`, b)
+	}
+	return `'` + strings.ReplaceAll(fmt.Sprint(arg), `'`, `''`) + `'`
 }

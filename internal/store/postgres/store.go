@@ -75,7 +75,9 @@ func Open(ctx context.Context, address string, opts Options) (*Store, error) {
 	config.MaxConns = opts.conns(config, address)
 	config.ConnConfig.Tracer = opts.tracer
 	// Settings may differ by role and database and may change while we run: each connection is looked at.
-	config.AfterConnect = checkServer
+	config.AfterConnect = func(ctx context.Context, pg *pgx.Conn) error {
+		return errors.Join(checkServer(ctx, pg), settle(ctx, pg))
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)
@@ -94,13 +96,12 @@ func place(c *pgx.ConnConfig) string { return fmt.Sprintf("%s at %s", c.Database
 // oldestServer is what the store is tested with.
 const oldestServer = 150000
 
-// checkServer refuses a server that would acknowledge what it can lose, or that reads our text otherwise than we wrote it. It also sees to it that
-// a node which stops in the middle of a transaction does not keep others waiting for its locks.
+// checkServer refuses a server that would acknowledge what it can lose, or that reads our text otherwise than we wrote it.
 func checkServer(ctx context.Context, pg *pgx.Conn) error {
 	var version int
 	var fsync, commit, encoding string
 	err := pg.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, current_setting('fsync'), current_setting('synchronous_commit'),
-		current_setting('server_encoding'), set_config('idle_in_transaction_session_timeout', '30s', false)`).Scan(&version, &fsync, &commit, &encoding, new(string))
+		current_setting('server_encoding')`).Scan(&version, &fsync, &commit, &encoding)
 	switch {
 	case err != nil:
 		return err
@@ -115,6 +116,15 @@ func checkServer(ctx context.Context, pg *pgx.Conn) error {
 		return fmt.Errorf("the database has the encoding %s, UTF8 is needed: create it with ENCODING 'UTF8'", encoding)
 	}
 	return nil
+}
+
+// settle sets what a connection of ours needs. Plans are made once for a statement and not for each of its calls: for a partitioned table making one
+// costs more than running it. So a plan must not rest on a table having been small when it was made; all our statements have an index to go
+// by. And a node that stops in the middle of a transaction must not keep others waiting for its locks.
+func settle(ctx context.Context, pg *pgx.Conn) error {
+	_, err := pg.Exec(ctx, `SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
+		set_config('idle_in_transaction_session_timeout', '30s', false)`)
+	return err
 }
 
 // Close refuses new calls, waits for those under way and closes the connections. Calls after it fail.
