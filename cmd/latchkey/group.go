@@ -2,8 +2,8 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"text/tabwriter"
@@ -26,11 +26,11 @@ func groupPath(id string) string { return "/enrollmentGroups/" + url.PathEscape(
 
 func groupAdd(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "add ID (--symmetric-key | --ca-certificate FILE | --ca NAME)",
+		Use:   "add ID (--symmetric-key | --ca-certificate FILE | --ca NAME | --from-json FILE)",
 		Short: "Add an enrollment group",
 		Long: `Add an enrollment group.
 
---symmetric-key makes two keys; 'latchkey group key ID REGISTRATIONID' derives a device's. --ca-certificate takes the certificate of a CA (PEM or
+--symmetric-key makes two keys, but for own ones that --primary-key-file and --secondary-key-file name; 'latchkey group key ID REGISTRATIONID' derives a device's. --ca-certificate takes the certificate of a CA (PEM or
 DER) that signs the devices' certificates; --ca names one that was added and verified with 'latchkey ca'. A device's registration id is then
 the common name of its certificate.`,
 		Args: oneArg("id for the group"),
@@ -40,19 +40,18 @@ the common name of its certificate.`,
 	flags.BoolVar(&f.symmetric, "symmetric-key", false, "devices sign with keys derived from the group's, which are made now")
 	flags.StringSliceVar(&f.files, "ca-certificate", nil, "file with a CA certificate; a second one is the secondary")
 	flags.StringSliceVar(&f.references, "ca", nil, "name of a verified CA certificate; a second one is the secondary")
+	f.keys.addFiles(flags)
 	disabled := flags.Bool("disabled", false, "add it disabled")
+	var laid overlay
+	laid.add(cmd)
 	asJSON := jsonFlag(cmd, "print the group as JSON, with its keys")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		attestation, err := f.attestation("signing")
-		if err != nil {
-			return err
-		}
-		wanted := dps.EnrollmentGroup{GroupID: args[0], Attestation: attestation, ProvisioningStatus: dps.EnrollmentEnabled}
-		if *disabled {
-			wanted.ProvisioningStatus = dps.EnrollmentDisabled
-		}
 		if !dps.ValidRegistrationID(args[0]) {
 			return usageError{fmt.Errorf("%q is not an id of a group: 1 to 128 letters, digits, - . _ : and a letter, digit or dash at the end", args[0])}
+		}
+		wanted, err := wantedGroup(args[0], f, &laid, *disabled, cmd.InOrStdin())
+		if err != nil {
+			return err
 		}
 		c, err := connect()
 		if err != nil {
@@ -69,6 +68,28 @@ the common name of its certificate.`,
 		return err
 	}
 	return cmd
+}
+
+// wantedGroup is the group that flags and --from-json say together.
+func wantedGroup(id string, f mechanismFlags, laid *overlay, disabled bool, stdin io.Reader) (g dps.EnrollmentGroup, err error) {
+	if err := onceStandardInput(laid.file, f.keys.primary, f.keys.secondary); err != nil {
+		return g, err
+	}
+	if err := laid.read(stdin, groupMembers); err != nil {
+		return g, err
+	}
+	g = dps.EnrollmentGroup{GroupID: id, ProvisioningStatus: dps.EnrollmentEnabled}
+	var except []string
+	if disabled {
+		g.ProvisioningStatus, except = dps.EnrollmentDisabled, append(except, "provisioningStatus")
+	}
+	if laid.members["attestation"] == nil || f.given() {
+		except = append(except, "attestation")
+		if g.Attestation, err = f.attestation("signing", stdin); err != nil {
+			return g, err
+		}
+	}
+	return laid.group(g, except...)
 }
 
 func groupList(connect func() (*client, error)) *cobra.Command {
@@ -135,67 +156,6 @@ func (c *client) printKeys(cmd *cobra.Command, path string) error {
 		return err
 	}
 	return printJSON(cmd.OutOrStdout(), data)
-}
-
-func groupSet(connect func() (*client, error)) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "set ID",
-		Short: "Change an enrollment group: enable, disable, replace its CAs, make new keys",
-		Long: `Change an enrollment group. What is not named stays as it is, and nothing is changed if somebody else changes the entry at the same time.
-
-A disabled group's devices are refused when they register next; their identities at the hub stay as they are.`,
-		Args: oneArg("id of a group"),
-	}
-	flags := cmd.Flags()
-	enable, disable := flags.Bool("enable", false, "let its devices register"), flags.Bool("disable", false, "refuse its devices when they register")
-	var f mechanismFlags
-	flags.StringSliceVar(&f.files, "ca-certificate", nil, "file with a CA certificate, in place of all that it has; a second one is the secondary")
-	flags.StringSliceVar(&f.references, "ca", nil, "name of a verified CA certificate, in place of all that it has; a second one is the secondary")
-	primary, secondary := flags.String("primary-key", "", "another primary key, base64, or - to have one made"), flags.String("secondary-key", "", "another secondary key, base64, or - to have one made")
-	asJSON := jsonFlag(cmd, "print the group as JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if *enable && *disable {
-			return usageError{errors.New("--enable and --disable contradict each other")}
-		}
-		if !*enable && !*disable && !f.given() && *primary+*secondary == "" {
-			return usageError{errors.New("say what to change, such as --disable")}
-		}
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		data, err := c.call(cmd.Context(), http.MethodGet, groupPath(args[0]), versioned(), "", nil)
-		if err != nil {
-			return err
-		}
-		g, _, err := readGroup(data)
-		if err != nil {
-			return fmt.Errorf("the service's answer: %w", err)
-		}
-		switch {
-		case *enable:
-			g.ProvisioningStatus = dps.EnrollmentEnabled
-		case *disable:
-			g.ProvisioningStatus = dps.EnrollmentDisabled
-		}
-		if f.given() {
-			if g.Attestation, err = f.attestation("signing"); err != nil {
-				return err
-			}
-		}
-		if err := setSymmetric(&g.Attestation, *primary, *secondary); err != nil {
-			return err
-		}
-		stored, err := c.call(cmd.Context(), http.MethodPut, groupPath(args[0]), versioned(), g.ETag, g.EncodeShowing(dps.ShowKeys|dps.ShowCertificates))
-		if err != nil {
-			return err
-		}
-		if stored, err = withoutKeys(stored); err != nil {
-			return err
-		}
-		return tell(cmd, *asJSON, stored, "Changed %s", args[0])
-	}
-	return cmd
 }
 
 func groupRemove(connect func() (*client, error)) *cobra.Command {

@@ -1,12 +1,12 @@
 package main
 
 import (
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 
@@ -19,12 +19,15 @@ import (
 type mechanismFlags struct {
 	symmetric         bool
 	files, references []string // of certificates, of CAs by name
+	keys              keyFlags // own ones, with symmetric
 }
 
-func (f *mechanismFlags) given() bool { return f.symmetric || len(f.files)+len(f.references) > 0 }
+func (f *mechanismFlags) given() bool {
+	return f.symmetric || f.keys.given() || len(f.files)+len(f.references) > 0
+}
 
 // attestation is what the flags say; role is client for one device, signing for a group.
-func (f *mechanismFlags) attestation(role string) (dps.Attestation, error) {
+func (f *mechanismFlags) attestation(role string, stdin io.Reader) (dps.Attestation, error) {
 	ways := 0
 	for _, given := range []bool{f.symmetric, len(f.files) > 0, len(f.references) > 0} {
 		if given {
@@ -32,12 +35,15 @@ func (f *mechanismFlags) attestation(role string) (dps.Attestation, error) {
 		}
 	}
 	switch {
+	case f.keys.given() && !f.symmetric:
+		return dps.Attestation{}, usageError{errors.New("a file with a key goes with --symmetric-key")}
 	case ways != 1:
 		return dps.Attestation{}, usageError{errors.New("say in one way how devices prove themselves; see --help")}
 	case len(f.files) > 2 || len(f.references) > 2:
 		return dps.Attestation{}, usageError{errors.New("there is a primary and a secondary, no more")}
 	case f.symmetric:
-		return dps.Attestation{Type: dps.AttestationSymmetricKey}, nil
+		keys, err := f.keys.keys(stdin)
+		return dps.Attestation{Type: dps.AttestationSymmetricKey, SymmetricKey: keys}, err
 	case len(f.references) > 0:
 		refs := &dps.CAReferences{Primary: f.references[0]}
 		if len(f.references) == 2 {
@@ -85,37 +91,6 @@ func readCertificate(file string) (*dps.Certificate, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return certificate, nil
-}
-
-// setSymmetric changes symmetric keys; "-" makes one, empty leaves it.
-func setSymmetric(a *dps.Attestation, primary, secondary string) error {
-	if primary+secondary == "" {
-		return nil
-	}
-	if a.Type != dps.AttestationSymmetricKey {
-		return errors.New("the entry has no symmetric keys")
-	}
-	a.SymmetricKey = &dps.SymmetricKeys{}
-	for _, key := range []struct {
-		text string
-		into *[]byte
-	}{{primary, &a.SymmetricKey.Primary}, {secondary, &a.SymmetricKey.Secondary}} {
-		var err error
-		switch key.text {
-		case "":
-		case "-":
-			*key.into = make([]byte, dps.MaxSymmetricKey)
-			_, err = rand.Read(*key.into)
-		default:
-			if *key.into, err = base64.StdEncoding.DecodeString(key.text); err != nil || len(*key.into) < dps.MinSymmetricKey || len(*key.into) > dps.MaxSymmetricKey {
-				err = fmt.Errorf("a symmetric key is base64 of %d to %d bytes", dps.MinSymmetricKey, dps.MaxSymmetricKey)
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func groupKey(connect func() (*client, error)) *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 
@@ -14,53 +15,95 @@ import (
 	"latchkey.example/latchkey/dps"
 )
 
+// setFlags are what `enroll set` can be told.
+type setFlags struct {
+	enable, disable, unpin bool
+	ek, srk, deviceID      string
+	certificates           mechanismFlags
+	keys                   keyFlags
+	json                   overlay
+}
+
 func enrollSet(connect func() (*client, error)) *cobra.Command {
+	var f setFlags
 	cmd := &cobra.Command{
 		Use:   "set ID",
-		Short: "Change an enrollment: enable, disable, replace the chip, pin or unpin the owner",
+		Short: "Change an enrollment: enable, disable, replace the chip, the certificates or the keys, pin or unpin the owner",
 		Long: `Change an enrollment. What is not named stays as it is, and nothing is changed if somebody else changes the entry at the same time.
 
 A disabled device is refused when it registers next; its identity at the hub stays as it is.`,
 		Args: oneArg("registration id"),
 	}
 	flags := cmd.Flags()
-	enable := flags.Bool("enable", false, "let the device register")
-	disable := flags.Bool("disable", false, "refuse the device when it registers")
-	ek := flags.String("endorsement-key", "", "another EK_pub (the chip was replaced): base64 of the TPM2B_PUBLIC")
-	srk := flags.String("storage-root-key", "", "pin the owner: base64 of the SRK's TPM2B_PUBLIC")
-	unpin := flags.Bool("unpin", false, "accept any owner")
-	deviceID := flags.String("device-id", "", "name at the hub; counts once the registration was deleted")
+	flags.BoolVar(&f.enable, "enable", false, "let the device register")
+	flags.BoolVar(&f.disable, "disable", false, "refuse the device when it registers")
+	flags.StringVar(&f.ek, "endorsement-key", "", "another EK_pub (the chip was replaced): base64 of the TPM2B_PUBLIC, as 'latchkey-device ek' prints it")
+	flags.StringVar(&f.srk, "storage-root-key", "", "pin the owner: base64 of the SRK's TPM2B_PUBLIC")
+	flags.BoolVar(&f.unpin, "unpin", false, "accept any owner")
+	flags.StringVar(&f.deviceID, "device-id", "", "name at the hub; counts once the registration was deleted")
+	flags.StringSliceVar(&f.certificates.files, "certificate", nil, "file with a client certificate, in place of all that it has; a second one is the secondary")
+	f.keys.add(flags)
+	f.json.add(cmd)
 	asJSON := jsonFlag(cmd, "print the enrollment as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if *enable && *disable || *unpin && *srk != "" {
-			return usageError{errors.New("--enable and --disable, or --storage-root-key and --unpin, contradict each other")}
+		if err := f.check(); err != nil {
+			return err
 		}
-		if !*enable && !*disable && !*unpin && *ek+*srk+*deviceID == "" {
-			return usageError{errors.New("say what to change, such as --disable")}
-		}
-		change := func(e *dps.IndividualEnrollment) error {
-			switch {
-			case *enable:
-				e.ProvisioningStatus = dps.EnrollmentEnabled
-			case *disable:
-				e.ProvisioningStatus = dps.EnrollmentDisabled
-			}
-			if *deviceID != "" {
-				e.DeviceID = *deviceID
-			}
-			return setKeys(e, *ek, *srk, *unpin)
+		if err := f.json.read(cmd.InOrStdin(), enrollmentMembers); err != nil {
+			return err
 		}
 		c, err := connect()
 		if err != nil {
 			return err
 		}
-		stored, err := c.changeEnrollment(cmd, args[0], change)
+		stored, err := c.changeEnrollment(cmd, args[0], func(e *dps.IndividualEnrollment) error { return f.change(e, cmd.InOrStdin()) })
+		if err == nil && !f.keys.given() {
+			stored, err = withoutKeys(stored)
+		}
 		if err != nil {
 			return err
 		}
 		return tell(cmd, *asJSON, stored, "Changed %s", args[0])
 	}
 	return cmd
+}
+
+func (f *setFlags) check() error {
+	switch {
+	case f.enable && f.disable || f.unpin && f.srk != "":
+		return usageError{errors.New("--enable and --disable, or --storage-root-key and --unpin, contradict each other")}
+	case !f.enable && !f.disable && !f.unpin && f.ek+f.srk+f.deviceID+f.json.file == "" && !f.certificates.given() && !f.keys.given():
+		return usageError{errors.New("say what to change, such as --disable")}
+	}
+	return errors.Join(f.keys.check(), onceStandardInput(f.json.file, f.keys.primary, f.keys.secondary))
+}
+
+// change is the entry as the flags want it: --from-json first, so that the others go before it.
+func (f *setFlags) change(e *dps.IndividualEnrollment, stdin io.Reader) (err error) {
+	if *e, err = f.json.enrollment(*e); err != nil {
+		return err
+	}
+	switch {
+	case f.enable:
+		e.ProvisioningStatus = dps.EnrollmentEnabled
+	case f.disable:
+		e.ProvisioningStatus = dps.EnrollmentDisabled
+	}
+	if f.deviceID != "" {
+		e.DeviceID = f.deviceID
+	}
+	if f.certificates.given() {
+		if e.Attestation.Type != dps.AttestationX509 {
+			return errors.New("the enrollment is not of a certificate; --from-json can give it another attestation")
+		}
+		if e.Attestation, err = f.certificates.attestation("client", stdin); err != nil {
+			return err
+		}
+	}
+	if err := f.keys.change(&e.Attestation, stdin); err != nil {
+		return err
+	}
+	return setKeys(e, f.ek, f.srk, f.unpin)
 }
 
 // setKeys changes the keys of a TPM enrollment, judged on this side so that the message comes with the command.
@@ -98,7 +141,7 @@ func setKeys(e *dps.IndividualEnrollment, ek, srk string, unpin bool) error {
 	return nil
 }
 
-// changeEnrollment reads, changes and writes an enrollment, under the etag that was read.
+// changeEnrollment reads, changes and writes an enrollment, under the etag that was read. The answer has its keys.
 func (c *client) changeEnrollment(cmd *cobra.Command, id string, change func(*dps.IndividualEnrollment) error) ([]byte, error) {
 	data, err := c.enrollment(cmd.Context(), id)
 	if err != nil {
@@ -115,9 +158,5 @@ func (c *client) changeEnrollment(cmd *cobra.Command, id string, change func(*dp
 	if err := change(&e); err != nil {
 		return nil, err
 	}
-	stored, err := c.call(cmd.Context(), http.MethodPut, "/enrollments/"+url.PathEscape(head.RegistrationID), versioned(), head.ETag, e.Encode())
-	if err != nil {
-		return nil, err
-	}
-	return withoutKeys(stored)
+	return c.call(cmd.Context(), http.MethodPut, "/enrollments/"+url.PathEscape(head.RegistrationID), versioned(), head.ETag, e.EncodeShowing(dps.ShowKeys|dps.ShowCertificates))
 }
