@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,6 +36,8 @@ const (
 type client struct {
 	connection dps.ConnectionString
 	http       *http.Client
+	connect    string // address to dial in place of the host; empty: the host
+	prefix     string // of the flags that made it
 }
 
 // clientFlags adds the flags that every remote command has.
@@ -60,7 +63,7 @@ func clientFlags(cmd *cobra.Command) func() (*client, error) {
 func newClient(text, connect, caFile string) (*client, error) {
 	connection, err := dps.ParseConnectionString(text)
 	if err != nil {
-		return nil, fmt.Errorf("the connection string: %w", err)
+		return nil, usageError{fmt.Errorf("the connection string: %s", strings.TrimPrefix(err.Error(), "connection string: "))}
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if caFile != "" {
@@ -79,7 +82,7 @@ func newClient(text, connect, caFile string) (*client, error) {
 			return new(net.Dialer).DialContext(ctx, network, connect)
 		}
 	}
-	return &client{connection, &http.Client{Transport: transport, Timeout: callTime}}, nil
+	return &client{connection: connection, http: &http.Client{Transport: transport, Timeout: callTime}, connect: connect}, nil
 }
 
 // call sends one request and gives the body of a good answer.
@@ -116,7 +119,7 @@ func (c *client) exchange(ctx context.Context, method, path string, query url.Va
 	}
 	answer, err := c.http.Do(request)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reaching the service: %w", err)
+		return nil, nil, c.unreached(err)
 	}
 	defer answer.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(answer.Body, answerLimit))
@@ -140,11 +143,16 @@ func (r *refused) Error() string {
 	if r.body.ErrorCode == 0 { // no answer of a Latchkey, nor of what it imitates
 		return "the service answered " + r.body.Message
 	}
-	text := fmt.Sprintf("the service refused: %s (errorCode %d)", r.body.Message, r.body.ErrorCode)
-	if r.status == http.StatusUnauthorized {
-		text += "; the connection string may be of another installation, or this machine's clock may be wrong"
+	message, advice := r.body.Message, ""
+	switch {
+	case r.status == http.StatusUnauthorized:
+		advice = "; the connection string may be of another installation, this machine's clock may be wrong, or its access policy lacks the permission that this needs (an owner can ask `latchkey why`)"
+	case dps.Code(r.body.ErrorCode) == dps.CodeEnrollmentExists:
+		message = "Enrollment already exists. To change it, use `latchkey enroll set`."
+	case dps.Code(r.body.ErrorCode) == dps.CodeGroupExists:
+		message = "EnrollmentGroup already exists. To change it, use `latchkey group set`."
 	}
-	return text + "\nlatchkey why " + r.body.TrackingID
+	return fmt.Sprintf("the service refused: %s (errorCode %d)%s\nlatchkey why %s", message, r.body.ErrorCode, advice, r.body.TrackingID)
 }
 
 func refusal(answer *http.Response, data []byte) error {

@@ -132,6 +132,7 @@ func (f *moveFlags) source(cmd *cobra.Command) (moveSource, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the source: %w", err)
 	}
+	c.prefix = "from-"
 	return serviceSource{&patientClient{client: c}, f.skipStates}, nil
 }
 

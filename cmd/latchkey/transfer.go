@@ -336,7 +336,7 @@ func (c *client) open(ctx context.Context, method, path string, query url.Values
 	patient.Timeout = 0
 	answer, err := patient.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("reaching the service: %w", err)
+		return nil, c.unreached(err)
 	}
 	if answer.StatusCode >= 300 {
 		defer answer.Body.Close()
