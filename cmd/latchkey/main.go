@@ -66,8 +66,25 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func command() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "latchkey",
-		Short:         "A self-hosted device provisioning service for devices with a TPM 2.0",
+		Use:   "latchkey",
+		Short: "A self-hosted device provisioning service for devices with a TPM 2.0",
+		Long: `A self-hosted device provisioning service for devices with a TPM 2.0.
+
+init, serve, key, cert, store, fsck, backup and restore work on a data directory, on the server; every other command speaks HTTPS with a
+connection string, from anywhere.
+
+Exit codes: 0 done; 1 refused or failed; 2 the command line is wrong; 3 partly done, the message says how to go on.
+
+How to reach a service stands in flags, in the environment, or in a profile of a file, $LATCHKEY_PROFILES or latchkey/profiles.yaml in the
+user's configuration folder:
+
+    default:
+      connectionString: HostName=dps.example.net;SharedAccessKeyName=...;SharedAccessKey=...
+      connect: 192.0.2.7:443      # address to dial in place of the host; may be left out
+      caFile: ca.crt              # CA to trust, in place of the system's; may be left out
+
+The file holds secrets, so its mode must be 0600. A relative caFile counts from the file. What a flag says goes before the environment, and that
+before the profile; a profile that --profile names goes before the environment.`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -76,6 +93,7 @@ func command() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), groupCommand(), caCommand(), registrationCommand(), statisticsCommand(), scopeCommand(), moveInCommand(), exportCommand(), whyCommand(), auditCommand(), policyCommand(), keyCommand(), certCommand(), storeCommand(), fsckCommand(), backupCommand(), restoreCommand())
+	complete(root)
 	return root
 }
 
