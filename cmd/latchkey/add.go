@@ -142,10 +142,10 @@ func (f *addFlags) enrollment(stdin io.Reader) (dps.IndividualEnrollment, error)
 	}
 	ek, err := base64.StdEncoding.DecodeString(f.ek)
 	if err != nil {
-		return none, errors.New("the endorsement key is not base64")
+		return none, errors.New("the endorsement key is not base64: " + ekAdvice)
 	}
 	if _, err := attest.ParseEK(ek); err != nil {
-		return none, keyError("the endorsement key", err)
+		return none, ekError(err)
 	}
 	srk, err := base64.StdEncoding.DecodeString(f.srk)
 	if err != nil {
@@ -191,6 +191,13 @@ func (f *addFlags) entry(attestation dps.Attestation) (dps.IndividualEnrollment,
 		wanted.ProvisioningStatus = dps.EnrollmentDisabled
 	}
 	return wanted, nil
+}
+
+const ekAdvice = "give what `latchkey-device ek` prints"
+
+// ekError is a refused EK_pub with what to give in its place.
+func ekError(err error) error {
+	return fmt.Errorf("%w; %s", keyError("the endorsement key", err), ekAdvice)
 }
 
 // keyError is a refused key in the operator's words.

@@ -45,7 +45,7 @@ func caSend(connect func() (*client, error), use, short, method, below, help str
 	asJSON := jsonFlag(cmd, "print it as JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *file == "" {
-			return usageError{fmt.Errorf("%s needs --certificate FILE", cmd.CommandPath())}
+			return usageError{fmt.Errorf("%s needs --certificate FILE", nameOf(cmd))}
 		}
 		certificate, err := readCertificate(*file)
 		if err != nil {

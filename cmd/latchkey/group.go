@@ -96,23 +96,23 @@ func groupList(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List enrollment groups, in order of their ids", Args: noArgs}
 	listCommand(cmd, connect, "groups", dps.CollectionEnrollmentGroups, func() string { return "/enrollmentGroups/query" },
 		"GROUP\tSTATUS\tMECHANISM\tPROOF\tUPDATED", func(data json.RawMessage) ([]string, error) {
-			g, updated, err := readGroup(data)
+			g, _, updated, err := readGroup(data)
 			return []string{g.GroupID, g.ProvisioningStatus, g.Attestation.Type, proofOf(g.Attestation), shortTime(updated)}, err
 		})
 	return cmd
 }
 
 // readGroup reads a group as the service tells it.
-func readGroup(data []byte) (g dps.EnrollmentGroup, updated string, err error) {
-	var head struct{ EnrollmentGroupID, ETag, LastUpdatedDateTimeUtc string }
+func readGroup(data []byte) (g dps.EnrollmentGroup, created, updated string, err error) {
+	var head struct{ EnrollmentGroupID, ETag, CreatedDateTimeUtc, LastUpdatedDateTimeUtc string }
 	if err := json.Unmarshal(data, &head); err != nil {
-		return dps.EnrollmentGroup{}, "", err
+		return dps.EnrollmentGroup{}, "", "", err
 	}
 	if g, err = dps.DecodeGroup(head.EnrollmentGroupID, data); err != nil {
-		return dps.EnrollmentGroup{}, "", err
+		return dps.EnrollmentGroup{}, "", "", err
 	}
 	g.ETag = head.ETag
-	return g, head.LastUpdatedDateTimeUtc, nil
+	return g, head.CreatedDateTimeUtc, head.LastUpdatedDateTimeUtc, nil
 }
 
 func groupShow(connect func() (*client, error)) *cobra.Command {
@@ -134,7 +134,7 @@ func groupShow(connect func() (*client, error)) *cobra.Command {
 		if *asJSON {
 			return printJSON(cmd.OutOrStdout(), data)
 		}
-		g, updated, err := readGroup(data)
+		g, created, updated, err := readGroup(data)
 		if err != nil {
 			return fmt.Errorf("the service's answer: %w", err)
 		}
@@ -143,7 +143,7 @@ func groupShow(connect func() (*client, error)) *cobra.Command {
 		if proof := proofOf(g.Attestation); proof != "" {
 			fmt.Fprintf(t, "Proof\t%s\n", printable(proof))
 		}
-		fmt.Fprintf(t, "Updated\t%s\n", shortTime(updated))
+		fmt.Fprintf(t, "Created\t%s\nUpdated\t%s\n", shortTime(created), shortTime(updated))
 		return t.Flush()
 	}
 	return cmd

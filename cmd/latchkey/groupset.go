@@ -95,7 +95,7 @@ func (c *client) changeGroup(cmd *cobra.Command, id string, change func(*dps.Enr
 	if err != nil {
 		return nil, err
 	}
-	g, _, err := readGroup(data)
+	g, _, _, err := readGroup(data)
 	if err != nil {
 		return nil, fmt.Errorf("the service's answer: %w", err)
 	}

@@ -88,13 +88,27 @@ func (f queryFlags) text(over dps.Collection) (string, error) {
 		return "", usageError{errors.New("--limit must not be negative")}
 	}
 	text := "SELECT * FROM " + over.String()
-	if *f.where != "" {
-		text += " WHERE " + *f.where
+	if *f.where == "" {
+		return text, nil
 	}
-	if _, err := dps.ParseQuery(text, over); err != nil {
-		return "", usageError{fmt.Errorf("--where (positions count from the start of %q): %w", "SELECT * FROM "+over.String()+" WHERE ", err)}
+	before := text + " WHERE "
+	if _, err := dps.ParseQuery(before+*f.where, over); err != nil {
+		return "", whereError(err, len(before))
 	}
-	return text, nil
+	return before + *f.where, nil
+}
+
+// whereError names the place of a mistake in what the user wrote, before which so many characters of the query stand.
+func whereError(err error, before int) error {
+	var field *dps.FieldError
+	at := 0
+	if errors.As(err, &field) {
+		if _, err := fmt.Sscanf(field.Problem, "position %d:", &at); err == nil && at > before {
+			_, problem, _ := strings.Cut(field.Problem, ": ")
+			return usageError{fmt.Errorf("--where, position %d: %s", at-before, problem)}
+		}
+	}
+	return usageError{fmt.Errorf("--where: %w", err)}
 }
 
 // listCommand runs a list: each item of the answer becomes a row of cells under the titles, or stays as it is.
@@ -110,7 +124,11 @@ func listCommand(cmd *cobra.Command, connect func() (*client, error), what strin
 			return err
 		}
 		out := newLister(cmd.OutOrStdout(), *flags.asJSON, titles, cells)
-		return errors.Join(c.eachItem(cmd.Context(), path(), text, *flags.limit, out.line), out.flush())
+		err = errors.Join(c.eachItem(cmd.Context(), path(), text, *flags.limit, out.line), out.flush())
+		if err == nil && out.none() && device(cmd.ErrOrStderr()) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "No %s found.\n", what)
+		}
+		return err
 	}
 }
 
@@ -149,6 +167,9 @@ func (l *lister) line(data json.RawMessage) error {
 	_, err = fmt.Fprintln(l.table, strings.Join(cells, "\t"))
 	return err
 }
+
+// none says whether no row of the table came.
+func (l *lister) none() bool { return l.table != nil && l.titles != "" }
 
 func (l *lister) flush() error {
 	if l.table == nil {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -97,9 +98,21 @@ before the profile; a profile that --profile names goes before the environment.`
 	return root
 }
 
+// nameOf is a command's name in a complaint, which begins with that of the program.
+func nameOf(cmd *cobra.Command) string {
+	return strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()), " ")
+}
+
+func prefixOf(cmd *cobra.Command) string {
+	if cmd.HasParent() {
+		return nameOf(cmd) + ": "
+	}
+	return ""
+}
+
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("%s: unexpected %q", cmd.CommandPath(), args[0])}
+		return usageError{fmt.Errorf("%sunexpected %q", prefixOf(cmd), args[0])}
 	}
 	return nil
 }
@@ -107,7 +120,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func oneArg(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
-			return usageError{fmt.Errorf("%s needs one %s", cmd.CommandPath(), what)}
+			return usageError{fmt.Errorf("%s needs one %s", nameOf(cmd), what)}
 		}
 		return nil
 	}

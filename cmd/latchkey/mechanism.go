@@ -99,7 +99,7 @@ func groupKey(connect func() (*client, error)) *cobra.Command {
 		Short: "Derive the symmetric key of a device of a group, which is secret; the audit log notes that the group's keys were shown",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
-				return usageError{fmt.Errorf("%s needs the id of a group and a registration id", cmd.CommandPath())}
+				return usageError{fmt.Errorf("%s needs the id of a group and a registration id", nameOf(cmd))}
 			}
 			return nil
 		},

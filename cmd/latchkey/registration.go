@@ -146,6 +146,9 @@ the access policy needs EnrollmentRead and RegistrationStatusRead.`,
 		if err != nil {
 			return err
 		}
+		if device(cmd.ErrOrStderr()) {
+			fmt.Fprintln(cmd.ErrOrStderr(), "Waiting for devices to register; interrupt to end.")
+		}
 		out := newAuditPrinter(cmd.OutOrStdout(), *asJSON)
 		out.only = func(action string) bool {
 			return strings.HasPrefix(action, "device.") || action == "registration.delete"

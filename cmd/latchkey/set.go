@@ -118,13 +118,14 @@ func setKeys(e *dps.IndividualEnrollment, ek, srk string, unpin bool) error {
 		e.Attestation.TPM.StorageRootKey = nil
 	}
 	for _, key := range []struct {
-		text  string
-		what  string
-		into  *[]byte
-		judge func([]byte) error
+		text    string
+		what    string
+		into    *[]byte
+		judge   func([]byte) error
+		refused func(error) error
 	}{
-		{ek, "the endorsement key", &e.Attestation.TPM.EndorsementKey, func(b []byte) error { _, err := attest.ParseEK(b); return err }},
-		{srk, "the storage root key", &e.Attestation.TPM.StorageRootKey, func(b []byte) error { _, err := attest.ParseSRK(b); return err }},
+		{ek, "the endorsement key", &e.Attestation.TPM.EndorsementKey, func(b []byte) error { _, err := attest.ParseEK(b); return err }, ekError},
+		{srk, "the storage root key", &e.Attestation.TPM.StorageRootKey, func(b []byte) error { _, err := attest.ParseSRK(b); return err }, func(err error) error { return keyError("the storage root key", err) }},
 	} {
 		if key.text == "" {
 			continue
@@ -134,7 +135,7 @@ func setKeys(e *dps.IndividualEnrollment, ek, srk string, unpin bool) error {
 			return fmt.Errorf("%s is not base64", key.what)
 		}
 		if err := key.judge(raw); err != nil {
-			return keyError(key.what, err)
+			return key.refused(err)
 		}
 		*key.into = raw
 	}
