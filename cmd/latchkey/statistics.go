@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,6 +11,28 @@ import (
 
 	"github.com/spf13/cobra"
 )
+
+// statistics are what the scope holds, as the service counts it.
+type statistics struct {
+	Enrollments, EnrollmentGroups, Registrations map[string]uint64
+	DisabledEnrollments                          uint64
+}
+
+// countEnrollments is how many lines an export will have, about; 0 if the access policy may not know.
+func (c *client) countEnrollments(ctx context.Context) (count int64) {
+	data, err := c.call(ctx, http.MethodGet, "/latchkey/v1/statistics", nil, "", nil)
+	if err != nil {
+		return 0
+	}
+	var held statistics
+	if json.Unmarshal(data, &held) != nil {
+		return 0
+	}
+	for _, n := range held.Enrollments {
+		count += int64(n)
+	}
+	return count
+}
 
 func statisticsCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "statistics", Short: "Count what the scope holds", Args: noArgs}
@@ -27,10 +50,7 @@ func statisticsCommand() *cobra.Command {
 		if *asJSON {
 			return printJSON(cmd.OutOrStdout(), data)
 		}
-		var held struct {
-			Enrollments, EnrollmentGroups, Registrations map[string]uint64
-			DisabledEnrollments                          uint64
-		}
+		var held statistics
 		if err := json.Unmarshal(data, &held); err != nil {
 			return fmt.Errorf("the service's answer: %w", err)
 		}

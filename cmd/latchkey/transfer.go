@@ -192,7 +192,8 @@ func readImport(answer io.Reader, out io.Writer, progress *progress) error {
 // progress passes a file on and says how it goes, if anybody is there to see it.
 type progress struct {
 	io.Reader
-	size        int64 // 0: not known
+	size        int64 // in bytes; 0: not known
+	total       int64 // in lines, where size is not known; 0: not known either
 	began       time.Time
 	out         io.Writer
 	visible     bool
@@ -224,17 +225,24 @@ func (p *progress) Read(b []byte) (int, error) {
 	sent := p.sent.Add(int64(n))
 	if now := time.Now(); p.visible && now.Sub(p.told) > 500*time.Millisecond {
 		p.told = now
-		fmt.Fprint(p.out, "\r\x1b[K"+rate(lines, sent, p.size, now.Sub(p.began)))
+		fmt.Fprint(p.out, "\r\x1b[K"+p.rate(lines, sent, now.Sub(p.began)))
 	}
 	return n, err
 }
 
-// rate is the line of progress.
-func rate(lines, sent, size int64, took time.Duration) string {
+func (p *progress) rate(lines, sent int64, took time.Duration) string {
+	if p.size == 0 {
+		return rate(lines, lines, p.total, took)
+	}
+	return rate(lines, sent, p.size, took)
+}
+
+// rate is the line of progress: so much is done of all that there is, in any unit.
+func rate(lines, done, all int64, took time.Duration) string {
 	text := fmt.Sprintf("%d lines, %.0f a second", lines, float64(lines)/max(took.Seconds(), 0.001))
-	if size > 0 && sent > 0 {
-		left := time.Duration(float64(took) * float64(max(size-sent, 0)) / float64(sent))
-		text += fmt.Sprintf(", %d%%, %s left", min(100*sent/size, 100), left.Round(time.Second))
+	if all > 0 && done > 0 {
+		left := time.Duration(float64(took) * float64(max(all-done, 0)) / float64(done))
+		text += fmt.Sprintf(", %d%%, %s left", min(100*done/all, 100), left.Round(time.Second))
 	}
 	return text
 }
@@ -287,7 +295,12 @@ which the import takes off. Of certificates both forms have thumbprints only, an
 		if *output == "" {
 			return copyExport(cmd.OutOrStdout(), answer.Body)
 		}
-		return writeWhole(*output, func(w io.Writer) error { return copyExport(w, answer.Body) })
+		progress := watch(answer.Body, 0, cmd.ErrOrStderr())
+		defer progress.end()
+		if progress.visible {
+			progress.total = c.countEnrollments(cmd.Context())
+		}
+		return writeWhole(*output, func(w io.Writer) error { return copyExport(w, progress) })
 	}
 	return cmd
 }
