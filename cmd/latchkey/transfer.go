@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,6 +68,7 @@ command with --if-exists skip completes it; with --all-or-nothing nothing was wr
 	flags.StringVar(&f.ifExists, "if-exists", "error", "what is done with an enrollment that is there: error, skip or replace")
 	flags.BoolVar(&f.all, "all-or-nothing", false, "write nothing if any line fails; at most 10,000 lines")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "change nothing and say what would be done")
+	asJSON := jsonFlag(cmd, "print one JSON object a line, failures and then the summary")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		query, media, err := f.query(args[0])
 		if err != nil {
@@ -98,7 +97,7 @@ command with --if-exists skip completes it; with --all-or-nothing nothing was wr
 			return cutOff(err, progress)
 		}
 		defer answer.Body.Close()
-		return readImport(answer.Body, cmd.OutOrStdout(), progress)
+		return readImport(answer.Body, cmd.OutOrStdout(), progress, *asJSON)
 	}
 	return cmd
 }
@@ -154,7 +153,7 @@ type importLine struct {
 }
 
 // readImport tells each failure and the summary. An answer without a summary was cut off.
-func readImport(answer io.Reader, out io.Writer, progress *progress) error {
+func readImport(answer io.Reader, out io.Writer, progress *progress, asJSON bool) error {
 	lines := bufio.NewScanner(answer)
 	lines.Buffer(nil, answerLimit)
 	for lines.Scan() {
@@ -162,103 +161,47 @@ func readImport(answer io.Reader, out io.Writer, progress *progress) error {
 		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
 			return fmt.Errorf("the service's answer: %w", err)
 		}
-		if line.Read == nil {
-			progress.say("line %d (%s): %s (errorCode %d)\n", line.Line, printable(line.RegistrationID), printable(line.Message), line.ErrorCode)
-			continue
-		}
-		progress.end()
-		what := ""
-		if line.DryRun {
-			what = "Dry run, nothing was changed: "
-		}
-		withheld := ""
-		if line.Withheld > 0 {
-			withheld = fmt.Sprintf(", not written because of those %d", line.Withheld)
-		}
-		if _, err := fmt.Fprintf(out, "%sread %d, created %d, replaced %d, skipped %d, failed %d%s\n", what, *line.Read, line.Created, line.Replaced, line.Skipped, line.Failed, withheld); err != nil {
+		if err := line.tell(lines.Bytes(), out, progress, asJSON); err != nil {
 			return err
 		}
-		switch {
-		case line.Incomplete != "":
-			return partlyError{errors.New("the import is not complete: " + strings.ReplaceAll(printable(line.Incomplete), "ifExists=skip", "--if-exists skip"))}
-		case line.Failed > 0:
-			return fmt.Errorf("%d lines failed", line.Failed)
+		if line.Read != nil {
+			return line.verdict()
 		}
-		return nil
 	}
 	return partlyError{errors.Join(errors.New("the answer was cut off before its end; "+goOn), lines.Err())}
 }
 
-// progress passes a file on and says how it goes, if anybody is there to see it.
-type progress struct {
-	io.Reader
-	size        int64 // in bytes; 0: not known
-	total       int64 // in lines, where size is not known; 0: not known either
-	began       time.Time
-	out         io.Writer
-	visible     bool
-	told        time.Time
-	lines, sent atomic.Int64
-}
-
-func watch(in io.Reader, size int64, out io.Writer) *progress {
-	return &progress{Reader: in, size: size, began: time.Now(), out: out, visible: terminal(out)}
-}
-
-// terminal says whether somebody may be looking who sees what was wiped away as gone.
-func terminal(w io.Writer) bool { return device(w) && os.Getenv("TERM") != "dumb" }
-
-// device says whether what is written may be on a screen.
-func device(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	if !ok {
-		return false
+// tell prints the line: as it came, or the summary in words and a failure aside.
+func (l *importLine) tell(raw []byte, out io.Writer, progress *progress, asJSON bool) error {
+	if !asJSON && l.Read == nil {
+		progress.say("line %d (%s): %s (errorCode %d)\n", l.Line, printable(l.RegistrationID), printable(l.Message), l.ErrorCode)
+		return nil
 	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	progress.end()
+	if asJSON {
+		_, err := fmt.Fprintf(out, "%s\n", raw)
+		return err
+	}
+	what, withheld := "", ""
+	if l.DryRun {
+		what = "Dry run, nothing was changed: "
+	}
+	if l.Withheld > 0 {
+		withheld = fmt.Sprintf(", not written because of those %d", l.Withheld)
+	}
+	_, err := fmt.Fprintf(out, "%sread %d, created %d, replaced %d, skipped %d, failed %d%s\n", what, *l.Read, l.Created, l.Replaced, l.Skipped, l.Failed, withheld)
+	return err
 }
 
-// Read counts what the service is sent. One goroutine reads; the other says failures, so a line of progress may stand between them.
-func (p *progress) Read(b []byte) (int, error) {
-	n, err := p.Reader.Read(b)
-	lines := p.lines.Add(int64(bytes.Count(b[:n], []byte("\n"))))
-	sent := p.sent.Add(int64(n))
-	if now := time.Now(); p.visible && now.Sub(p.told) > 500*time.Millisecond {
-		p.told = now
-		fmt.Fprint(p.out, "\r\x1b[K"+p.rate(lines, sent, now.Sub(p.began)))
+// verdict is what a summary says of the whole import.
+func (l *importLine) verdict() error {
+	switch {
+	case l.Incomplete != "":
+		return partlyError{errors.New("the import is not complete: " + strings.ReplaceAll(printable(l.Incomplete), "ifExists=skip", "--if-exists skip"))}
+	case l.Failed > 0:
+		return fmt.Errorf("%d lines failed", l.Failed)
 	}
-	return n, err
-}
-
-func (p *progress) rate(lines, sent int64, took time.Duration) string {
-	if p.size == 0 {
-		return rate(lines, lines, p.total, took)
-	}
-	return rate(lines, sent, p.size, took)
-}
-
-// rate is the line of progress: so much is done of all that there is, in any unit.
-func rate(lines, done, all int64, took time.Duration) string {
-	text := fmt.Sprintf("%d lines, %.0f a second", lines, float64(lines)/max(took.Seconds(), 0.001))
-	if all > 0 && done > 0 {
-		left := time.Duration(float64(took) * float64(max(all-done, 0)) / float64(done))
-		text += fmt.Sprintf(", %d%%, %s left", min(100*done/all, 100), left.Round(time.Second))
-	}
-	return text
-}
-
-func (p *progress) say(format string, args ...any) {
-	if p.visible {
-		fmt.Fprint(p.out, "\r\x1b[K")
-	}
-	fmt.Fprintf(p.out, format, args...)
-}
-
-// end clears the line.
-func (p *progress) end() {
-	if p.visible {
-		fmt.Fprint(p.out, "\r\x1b[K")
-	}
+	return nil
 }
 
 func enrollExport(connect func() (*client, error)) *cobra.Command {
