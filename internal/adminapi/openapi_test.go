@@ -125,28 +125,29 @@ func TestEachDescribedOperationIsWhole(t *testing.T) {
 	}
 }
 
-func TestTheQueryOfTheLogIsDescribed(t *testing.T) {
-	var got []string
-	for _, p := range readDescription(t).Paths[ownPrefix+"audit"]["get"].Parameters {
-		got = append(got, p.Name)
-	}
-	if want := slices.DeleteFunc(slices.Clone(auditParameters), func(n string) bool { return n == "api-version" }); !slices.Equal(got, want) {
-		t.Errorf("described %v, taken %v", got, want)
-	}
-}
-
-func TestTheQueriesOfImportAndExportAreDescribed(t *testing.T) {
-	paths := readDescription(t).Paths
-	for path, taken := range map[string][]string{"enrollments/import": importParameters, "enrollments/export": exportParameters, "export": wholeExportParameters} {
-		var got []string
-		for _, operation := range paths[ownPrefix+path] {
+// Each path takes the query that it is described with, and a path that is not in the table takes none.
+func TestTheQueriesOfAdditionsAreDescribed(t *testing.T) {
+	unused := maps.Clone(additionParameters)
+	for path, operations := range readDescription(t).Paths {
+		taken := additionParameters[strings.TrimPrefix(path, ownPrefix)]
+		delete(unused, strings.TrimPrefix(path, ownPrefix))
+		if len(taken) > 0 && len(operations) != 1 {
+			t.Errorf("%s has %d methods, and they would share the query of one", path, len(operations))
+		}
+		for method, operation := range operations {
+			var got []string
 			for _, p := range operation.Parameters {
-				got = append(got, p.Name)
+				if p.In == "query" {
+					got = append(got, p.Name)
+				}
+			}
+			if want := slices.DeleteFunc(slices.Clone(taken), func(n string) bool { return n == "api-version" }); !slices.Equal(got, want) {
+				t.Errorf("%s %s: described %v, taken %v", method, path, got, want)
 			}
 		}
-		if want := slices.DeleteFunc(slices.Clone(taken), func(n string) bool { return n == "api-version" }); !slices.Equal(got, want) {
-			t.Errorf("%s: described %v, taken %v", path, got, want)
-		}
+	}
+	if len(unused) > 0 {
+		t.Errorf("queries of paths that are not described: %v", unused)
 	}
 }
 
