@@ -15,7 +15,7 @@ import (
 	"latchkey.example/latchkey/internal/adminapi"
 )
 
-func unmarshal(t *testing.T, text string, into any) {
+func unmarshal(t tester, text string, into any) {
 	t.Helper()
 	must(t, json.Unmarshal([]byte(text), into))
 }

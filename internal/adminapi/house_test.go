@@ -43,9 +43,19 @@ var rights = map[string]registration.Right{
 	"status-read": registration.RegistrationStatusRead, "status-write": registration.RegistrationStatusWrite, "reader": registration.EnrollmentRead | registration.RegistrationStatusRead, owner: registration.AllRights,
 }
 
+// tester is a test, or one round of a property.
+type tester interface {
+	Helper()
+	Context() context.Context
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // house is the management API over the real core, store and key ring, with two scopes.
 type house struct {
-	t      *testing.T
+	t      tester
 	url    string
 	server *httptest.Server
 	shared *web.Shared
@@ -54,6 +64,12 @@ type house struct {
 }
 
 func newHouse(t *testing.T) *house {
+	t.Helper()
+	return newHouseOn(t, func(s registration.Store) registration.Store { return s }, web.DefaultLimits)
+}
+
+// newHouseOn is a house whose core sees the store through a wrapper, and whose server has limits of its own.
+func newHouseOn(t *testing.T, wrap func(registration.Store) registration.Store, limits web.Limits) *house {
 	t.Helper()
 	dir := t.TempDir()
 	ring, err := keyring.Create(filepath.Join(dir, "master.key"), time.Now())
@@ -66,9 +82,9 @@ func newHouse(t *testing.T) *house {
 	t.Cleanup(func() { must(t, h.store.Close()) })
 	h.createScope(ring, scope, host, alias)
 	h.createScope(ring, otherScope, otherHost)
-	h.core, err = registration.New(t.Context(), registration.Config{Store: h.store, Hub: hub{}, Sealer: ring, Logger: slog.New(slog.DiscardHandler)})
+	h.core, err = registration.New(t.Context(), registration.Config{Store: wrap(h.store), Hub: hub{}, Sealer: ring, Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
-	h.shared = web.NewShared(web.DefaultLimits)
+	h.shared = web.NewShared(limits)
 	api := adminapi.New(h.core, web.NewServer("management", h.core, slog.New(slog.DiscardHandler), web.NewMetrics(prometheus.NewRegistry()), h.shared))
 	h.server = httptest.NewServer(api)
 	t.Cleanup(h.server.Close)
@@ -109,7 +125,7 @@ func root(scope string) []byte {
 	return sum[:]
 }
 
-func must(t testing.TB, err error) {
+func must(t tester, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +159,7 @@ func as(policy string) string {
 
 // answer is what came back, whole.
 type answer struct {
-	t      *testing.T
+	t      tester
 	status int
 	header http.Header
 	body   string
@@ -151,8 +167,17 @@ type answer struct {
 
 func (h *house) ask(method, path, body, authorization string, header ...string) answer {
 	h.t.Helper()
-	request, err := http.NewRequestWithContext(h.t.Context(), method, h.url+path, strings.NewReader(body))
+	a, err := h.try(method, path, body, authorization, header...)
 	must(h.t, err)
+	return a
+}
+
+// try is ask for goroutines, which may not end the test.
+func (h *house) try(method, path, body, authorization string, header ...string) (answer, error) {
+	request, err := http.NewRequestWithContext(h.t.Context(), method, h.url+path, strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
 	request.Host = host
 	request.Header.Set("Content-Type", "application/json; charset=utf-8")
 	if authorization != "" {
@@ -166,11 +191,12 @@ func (h *house) ask(method, path, body, authorization string, header ...string) 
 		}
 	}
 	response, err := http.DefaultTransport.RoundTrip(request)
-	must(h.t, err)
+	if err != nil {
+		return answer{}, err
+	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
-	must(h.t, err)
-	return answer{h.t, response.StatusCode, response.Header, string(text)}
+	return answer{h.t, response.StatusCode, response.Header, string(text)}, err
 }
 
 // owner asks with every right.
