@@ -82,7 +82,8 @@ func newClient(text, connect, caFile string) (*client, error) {
 			return new(net.Dialer).DialContext(ctx, network, connect)
 		}
 	}
-	return &client{connection: connection, http: &http.Client{Transport: transport, Timeout: callTime}, connect: connect}, nil
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // no service sends its operators elsewhere
+	return &client{connection: connection, http: &http.Client{Transport: transport, Timeout: callTime, CheckRedirect: stay}, connect: connect}, nil
 }
 
 // call sends one request and gives the body of a good answer.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
+	"encoding/asn1"
 	"fmt"
 	"slices"
 	"time"
@@ -16,6 +17,7 @@ import (
 // Bounds of what a stranger's certificates can make the service do.
 const (
 	maxChain   = 8    // certificates that are looked at, the device's own included
+	maxChecks  = 16   // signatures that are checked to find the CA of one request
 	maxRSABits = 8192 // of a key that a signature is checked with
 )
 
@@ -40,7 +42,7 @@ func (c *Core) verifyCertificate(ctx context.Context, s *scope, r Request) (proo
 		reason = ReasonOtherCertificate
 	case device.Enrollment == nil && group == nil:
 		reason = ReasonUnknownCertificate
-	case dps.FoldID(leaf.Subject.CommonName) != dps.FoldID(r.ID):
+	case dps.FoldID(leaf.Subject.CommonName) != dps.FoldID(r.ID), commonNames(leaf) != 1:
 		reason = ReasonCertificateName
 	case r.Arrived.Before(leaf.NotBefore.Add(-tokenLeeway)) || r.Arrived.After(leaf.NotAfter):
 		reason = ReasonCertificateTime
@@ -57,6 +59,19 @@ func (c *Core) verifyCertificate(ctx context.Context, s *scope, r Request) (proo
 	return p, nil
 }
 
+// commonNames counts them: of several, the CA may have judged another than the one taken here.
+func commonNames(certificate *x509.Certificate) int {
+	count := 0
+	for _, attribute := range certificate.Subject.Names {
+		if attribute.Type.Equal(oidCommonName) {
+			count++
+		}
+	}
+	return count
+}
+
+var oidCommonName = asn1.ObjectIdentifier{2, 5, 4, 3} // X.520, 6.2.2
+
 // provedBy says whether the operation's proof was this client certificate.
 func (o *Operation) provedBy(certificate [32]byte) bool {
 	return o.Mechanism == X509 && subtle.ConstantTimeCompare(certificate[:], o.TokenDigest[:]) == 1
@@ -68,43 +83,61 @@ type anchor struct {
 	group       *knownGroup
 }
 
-// admit finds the group of the nearest CA above the device's certificate, and judges the whole path to it. The first CA that has signed
-// decides: if the path to it is bad, or its group is disabled, no CA further up lets the device in.
-func (t *groupTable) admit(chain []*x509.Certificate, at time.Time) (*knownGroup, error) {
+// admit finds the group of the nearest CA above the device's certificate, and judges the whole path to it. The nearest CAs that have signed
+// decide, one if its key was certified once: if no path to them is good, or the group is disabled, no CA further up lets the device in.
+func (t *groupTable) admit(chain []*x509.Certificate, now time.Time) (*knownGroup, error) {
 	if len(chain) > maxChain {
 		return nil, fmt.Errorf("the device sent %d certificates, more than %d", len(chain), maxChain)
 	}
+	left := checks(maxChecks)
 	path := x509.NewCertPool()
-	for current, steps := chain[0], 0; current != nil && steps < maxChain; steps++ {
+	for at, steps := 0, 0; at >= 0 && steps < maxChain; steps++ {
+		current := chain[at]
+		var bad error
 		for _, a := range t.anchors[string(current.RawIssuer)] {
-			if !signed(a.certificate, current) {
+			if !left.signed(a.certificate, current) {
 				continue
 			}
 			roots := x509.NewCertPool()
 			roots.AddCert(a.certificate)
-			_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: path, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-			if err != nil {
-				return nil, err
+			_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: path, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+			if err == nil {
+				return a.group, nil
 			}
-			return a.group, nil
+			bad = err // the same key may have been certified again, after this certificate of it expired
 		}
-		next := signerOf(current, chain[1:])
-		if next != nil {
-			path.AddCert(next)
+		if bad != nil {
+			return nil, bad
 		}
-		current = next
+		if at = left.signerOf(chain, at); at > 0 {
+			path.AddCert(chain[at])
+		}
 	}
-	return nil, fmt.Errorf("no group has a CA of this certificate")
+	return nil, fmt.Errorf("no group has a CA of this certificate, or it was not found within %d signatures", maxChecks)
 }
 
-// signerOf finds the certificate among those sent that has signed another.
-func signerOf(child *x509.Certificate, sent []*x509.Certificate) *x509.Certificate {
-	for _, parent := range sent {
-		if parent != child && string(parent.RawSubject) == string(child.RawIssuer) && signed(parent, child) {
-			return parent
+// checks is how many signatures may still be checked for one request. Names cost a stranger nothing: he may claim any CA, and name all his
+// certificates alike.
+type checks int
+
+func (left *checks) signed(parent, child *x509.Certificate) bool {
+	if *left == 0 {
+		return false
+	}
+	*left--
+	return signed(parent, child)
+}
+
+// signerOf finds the place in the chain of the certificate that has signed the one at a place, -1 if it is not there. It looks first where
+// TLS has it (RFC 8446, 4.4.2): right behind.
+func (left *checks) signerOf(chain []*x509.Certificate, at int) int {
+	for step := 1; step < len(chain); step++ {
+		place := (at + step) % len(chain)
+		if parent, child := chain[place], chain[at]; string(parent.RawSubject) == string(child.RawIssuer) && left.signed(parent, child) {
+			return place
 		}
 	}
-	return nil
+	return -1
 }
 
 // signed checks one signature, with a key whose size bounds the work.

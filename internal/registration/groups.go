@@ -15,6 +15,7 @@ import (
 const (
 	MaxDerivingGroups = 1_000  // with symmetric keys
 	MaxGroups         = 10_000 // in all
+	MaxNamesakes      = 6      // CAs of other groups with the same subject: all of them are tried for a certificate that names it
 )
 
 // PutGroup creates an enrollment group (ifMatch empty) or replaces it (ifMatch names its etag, or any). What it returns holds the symmetric
@@ -73,7 +74,7 @@ func (c *Core) judgeGroup(ctx context.Context, s *scope, wire dps.EnrollmentGrou
 			return c.fault(s, dps.CodeBadRequest, ReasonTooManyGroups, fmt.Sprintf("The scope has %d enrollment groups with symmetric keys, as many as it may have.", MaxDerivingGroups), nil)
 		}
 	}
-	return c.judgeReferences(ctx, s, wire.Attestation.X509)
+	return c.judgeAuthorities(ctx, s, groups, wire)
 }
 
 // currentGroups is the table as of now.
@@ -89,19 +90,26 @@ func (c *Core) currentGroups(ctx context.Context, s *scope) (*groupTable, error)
 	return groups, nil
 }
 
-// judgeReferences: a group may refer to verified CA certificates only.
-func (c *Core) judgeReferences(ctx context.Context, s *scope, x *dps.X509Attestation) error {
-	if x == nil || x.CAReferences == nil {
+// judgeAuthorities: a group may refer to verified CA certificates only, and few CAs may have the same name.
+func (c *Core) judgeAuthorities(ctx context.Context, s *scope, groups *groupTable, wire dps.EnrollmentGroup) error {
+	x := wire.Attestation.X509
+	if x == nil {
 		return nil
 	}
-	verified, err := c.verifiedCAs(ctx, s.ID)
-	if err != nil {
-		return c.storeFault(s, "reading the CA certificates", err)
-	}
-	for _, name := range []string{x.CAReferences.Primary, x.CAReferences.Secondary} {
-		if name != "" && verified[dps.FoldID(name)] == nil {
-			return c.fault(s, dps.CodeBadRequest, ReasonBadGroup, "attestation.x509.caReferences: there is no verified CA certificate named "+name+". Add and verify it first (latchkey ca add, latchkey ca verify).", nil)
+	verified := map[string][]byte{}
+	if x.CAReferences != nil {
+		var err error
+		if verified, err = c.verifiedCAs(ctx, s.ID); err != nil {
+			return c.storeFault(s, "reading the CA certificates", err)
 		}
+		for _, name := range []string{x.CAReferences.Primary, x.CAReferences.Secondary} {
+			if name != "" && verified[dps.FoldID(name)] == nil {
+				return c.fault(s, dps.CodeBadRequest, ReasonBadGroup, "attestation.x509.caReferences: there is no verified CA certificate named "+name+". Add and verify it first (latchkey ca add, latchkey ca verify).", nil)
+			}
+		}
+	}
+	if subject := groups.crowdedBy(wire.GroupID, authoritiesOf(x, verified)); subject != "" {
+		return c.fault(s, dps.CodeBadRequest, ReasonTooManyGroups, fmt.Sprintf("%d CAs of other groups have the subject %s already, as many as may. Give the CAs names of their own.", MaxNamesakes, subject), nil)
 	}
 	return nil
 }

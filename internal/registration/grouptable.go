@@ -14,7 +14,7 @@ type groupTable struct {
 	revision uint64
 	byID     map[string]*knownGroup // folded
 	deriving []*knownGroup          // with symmetric keys, in order of their ids
-	anchors  map[string][]anchor    // by the subject of the CA, as it stands in the certificate
+	anchors  map[string][]anchor    // by the subject of the CA, as it stands in the certificate; a CA of several groups is the first one's
 }
 
 // knownGroup is a group with its secrets opened.
@@ -85,33 +85,39 @@ func (c *Core) addGroup(t *groupTable, scope string, g Group, authorities map[st
 		}
 		t.deriving = append(t.deriving, known)
 	} else {
-		ders, err := authoritiesOf(g, authorities)
+		wire, err := dps.DecodeGroup(g.ID, g.Document)
 		if err != nil {
 			return err
 		}
-		for _, der := range ders {
+		if wire.Attestation.X509 == nil {
+			return fmt.Errorf("its document is not of an x509 group")
+		}
+		for _, der := range authoritiesOf(wire.Attestation.X509, authorities) {
 			certificate, err := x509.ParseCertificate(der)
 			if err != nil {
 				return err
 			}
-			subject := string(certificate.RawSubject)
-			t.anchors[subject] = append(t.anchors[subject], anchor{certificate, known})
+			t.addAnchor(anchor{certificate, known})
 		}
 	}
 	t.byID[folded] = known
 	return nil
 }
 
-// authoritiesOf lists the CA certificates of a group. A name that no verified CA certificate has any more lets nobody in.
-func authoritiesOf(g Group, authorities map[string][]byte) (ders [][]byte, err error) {
-	wire, err := dps.DecodeGroup(g.ID, g.Document)
-	if err != nil {
-		return nil, err
+// addAnchor adds a CA unless a group before has it: that one decides, and a signature is worth checking once.
+func (t *groupTable) addAnchor(a anchor) {
+	subject := string(a.certificate.RawSubject)
+	for _, there := range t.anchors[subject] {
+		if there.certificate.Equal(a.certificate) {
+			return
+		}
 	}
-	chain := wire.Attestation.X509
-	if chain == nil {
-		return nil, fmt.Errorf("its document is not of an x509 group")
-	}
+	t.anchors[subject] = append(t.anchors[subject], a)
+}
+
+// authoritiesOf lists the CA certificates of a group, as far as they are given in full. A name that no verified CA certificate has any more
+// lets nobody in.
+func authoritiesOf(chain *dps.X509Attestation, authorities map[string][]byte) (ders [][]byte) {
 	if refs := chain.CAReferences; refs != nil {
 		for _, name := range []string{refs.Primary, refs.Secondary} {
 			if der := authorities[dps.FoldID(name)]; der != nil {
@@ -120,9 +126,31 @@ func authoritiesOf(g Group, authorities map[string][]byte) (ders [][]byte, err e
 		}
 	}
 	for _, certificate := range chain.Signing.List() {
-		ders = append(ders, certificate.DER)
+		if certificate.DER != nil {
+			ders = append(ders, certificate.DER)
+		}
 	}
-	return ders, nil
+	return ders
+}
+
+// crowdedBy gives the subject of a CA of the group that too many CAs of other groups bear too; empty if there is none.
+func (t *groupTable) crowdedBy(groupID string, ders [][]byte) string {
+	for _, der := range ders {
+		certificate, err := x509.ParseCertificate(der)
+		if err != nil {
+			continue // judged elsewhere
+		}
+		others := 0
+		for _, a := range t.anchors[string(certificate.RawSubject)] {
+			if !certificate.Equal(a.certificate) && dps.FoldID(a.group.ID) != dps.FoldID(groupID) {
+				others++
+			}
+		}
+		if others >= MaxNamesakes {
+			return certificate.Subject.String()
+		}
+	}
+	return ""
 }
 
 // verifiedCAs are the CA certificates that groups may refer to, by folded name.

@@ -47,12 +47,17 @@ func (c *Core) ReloadScopes(ctx context.Context) error {
 	if _, err := io.ReadFull(c.rand, root); err != nil {
 		return err
 	}
-	table := &scopeTable{byID: map[string]*scope{}, byHost: map[string]*scope{}, nobody: &scope{root: root}}
+	standIn, err := c.sealKeys(ContextEnrollmentKey, "", "", symmetricKeys{standInSecret, standInSecret})
+	if err != nil {
+		return err
+	}
+	table := &scopeTable{byID: map[string]*scope{}, byHost: map[string]*scope{}, nobody: &scope{root: root, standIn: standIn}}
 	for _, s := range scopes {
 		opened, err := c.openScope(s)
 		if err != nil {
 			return fmt.Errorf("scope %s: %w", s.ID, err)
 		}
+		opened.standIn = standIn
 		table.byID[s.ID] = opened
 		for _, host := range s.Hosts {
 			table.byHost[strings.ToLower(host)] = opened
@@ -75,9 +80,6 @@ func (c *Core) openScope(s Scope) (*scope, error) {
 	}
 	opened := &scope{Scope: s, root: root, policies: map[string]policyKeys{}}
 	if opened.tracking, err = newTrackingIDs(root); err != nil {
-		return nil, err
-	}
-	if opened.standIn, err = c.sealKeys(ContextEnrollmentKey, s.ID, "", symmetricKeys{standInSecret, standInSecret}); err != nil {
 		return nil, err
 	}
 	if len(s.Certificate) > 0 {

@@ -132,11 +132,11 @@ func (c *Core) findProof(ctx context.Context, k claim) (proof, error) {
 func (c *Core) byOwnKeys(_ context.Context, k claim) (proof, bool, error) {
 	entry := k.device.Enrollment
 	enrolled := entry != nil && entry.Mechanism == SymmetricKey
-	sealed := k.scope.standIn
+	scope, id, sealed := "", "", k.scope.standIn
 	if enrolled {
-		sealed = entry.Keys
+		scope, id, sealed = k.scope.ID, dps.FoldID(k.request.ID), entry.Keys
 	}
-	own, err := c.openKeys(ContextEnrollmentKey, k.scope.ID, dps.FoldID(k.request.ID), sealed)
+	own, err := c.openKeys(ContextEnrollmentKey, scope, id, sealed)
 	switch {
 	case enrolled && err != nil:
 		return proof{}, false, c.fault(k.scope, dps.CodeInternal, ReasonInternal, "", err)
