@@ -1,6 +1,7 @@
 package registration_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -153,4 +154,23 @@ func BenchmarkStranger(b *testing.B) {
 			}
 		})
 	}
+}
+
+// While the groups are read anew the others of the scope wait, each in a place that all scopes share: no longer than their own time.
+func TestWhoWaitsForTheGroupsWaitsNoLongerThanItsTime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	_, err := w.putGroup("line", keysBody(firstKey, secondKey, ""), "")
+	w.must(err)
+	k, token := w.keyed("pump", dps.DeriveKey(firstKey, "pump")), ""
+	var waited error
+	w.store.beforeNext("Groups", func() {
+		ctx, cancel := context.WithTimeout(w.ctx, 50*time.Millisecond)
+		defer cancel()
+		_, waited = w.core.Register(ctx, k.request(token))
+	})
+	token = k.token(time.Hour)
+	_, err = k.register(token)
+	w.must(err)
+	w.wantFault(waited, dps.CodeUnavailable, registration.ReasonStoreDown)
 }

@@ -34,8 +34,12 @@ func (c *Core) groups(ctx context.Context, s *scope, revision uint64) (*groupTab
 	if revision == 0 {
 		return new(groupTable), nil
 	}
-	s.loading.Lock()
-	defer s.loading.Unlock()
+	select { // who waits here holds one of the places of all scopes
+	case s.loading <- struct{}{}:
+		defer func() { <-s.loading }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if t := s.groups.Load(); t != nil && t.revision >= revision {
 		return t, nil
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"sync/atomic"
 )
 
@@ -21,7 +20,7 @@ type scope struct {
 	standIn     SealedKeys       // opened in place of keys that are not there
 
 	groups  atomic.Pointer[groupTable] // nil until a device needs it
-	loading sync.Mutex                 // held while groups is made anew
+	loading chan struct{}              // holds one while groups is made anew
 }
 
 type policyKeys struct {
@@ -51,7 +50,7 @@ func (c *Core) ReloadScopes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	table := &scopeTable{byID: map[string]*scope{}, byHost: map[string]*scope{}, nobody: &scope{root: root, standIn: standIn}}
+	table := &scopeTable{byID: map[string]*scope{}, byHost: map[string]*scope{}, nobody: &scope{root: root, standIn: standIn, loading: make(chan struct{}, 1)}}
 	for _, s := range scopes {
 		opened, err := c.openScope(s)
 		if err != nil {
@@ -78,7 +77,7 @@ func (c *Core) openScope(s Scope) (*scope, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening its challenge root: %w", err)
 	}
-	opened := &scope{Scope: s, root: root, policies: map[string]policyKeys{}}
+	opened := &scope{Scope: s, root: root, policies: map[string]policyKeys{}, loading: make(chan struct{}, 1)}
 	if opened.tracking, err = newTrackingIDs(root); err != nil {
 		return nil, err
 	}

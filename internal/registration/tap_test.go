@@ -133,6 +133,10 @@ func (s *tapStore) Scopes(ctx context.Context) ([]registration.Scope, error) {
 	return through(s.tap, "Scopes", func() ([]registration.Scope, error) { return s.Store.Scopes(ctx) })
 }
 
+func (s *tapStore) Groups(ctx context.Context, scope, after string, limit int) ([]registration.Group, error) {
+	return through(s.tap, "Groups", func() ([]registration.Group, error) { return s.Store.Groups(ctx, scope, after, limit) })
+}
+
 func (s *tapStore) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64, a registration.Audit) (registration.Enrollment, registration.Verdict, error) {
 	var verdict registration.Verdict
 	stored, err := through(s.tap, "PutEnrollment", func() (stored registration.Enrollment, err error) {
