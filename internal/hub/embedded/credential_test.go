@@ -8,7 +8,10 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
+	"fmt"
 	"math/big"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -223,4 +226,70 @@ func TestADroppedHubHasNoSessionsLeft(t *testing.T) {
 		t.Errorf("left over: %v", w.devices)
 	}
 	w.login(other, 0) // the test's scope is still there
+}
+
+// A login that is under way when its scope is deleted comes too late, at whichever of the two readings of its identity that happens.
+func TestALoginDoesNotSlipPastTheEndOfItsHub(t *testing.T) {
+	for _, reading := range []int{1, 2} {
+		t.Run(fmt.Sprint("during reading ", reading), func(t *testing.T) {
+			var gone atomic.Bool
+			w := newWorld(t, func(c *Config) {
+				c.Names = func(hub string) (string, bool) {
+					scope, ok := scopeOf(hub)
+					return scope, ok && !gone.Load()
+				}
+			})
+			key := newKey()
+			w.ensure("dev", key, 1)
+			end := func() {
+				gone.Store(true)
+				if err := w.Drop(t.Context(), testScope, testHub); err != nil {
+					t.Error(err)
+				}
+			}
+			if reading == 2 {
+				last := end
+				end = func() { w.store.set(func() { w.store.thenRead = last }) }
+			}
+			w.store.set(func() { w.store.thenRead = end })
+			r := w.dial()
+			r.send(w.greet("dev", key).packet())
+			r.expect(0x20, 2, 0, 5)
+			r.expectClosed()
+			w.settled()
+			if !gone.Load() || len(w.devices) != 0 {
+				t.Errorf("the end was reached: %t; left over: %v", gone.Load(), w.devices)
+			}
+		})
+	}
+}
+
+func TestADeviceThatDoesNotLetGoKeepsNoOtherConnected(t *testing.T) {
+	w := newWorld(t, nil)
+	key := newKey()
+	sessions := map[string]*raw{}
+	for _, id := range []string{"a", "b", "c"} {
+		w.ensure(id, key, 1)
+		sessions[id] = w.login(w.greet(id, key), 0)
+	}
+	unlock, err := w.logins.lock(t.Context(), deviceKey(testHub, "b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.Drop(over, testScope, testHub); !errors.Is(err, context.Canceled) {
+		t.Errorf("dropping says %v", err)
+	}
+	for _, r := range sessions {
+		r.expectClosed()
+	}
+	unlock()
+	if err := w.Drop(t.Context(), testScope, testHub); err != nil {
+		t.Error(err)
+	}
+	w.settled()
+	if w.endings(causeDropped) != 3 || len(w.devices) != 0 || w.server.Clients.Len() != 0 {
+		t.Errorf("left over: %v", w.devices)
+	}
 }

@@ -124,23 +124,33 @@ func (h *Hub) write(ctx context.Context, scope string, id registration.Identity,
 	return nil
 }
 
-// Drop implements registration.Hub. Logins fail already, as Config.Names does not know the hub any more.
+// Drop implements registration.Hub. Logins fail already, as Config.Names does not know the hub any more. All connections are cut before any
+// is waited for, so that one that does not end leaves no other open.
 func (h *Hub) Drop(ctx context.Context, _, hub string) error {
-	prefix := deviceKey(hostOf(hub), "")
-	var keys []string
-	h.mu.Lock()
-	for key := range h.devices {
-		if strings.HasPrefix(key, prefix) {
-			keys = append(keys, key)
-		}
+	var failed error
+	for _, key := range h.cutAll(deviceKey(hostOf(hub), "")) {
+		failed = errors.Join(failed, h.dropDevice(ctx, key))
 	}
-	h.mu.Unlock()
-	for _, key := range keys {
-		if err := h.dropDevice(ctx, key); err != nil {
-			return fmt.Errorf("hub: ending the sessions of a hub that is gone: %w", err)
-		}
+	if failed != nil {
+		return fmt.Errorf("hub: ending the sessions of a hub that is gone: %w", failed)
 	}
 	return nil
+}
+
+// cutAll cuts the connections of all devices whose keys begin so, and names the devices.
+func (h *Hub) cutAll(prefix string) (keys []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key, d := range h.devices {
+		if !strings.HasPrefix(key, prefix) {
+			continue
+		}
+		keys = append(keys, key)
+		if d.conn != nil {
+			d.conn.cut(causeDropped)
+		}
+	}
+	return keys
 }
 
 func (h *Hub) dropDevice(ctx context.Context, key string) error {

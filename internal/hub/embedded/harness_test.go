@@ -52,6 +52,7 @@ type memory struct {
 	failPut   error  // without effect
 	losePut   error  // after the effect
 	beforePut func() // called without the lock
+	thenRead  func() // called once, after the next reading, without the lock
 }
 
 func newMemory(t testing.TB) *memory {
@@ -87,7 +88,14 @@ func (m *memory) PutIdentity(ctx context.Context, scope string, id registration.
 
 func (m *memory) Identity(_ context.Context, scope, hub, deviceID string) (registration.Identity, error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	then := m.thenRead
+	m.thenRead = nil
+	defer func() {
+		m.mu.Unlock()
+		if then != nil {
+			then()
+		}
+	}()
 	m.reads++
 	if m.failRead != nil {
 		return registration.Identity{}, m.failRead

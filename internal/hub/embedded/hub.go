@@ -40,7 +40,7 @@ type Identities interface {
 type Config struct {
 	Identities Identities
 	Sealer     registration.Sealer
-	// Names says which scope a hub name (lower case, no port) belongs to.
+	// Names says which scope a hub name (lower case, no port) belongs to. It is called under the hub's lock, so it must not wait or call the hub.
 	Names func(hub string) (scope string, ok bool)
 	// Telemetry takes one NDJSON line per Write; a message is acknowledged when Write has returned without error. LineFile is
 	// the usual one. It must be safe for concurrent use.
