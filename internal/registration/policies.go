@@ -17,7 +17,7 @@ const maxPolicies = 100
 // policyKeySize is the size of an access policy's key in bytes.
 const policyKeySize = 32
 
-// policyTime bounds the writing of an access policy and the reading after it.
+// policyTime bounds the writing of an access policy or a scope and the reading after it.
 const policyTime = 10 * time.Second
 
 // Policy is a shared access policy as ServiceConfig shows it.

@@ -144,25 +144,37 @@ func (c *Core) CreateScope(ctx context.Context, by Caller, hosts []string) (Scop
 	if err := c.judgeHosts(home, hosts); err != nil {
 		return ScopeCreated{}, err
 	}
-	made, primary, err := NewScope(c.sealer, rand.Reader, hosts, c.now())
-	if err == nil {
-		err = c.certify(&made)
-	}
+	made, primary, err := c.makeScope(hosts)
 	if err != nil {
 		return ScopeCreated{}, c.fault(home, dps.CodeInternal, ReasonInternal, "", err)
 	}
-	verdict, err := c.store.CreateScope(ctx, made, c.callerAudit(by, ActionScopeCreate, made.ID, ReasonChanged, scopeDetail(made)))
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	verdict, err := c.store.CreateScope(ctx, made.Scope, c.callerAudit(by, ActionScopeCreate, made.ID, ReasonChanged, scopeDetail(made.Scope)))
+	reload := c.ReloadScopes(ctx) // whatever came of it: an error may hide that it was done
 	switch {
 	case err != nil:
 		return ScopeCreated{}, c.storeFault(home, "writing a scope", err)
 	case verdict == Exists:
 		return ScopeCreated{}, c.fault(home, dps.CodeScopeExists, ReasonHostTaken, "", nil)
+	case reload != nil: // its key is shown now or never
+		c.log.Warn("a scope was created, but the scopes cannot be read again: tried again in a minute", "scope", made.ID, "err", reload)
+		c.keepScope(ctx, made)
 	}
-	if err := c.ReloadScopes(ctx); err != nil {
-		return ScopeCreated{}, c.storeFault(home, "reading the scopes again", err)
+	return ScopeCreated{ScopeShown: made.shown(), Policy: OwnerPolicy, PrimaryKey: primary}, nil
+}
+
+// makeScope makes a scope that is ready to serve, and the primary key of its owner policy. Times are stored in microseconds.
+func (c *Core) makeScope(hosts []string) (*scope, []byte, error) {
+	made, primary, err := NewScope(c.sealer, rand.Reader, hosts, c.now().UTC().Truncate(time.Microsecond))
+	if err != nil {
+		return nil, nil, err
 	}
-	s, _ := c.scope(made.ID)
-	return ScopeCreated{ScopeShown: s.shown(), Policy: OwnerPolicy, PrimaryKey: primary}, nil
+	if err := c.certify(&made); err != nil {
+		return nil, nil, err
+	}
+	opened, err := c.openScope(made)
+	return opened, primary, err
 }
 
 func scopeDetail(s Scope) string {
@@ -216,7 +228,8 @@ func (c *Core) certify(s *Scope) error {
 }
 
 // DeleteScope ends a tenant: from the answer on its devices and operators get what those of an unknown scope get, and its hub's sessions are
-// cut. Its rows are removed by maintenance; its log stays. The home scope cannot be deleted.
+// cut; at other nodes that share the store, when they look there, once a minute. Its rows are removed by maintenance; its log stays. The home
+// scope cannot be deleted.
 func (c *Core) DeleteScope(ctx context.Context, by Caller, id string) error {
 	home, err := c.atHome(by)
 	if err != nil {
@@ -226,20 +239,21 @@ func (c *Core) DeleteScope(ctx context.Context, by Caller, id string) error {
 	if !known {
 		return c.fault(home, dps.CodeScopeNotFound, ReasonScopeMissing, "", nil)
 	}
+	ctx, cancel := detached(ctx)
+	defer cancel()
 	verdict, err := c.store.DeleteScope(ctx, id, c.callerAudit(by, ActionScopeDelete, id, ReasonDeleted, scopeDetail(s.Scope)))
+	reload := c.ReloadScopes(ctx) // whatever came of it: an error may hide that it was done, and it may have been done at another node
 	switch {
 	case err != nil:
 		return c.storeFault(home, "deleting a scope", err)
 	case verdict == LastOne:
 		return c.fault(home, dps.CodeBadRequest, ReasonBadScope, "The home scope, which manages the others, cannot be deleted.", nil)
-	case verdict == Missing:
+	case reload != nil:
+		c.log.Warn("a scope was deleted, but the scopes cannot be read again: tried again in a minute", "scope", id, "err", reload)
+		c.forgetScope(ctx, s)
+	}
+	if verdict == Missing {
 		return c.fault(home, dps.CodeScopeNotFound, ReasonScopeMissing, "", nil)
-	}
-	if err := c.ReloadScopes(ctx); err != nil {
-		return c.storeFault(home, "reading the scopes again", err)
-	}
-	if err := c.hub.Drop(ctx, id, s.Hosts[0]); err != nil {
-		c.log.Warn("dropping a hub: its sessions end with their tokens", "scope", id, "err", err)
 	}
 	return nil
 }
@@ -305,12 +319,13 @@ const scopePruneBatch = 1000
 // scopeSettles is how long a deleted scope is looked at again: a request that was under way may still have written a row of it.
 const scopeSettles = time.Hour
 
-// pruneScopes removes what deleted scopes have left.
+// pruneScopes takes over what other nodes have done to the scopes, and removes what deleted ones have left.
 func (c *Core) pruneScopes(ctx context.Context) error {
+	followed := c.followScopes(ctx)
 	for {
 		removed, err := c.store.PruneScopes(ctx, c.now().Add(-scopeSettles), scopePruneBatch)
 		if err != nil || removed == 0 {
-			return err
+			return errors.Join(followed, err)
 		}
 	}
 }

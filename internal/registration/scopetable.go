@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"reflect"
 	"strings"
 	"sync/atomic"
 )
@@ -36,40 +38,135 @@ type scopeTable struct {
 
 // ReloadScopes reads the scopes again; on failure the ones known before stay.
 func (c *Core) ReloadScopes(ctx context.Context) error {
-	c.reloading.Lock()
-	defer c.reloading.Unlock()
+	return c.changeScopes(ctx, func(*scopeTable) (*scopeTable, error) { return c.readScopes(ctx) })
+}
+
+// followScopes reads the scopes again if they are not as stored: another process may have changed them. Where they are, their groups stay in
+// memory.
+func (c *Core) followScopes(ctx context.Context) error {
 	scopes, err := c.store.Scopes(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the scopes: %w", err)
 	}
+	if c.scopes.Load().shows(scopes) {
+		return nil
+	}
+	return c.ReloadScopes(ctx)
+}
+
+// keepScope serves a scope that is known to be stored.
+func (c *Core) keepScope(ctx context.Context, s *scope) {
+	c.amendScopes(ctx, func(t *scopeTable) { t.add(s) })
+}
+
+// forgetScope serves a scope no more that is known to be deleted.
+func (c *Core) forgetScope(ctx context.Context, s *scope) {
+	c.amendScopes(ctx, func(t *scopeTable) { t.remove(s) })
+}
+
+func (c *Core) amendScopes(ctx context.Context, amend func(*scopeTable)) {
+	_ = c.changeScopes(ctx, func(now *scopeTable) (*scopeTable, error) { // which does not fail
+		table := &scopeTable{byID: maps.Clone(now.byID), byHost: maps.Clone(now.byHost), nobody: now.nobody}
+		amend(table)
+		return table, nil
+	})
+}
+
+// changeScopes puts in the place of the scopes what change makes of them, then ends the sessions at the hubs of those that are gone.
+func (c *Core) changeScopes(ctx context.Context, change func(now *scopeTable) (*scopeTable, error)) error {
+	gone, err := c.replaceScopes(change)
+	for _, s := range gone {
+		c.dropHub(ctx, s)
+	}
+	return err
+}
+
+func (c *Core) replaceScopes(change func(now *scopeTable) (*scopeTable, error)) (gone []*scope, err error) {
+	c.reloading.Lock()
+	defer c.reloading.Unlock()
+	now := c.scopes.Load()
+	next, err := change(now)
+	if err != nil {
+		return nil, err
+	}
+	c.scopes.Store(next)
+	return now.without(next), nil
+}
+
+// dropHub cuts the sessions of a scope that is gone. It outlives the request that has noticed: nobody would notice again.
+func (c *Core) dropHub(ctx context.Context, s *scope) {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if err := c.hub.Drop(ctx, s.ID, s.Hosts[0]); err != nil {
+		c.log.Warn("dropping a hub: what is left of its sessions ends with their tokens", "scope", s.ID, "err", err)
+	}
+}
+
+func (c *Core) readScopes(ctx context.Context) (*scopeTable, error) {
+	scopes, err := c.store.Scopes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the scopes: %w", err)
+	}
 	root := make([]byte, 32)
 	if _, err := io.ReadFull(c.rand, root); err != nil {
-		return err
+		return nil, err
 	}
 	standIn, err := c.sealKeys(ContextEnrollmentKey, "", "", symmetricKeys{standInSecret, standInSecret})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	table := &scopeTable{byID: map[string]*scope{}, byHost: map[string]*scope{}, nobody: &scope{root: root, standIn: standIn, loading: make(chan struct{}, 1)}}
 	for _, s := range scopes {
 		opened, err := c.openScope(s)
 		if err != nil {
-			return fmt.Errorf("scope %s: %w", s.ID, err)
+			return nil, fmt.Errorf("scope %s: %w", s.ID, err)
 		}
-		opened.standIn = standIn
-		table.byID[s.ID] = opened
-		for _, host := range s.Hosts {
-			table.byHost[strings.ToLower(host)] = opened
-		}
+		table.add(opened)
 		if table.nobody.tracking.block == nil {
 			table.nobody.tracking = opened.tracking // refusals for unknown scopes are explained with the first scope's key
 		}
 	}
 	if len(scopes) == 0 {
-		return errors.New("the store holds no scope: was `latchkey init` run?")
+		return nil, errors.New("the store holds no scope: was `latchkey init` run?")
 	}
-	c.scopes.Store(table)
-	return nil
+	return table, nil
+}
+
+// add puts in a scope that nobody else knows yet.
+func (t *scopeTable) add(s *scope) {
+	s.standIn = t.nobody.standIn
+	t.byID[s.ID] = s
+	for _, host := range s.Hosts {
+		t.byHost[strings.ToLower(host)] = s
+	}
+}
+
+func (t *scopeTable) remove(s *scope) {
+	delete(t.byID, s.ID)
+	maps.DeleteFunc(t.byHost, func(_ string, has *scope) bool { return has.ID == s.ID })
+}
+
+// shows says whether the table holds the scopes as they are stored.
+func (t *scopeTable) shows(stored []Scope) bool {
+	same := len(stored) == len(t.byID)
+	for _, s := range stored {
+		has, known := t.byID[s.ID]
+		same = same && known && reflect.DeepEqual(has.Scope, s)
+	}
+	return same
+}
+
+// without lists the scopes of a table, which may be nil, that the next one does not have.
+func (t *scopeTable) without(next *scopeTable) (gone []*scope) {
+	if t == nil {
+		return nil
+	}
+	for id, s := range t.byID {
+		if next.byID[id] == nil {
+			gone = append(gone, s)
+		}
+	}
+	return gone
 }
 
 func (c *Core) openScope(s Scope) (*scope, error) {

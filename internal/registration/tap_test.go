@@ -137,6 +137,14 @@ func (s *tapStore) Groups(ctx context.Context, scope, after string, limit int) (
 	return through(s.tap, "Groups", func() ([]registration.Group, error) { return s.Store.Groups(ctx, scope, after, limit) })
 }
 
+func (s *tapStore) CreateScope(ctx context.Context, scope registration.Scope, a registration.Audit) (registration.Verdict, error) {
+	return through(s.tap, "CreateScope", func() (registration.Verdict, error) { return s.Store.CreateScope(ctx, scope, a) })
+}
+
+func (s *tapStore) DeleteScope(ctx context.Context, id string, a registration.Audit) (registration.Verdict, error) {
+	return through(s.tap, "DeleteScope", func() (registration.Verdict, error) { return s.Store.DeleteScope(ctx, id, a) })
+}
+
 func (s *tapStore) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64, a registration.Audit) (registration.Enrollment, registration.Verdict, error) {
 	var verdict registration.Verdict
 	stored, err := through(s.tap, "PutEnrollment", func() (stored registration.Enrollment, err error) {
