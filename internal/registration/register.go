@@ -212,7 +212,7 @@ func (c *Core) redeem(ctx context.Context, s *scope, r Request, p proof) (Operat
 
 // refuseProven makes a refusal of a device that proved itself durable before it is said, where no challenge is to be spent.
 func (c *Core) refuseProven(ctx context.Context, s *scope, r Request, action string, fault *Fault) error {
-	// One row for each id and reason while the memory of them lasts: a token that authenticates polls for minutes must not
+	// One row for each id and reason while the memory of them lasts: a proof that can be shown for minutes, or for years, must not
 	// write at the speed of the network.
 	note := Decision{At: c.now(), Scope: s.ID, ID: dps.FoldID(r.ID), Reason: fault.Reason, TrackingID: fault.TrackingID}
 	if c.refused.has(note) {
@@ -226,8 +226,11 @@ func (c *Core) refuseProven(ctx context.Context, s *scope, r Request, action str
 	return fault
 }
 
-// refuse spends the challenge and makes the refusal durable before it is said.
+// refuse makes the refusal durable before it is said, and spends the challenge of a TPM. The proofs of others can be shown again and again.
 func (c *Core) refuse(ctx context.Context, s *scope, r Request, p proof, fault *Fault) (Operation, Verdict, error) {
+	if p.mechanism != TPM {
+		return Operation{}, 0, c.refuseProven(ctx, s, r, ActionRegister, fault)
+	}
 	audit := c.deviceAudit(r, ActionRegister, OutcomeRefused, fault.Reason, fault.TrackingID, "")
 	verdict, err := c.store.Refuse(ctx, s.ID, Refused{ID: dps.FoldID(r.ID), Generation: p.generation, Audit: audit})
 	if err != nil {

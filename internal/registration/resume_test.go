@@ -104,6 +104,84 @@ func TestRefusedPollsAreAuditedOnce(t *testing.T) {
 	}
 }
 
+// A symmetric key or a certificate proves its device as often as it likes, with no challenge to spend: refusals of it must not fill the
+// audit either, and move nothing.
+func TestRefusedRegistrationsAreAuditedOnce(t *testing.T) {
+	t.Parallel()
+	const off = `,"provisioningStatus":"disabled"`
+	ca := newCA(t, "plant ca", nil)
+	for name, c := range map[string]struct {
+		prepare func(w *world) (register func() (registration.Answer, error), err error)
+		code    dps.Code
+		reason  registration.Reason
+	}{
+		"disabled, symmetric key": {func(w *world) (func() (registration.Answer, error), error) {
+			_, err := w.put("dev", keysBody(firstKey, secondKey, off), "")
+			return w.repeating("dev", firstKey), err
+		}, dps.CodeDisabled, registration.ReasonDisabled},
+		"disabled group, symmetric key": {func(w *world) (func() (registration.Answer, error), error) {
+			g, err := w.putGroup("plant", `{"attestation":{"type":"symmetricKey"}`+off+`}`, "")
+			return w.repeating("dev", dps.DeriveKey(g.Attestation.SymmetricKey.Primary, "dev")), err
+		}, dps.CodeDisabled, registration.ReasonDisabled},
+		"disabled group, certificate": {func(w *world) (func() (registration.Answer, error), error) {
+			_, err := w.putGroup("plant", signingBody(ca, off), "")
+			return w.certified("dev", ca.issue(w.tb, "dev")).register, err
+		}, dps.CodeDisabled, registration.ReasonDisabled},
+		"device id taken": {func(w *world) (func() (registration.Answer, error), error) {
+			_, err := w.put("other", keysBody(secondKey, thirdKey, `,"deviceId":"press-07"`), "")
+			w.must(err)
+			w.keyed("other", secondKey).assigned()
+			_, err = w.put("dev", keysBody(firstKey, secondKey, `,"deviceId":"press-07"`), "")
+			return w.repeating("dev", firstKey), err
+		}, dps.CodeConflict, registration.ReasonDeviceIDTaken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			register, err := c.prepare(w)
+			w.must(err)
+			for range 50 {
+				_, err := register()
+				w.wantFault(err, c.code, c.reason)
+			}
+			w.wantRefusals("dev", c.reason, 1)
+			if g := w.snapshot("dev").Generation; g != 0 {
+				t.Errorf("generation %d after refusals", g)
+			}
+			w.clock.advance(registration.OperationWindow)
+			_, err = register()
+			w.wantFault(err, c.code, c.reason)
+			w.wantRefusals("dev", c.reason, 2)
+		})
+	}
+}
+
+// repeating registers with the same token again and again.
+func (w *world) repeating(id string, key []byte) func() (registration.Answer, error) {
+	k := w.keyed(id, key)
+	token := k.token(time.Hour)
+	return func() (registration.Answer, error) { return k.register(token) }
+}
+
+// wantRefusals asserts how many refused registrations of an id are in the audit, all for one reason.
+func (w *world) wantRefusals(id string, reason registration.Reason, want int) {
+	w.Helper()
+	rows, err := w.inner.AuditPage(w.ctx, scopeOne, 0, 1000)
+	w.must(err)
+	got := 0
+	for _, a := range rows {
+		if a.Outcome != registration.OutcomeRefused || a.Object != id {
+			continue
+		}
+		if got++; a.Action != registration.ActionRegister || a.Reason != reason {
+			w.Errorf("a refusal is audited as %+v", a)
+		}
+	}
+	if got != want {
+		w.Errorf("%d audit rows of refusals, want %d", got, want)
+	}
+}
+
 // The etag of the poll that finishes an operation is the one that a management client reads next.
 func TestThePollThatFinishesShowsTheNewEtag(t *testing.T) {
 	t.Parallel()
