@@ -266,23 +266,32 @@ func (c *Core) Maintain(ctx context.Context) error {
 // resumeAge keeps Resume away from operations whose own request is still at work.
 const resumeAge = 5 * time.Second
 
+// resumePage is how many operations Resume holds in memory at a time.
+const resumePage = 1000
+
 // Resume advances operations that are still assigning: a crash, a cut connection or a hub that was down left them, and their device may
 // never come back to poll. Until it is done a previous owner's key is still good at the hub. What fails now is tried again the next time.
+// It looks at all of them, a page at a time: those that stay, as a disabled group's do, never hide those behind them.
 func (c *Core) Resume(ctx context.Context) error {
-	list, err := c.store.Unfinished(ctx, c.now().Add(-resumeAge), pruneBatch)
-	if err != nil {
-		return fmt.Errorf("listing unfinished operations: %w", err)
-	}
 	var failed error
-	for _, u := range list {
-		if ctx.Err() != nil {
-			return ctx.Err()
+	before, last := c.now().Add(-resumeAge), Unfinished{}
+	for {
+		page, err := c.store.Unfinished(ctx, before, last, resumePage)
+		if err != nil {
+			return errors.Join(failed, fmt.Errorf("listing unfinished operations: %w", err))
 		}
-		if err := c.resume(ctx, u); err != nil {
-			failed = fmt.Errorf("operation %s: %w", u.Operation.ID, err)
+		for _, last = range page {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := c.resume(ctx, last); err != nil {
+				failed = fmt.Errorf("operation %s: %w", last.Operation.ID, err)
+			}
+		}
+		if len(page) < resumePage {
+			return failed
 		}
 	}
-	return failed
 }
 
 // resume advances one operation unless the operator has shut its device out since: what a poll would refuse is not assigned either.

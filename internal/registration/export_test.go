@@ -66,6 +66,7 @@ const (
 	PollAdvice      = pollAdvice
 	DecisionEntries = decisionEntries
 	TrialWindow     = trialWindow
+	ResumePage      = resumePage
 )
 
 // Mint makes a tracking id as the core of a scope does.

@@ -3,6 +3,7 @@ package registration_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -227,5 +228,35 @@ func TestTheSweepAssignsNothingThatAPollWouldRefuse(t *testing.T) {
 				t.Errorf("registration: %s", r.Status)
 			}
 		})
+	}
+}
+
+// A whole plant met a hub that was down, and was shut out before it came back: what it left stays for good, and hides no one behind it.
+func TestWhatStaysUnfinishedHidesNothingFromTheSweep(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	plant, err := w.putGroup("plant", `{"attestation":{"type":"symmetricKey"}}`, "")
+	w.must(err)
+	_, err = w.put("valve", keysBody(firstKey, secondKey, ""), "")
+	w.must(err)
+	w.hub.failNext("EnsureDevice", registration.ResumePage+1, before)
+	for i := range registration.ResumePage {
+		id := fmt.Sprint("press-", i)
+		k := w.keyed(id, dps.DeriveKey(plant.Attestation.SymmetricKey.Primary, id))
+		w.must(second(k.register(k.token(time.Hour))))
+	}
+	w.clock.advance(time.Second)
+	valve := w.keyed("valve", firstKey)
+	w.must(second(valve.register(valve.token(time.Hour))))
+	_, err = w.putGroup("plant", `{"attestation":{"type":"symmetricKey"},"provisioningStatus":"disabled"}`, "*")
+	w.must(err)
+
+	w.clock.advance(time.Minute)
+	w.must(w.core.Resume(w.ctx))
+	if s := w.snapshot("valve").Registration.Status; s != registration.Assigned {
+		t.Errorf("behind %d operations that stay, the device is %s", registration.ResumePage, s)
+	}
+	if s := w.snapshot("press-0").Registration.Status; s != registration.Assigning {
+		t.Errorf("a device that was shut out is %s", s)
 	}
 }

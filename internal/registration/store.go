@@ -168,9 +168,10 @@ type DeviceStore interface {
 	// the registration's OperationID is another (or there is no registration), Missing if there is no such operation, Conflict if the
 	// operation is no longer assigning, Taken as Redeem.
 	Finish(ctx context.Context, scope string, f Finish) (Verdict, error)
-	// Unfinished lists operations of all scopes that are assigning and current for their registration, created before the given time,
-	// oldest first: what a crash or a hub that was down left behind.
-	Unfinished(ctx context.Context, createdBefore time.Time, limit int) ([]Unfinished, error)
+	// Unfinished lists operations of all scopes that are assigning and current for their registration, created before the given time: what a
+	// crash or a hub that was down left behind. They come by time, scope and id, oldest first, and start behind the operation given, which need
+	// not be there any more; the zero one is before all. At most limit of them.
+	Unfinished(ctx context.Context, createdBefore time.Time, after Unfinished, limit int) ([]Unfinished, error)
 	// Prune removes operations created before the given time (never one that Unfinished would list) and generations of ids that have neither enrollment
 	// nor registration and were last moved before idleBefore, and forgets owners remembered before idleBefore; at most limit rows
 	// of each. It returns the rows removed.

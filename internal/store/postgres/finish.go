@@ -63,7 +63,7 @@ func writeFinish(c *conn, scope string, is entry, f registration.Finish) error {
 }
 
 // Unfinished implements registration.DeviceStore.
-func (s *Store) Unfinished(ctx context.Context, createdBefore time.Time, limit int) ([]registration.Unfinished, error) {
+func (s *Store) Unfinished(ctx context.Context, createdBefore time.Time, after registration.Unfinished, limit int) ([]registration.Unfinished, error) {
 	var list []registration.Unfinished
 	err := s.read(ctx, func(c *conn) error {
 		list = list[:0]
@@ -73,8 +73,8 @@ func (s *Store) Unfinished(ctx context.Context, createdBefore time.Time, limit i
 				o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated
 			FROM operations AS o
 			JOIN registrations AS r ON r.scope = o.scope AND r.folded = o.folded AND r.operation_id = o.id
-			WHERE o.status = 'assigning' AND o.created < $1
-			ORDER BY o.created LIMIT $2`, createdBefore, limit)
+			WHERE o.status = 'assigning' AND o.created < $1 AND (o.created, o.scope, o.id) > ($2, $3, $4)
+			ORDER BY o.created, o.scope, o.id LIMIT $5`, createdBefore, after.Operation.Created, after.Scope, after.Operation.ID, limit)
 	})
 	if err != nil {
 		return nil, err

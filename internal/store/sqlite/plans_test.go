@@ -98,7 +98,7 @@ func everyCall(t *testing.T, s *Store) {
 	}
 	_, err9 := s.ReplaceSealed(ctx, replacements)
 	_, err10 := s.Enrollments(ctx, testScope, "", 100)
-	_, err11 := s.Unfinished(ctx, now, 100)
+	_, err11 := s.Unfinished(ctx, now, registration.Unfinished{}, 100)
 	_, err12 := s.AuditPage(ctx, testScope, 1, 100)
 	for _, err := range []error{err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11, err12} {
 		if err != nil {

@@ -84,6 +84,7 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 		{"nothing crosses scopes", scopesAreIsolated},
 		{"prune removes old operations, oldest first", pruneOperations},
 		{"unfinished operations are listed, oldest first", unfinishedListed},
+		{"unfinished operations are paged, each once", unfinishedPaged},
 		{"prune keeps what is unfinished", pruneKeepsUnfinished},
 		{"generation outlives deletion until it is idle", generationOutlivesDeletion},
 		{"prune spares generations in use", pruneSparesUsed},

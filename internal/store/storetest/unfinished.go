@@ -1,6 +1,10 @@
 package storetest
 
 import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"latchkey.example/latchkey/internal/registration"
@@ -8,9 +12,26 @@ import (
 
 func (w *world) unfinished(createdBefore time.Time, limit int, want []registration.Unfinished) {
 	w.Helper()
-	got, err := w.store.Unfinished(w.ctx, createdBefore, limit)
+	got, err := w.store.Unfinished(w.ctx, createdBefore, registration.Unfinished{}, limit)
 	w.ok(err)
 	w.same("unfinished", got, want)
+}
+
+// unfinishedPages reads the list to its end, a page at a time.
+func unfinishedPages(ctx context.Context, store registration.Store, createdBefore time.Time, limit int) (all []registration.Unfinished, err error) {
+	var last registration.Unfinished
+	for {
+		page, err := store.Unfinished(ctx, createdBefore, last, limit)
+		if err != nil || len(page) == 0 {
+			return all, err
+		}
+		all, last = append(all, page...), page[len(page)-1]
+	}
+}
+
+// unfinishedOrder is that of the list.
+func unfinishedOrder(a, b registration.Unfinished) int {
+	return cmp.Or(a.Operation.Created.Compare(b.Operation.Created), cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Operation.ID, b.Operation.ID))
 }
 
 // unfinishedListed: of all operations only those are listed that still wait for their end and that nothing has superseded.
@@ -51,6 +72,35 @@ func unfinishedListed(w *world) {
 	w.unfinished(minute(9), 10, []registration.Unfinished{twice, late})
 	w.prune(minute(60), time.Time{}, 100, 5) // the finished ones, early among them, and the superseded ones of either scope
 	w.unfinished(minute(9), 10, []registration.Unfinished{twice, late})
+}
+
+// unfinishedPaged: pages of any size hold every operation once, though many are of one time, and though what ended a page has gone since.
+func unfinishedPaged(w *world) {
+	var all []registration.Unfinished
+	for _, in := range []string{otherScope, scope} {
+		for i, op := range []string{"op-b", "op-C", "op-a", "op-", "op-ä", "OP-z", "op-10", "op-9"} {
+			w.enroll(in, "dev-"+op)
+			at := epoch.Add(time.Duration(i%3) * time.Microsecond)
+			all = append(all, registration.Unfinished{Scope: in, Operation: w.redeem(in, "dev-"+op, op, at).Operation})
+		}
+	}
+	slices.SortFunc(all, unfinishedOrder)
+	for limit := 1; limit <= len(all)+1; limit++ {
+		got, err := unfinishedPages(w.ctx, w.store, epoch.Add(time.Minute), limit)
+		w.ok(err)
+		w.same(fmt.Sprint("pages of ", limit), got, all)
+	}
+	bound := all[len(all)-1].Operation.Created
+	got, err := w.store.Unfinished(w.ctx, bound, all[3], len(all))
+	w.ok(err)
+	w.same("behind the fourth, before the newest", got, slices.DeleteFunc(slices.Clone(all[4:]), func(u registration.Unfinished) bool { return u.Operation.Created.Equal(bound) }))
+
+	for i, last := range all {
+		w.finish(last.Scope, last.Operation.RegistrationID, last.Operation.ID, registration.Failed)
+		got, err := w.store.Unfinished(w.ctx, epoch.Add(time.Minute), last, len(all))
+		w.ok(err)
+		w.same(fmt.Sprint("behind one that is finished, ", i), got, all[i+1:])
+	}
 }
 
 // pruneKeepsUnfinished: what is assigning and current stays whatever its age, and does not stand in the way of what goes.
