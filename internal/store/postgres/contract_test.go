@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"sync"
@@ -36,7 +37,13 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
+// A database for each of the histories takes its time: a sample of them, all hundred with LATCHKEY_LONG=1.
 func TestStoreKeepsTheContract(t *testing.T) {
+	if os.Getenv("LATCHKEY_LONG") != "1" {
+		if err := flag.Set("rapid.checks", "25"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	storetest.Run(t, func(t *testing.T) storetest.Store {
 		name := newDatabase(t)
 		return &passing{Store: reopen(t, server.Address(name), Options{Conns: 8}), name: name}

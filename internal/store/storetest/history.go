@@ -2,8 +2,6 @@ package storetest
 
 import (
 	"context"
-	"flag"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -13,16 +11,6 @@ import (
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
 )
-
-// Of the random histories make test runs a sample; with LATCHKEY_LONG=1 it is rapid's hundred. -rapid.checks says another number.
-func init() {
-	if os.Getenv("LATCHKEY_LONG") == "1" {
-		return
-	}
-	if err := flag.Set("rapid.checks", "25"); err != nil {
-		panic(err)
-	}
-}
 
 // Histories runs random operations on a store and on the model; both must answer the same and hold the same after every step.
 // A failure prints the seed and a shortened history.
