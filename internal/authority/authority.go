@@ -112,16 +112,23 @@ func IssuePair(dir string, names []string, now time.Time) (chain, keyPEM []byte,
 	return chain, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}), nil
 }
 
-// CheckIssue says why the CA in dir could not vouch for the names; the error may be shown to whoever asked for them.
+// unusable is a CA that cannot be read: what is inside is for the log alone.
+type unusable struct{ inside error }
+
+func (unusable) Error() string {
+	return "this installation has no private CA at hand that could issue a certificate for them; give the service a certificate that covers the names, and try again"
+}
+
+func (u unusable) Unwrap() error { return u.inside }
+
+// CheckIssue says why the CA in dir could not vouch for the names, which CheckName has passed. The error's text may be shown to whoever asked for
+// them; if the CA could not be read, the cause is wrapped in it and not in the text.
 func CheckIssue(dir string, names []string) error {
 	ca, _, err := load(dir)
 	if err != nil {
-		return errors.New("this installation has no private CA at hand that could issue a certificate for them; give the service a certificate that covers the names, and try again")
+		return unusable{err}
 	}
 	for _, name := range names {
-		if err := CheckName(name); err != nil {
-			return err
-		}
 		if !slices.ContainsFunc(ca.PermittedDNSDomains, func(domain string) bool { return name == domain || strings.HasSuffix(name, "."+domain) }) {
 			return fmt.Errorf("the private CA vouches for names at or below %s only, and %s is not one; choose such a name, or give the service a certificate that covers it",
 				strings.Join(ca.PermittedDNSDomains, ", "), name)

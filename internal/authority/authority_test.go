@@ -36,6 +36,11 @@ func chain(t *testing.T, path string) (certs []*x509.Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return parse(t, data)
+}
+
+func parse(t *testing.T, data []byte) (certs []*x509.Certificate) {
+	t.Helper()
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {

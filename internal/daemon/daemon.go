@@ -134,7 +134,7 @@ func (s *service) wire(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Sealer: s.ring, Issuer: issuer{s.cert}, Logger: s.log})
+	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Sealer: s.ring, Issuer: issuer{s.cert, s.log}, Logger: s.log})
 	if errors.Is(err, keyring.ErrTampered) || errors.Is(err, keyring.ErrUnknownKey) {
 		return fmt.Errorf("the master key %s is not the one of the database %s: %w", s.config.MasterKey, s.config.Database, err)
 	} else if err != nil {

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"crypto/x509"
+	"errors"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -9,7 +11,10 @@ import (
 )
 
 // issuer makes certificates for scopes with the private CA beside the configured certificate, where that does not cover their names.
-type issuer struct{ cert *certificate }
+type issuer struct {
+	cert *certificate
+	log  *slog.Logger
+}
 
 func (i issuer) folder() string { return filepath.Dir(i.cert.path.Load().(string)) }
 
@@ -37,7 +42,11 @@ func (i issuer) Check(names []string) error {
 	if i.covered(names) {
 		return nil
 	}
-	return authority.CheckIssue(i.folder(), names)
+	err := authority.CheckIssue(i.folder(), names)
+	if inside := errors.Unwrap(err); inside != nil { // whoever asked is told only that there is no CA to use
+		i.log.Warn("no certificate can be issued for a scope: the private CA cannot be used", "err", inside)
+	}
+	return err
 }
 
 // Issue implements registration.Issuer.
