@@ -69,11 +69,8 @@ func (a *API) importEnrollments(_ context.Context, call web.Call, by registratio
 	if err != nil || media != linesType && media != "text/csv" {
 		return web.Reply{}, a.core.Fault(by.Scope, dps.CodeUnsupportedMediaType, registration.ReasonContentType, "The content type must be application/x-ndjson or text/csv.", err)
 	}
-	i := &importing{api: a, by: by, mode: mode, csv: media == "text/csv", atomic: atomic, summary: ImportSummary{DryRun: dryRun}, trial: registration.NewTrial()}
-	i.authorize = func() error { // as when the request came, but for what was changed since: an access policy, its keys, the scope
-		_, err := a.core.Authorize(host(call.Request), call.URL.Path, call.Header.Get("Authorization"), call.Address, registration.EnrollmentWrite, call.Arrived)
-		return err
-	}
+	i := &importing{api: a, by: by, mode: mode, csv: media == "text/csv", atomic: atomic, summary: ImportSummary{DryRun: dryRun}, trial: registration.NewTrial(),
+		authorize: a.again(call, registration.EnrollmentWrite)}
 	return web.Reply{Status: http.StatusOK, Header: map[string]string{"Content-Type": linesType}, Stream: i.run}, nil
 }
 

@@ -47,15 +47,11 @@ func (a *API) exportWhole(_ context.Context, call web.Call, by registration.Call
 	if !known {
 		return web.Reply{}, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest, "secrets must be true or false.", nil)
 	}
-	x := &exporting{api: a, by: by, secrets: secrets, digest: sha256.New()}
-	x.authorize = func() error {
-		right := registration.EnrollmentRead | registration.RegistrationStatusRead
-		if secrets {
-			right |= registration.EnrollmentWrite
-		}
-		_, err := a.core.Authorize(host(call.Request), call.URL.Path, call.Header.Get("Authorization"), call.Address, right, call.Arrived)
-		return err
+	right := registration.EnrollmentRead | registration.RegistrationStatusRead
+	if secrets {
+		right |= registration.EnrollmentWrite
 	}
+	x := &exporting{api: a, by: by, secrets: secrets, authorize: a.again(call, right), digest: sha256.New()}
 	if err := x.authorize(); err != nil {
 		return web.Reply{}, err
 	}
@@ -68,16 +64,13 @@ type exporting struct {
 	api       *API
 	by        registration.Caller
 	secrets   bool
-	authorize func() error // as when the request came, but for what was changed since: an access policy, its keys, the scope
+	authorize func() error
 
 	out    io.Writer
 	digest hash.Hash
 	lines  uint64
 	buffer []byte // of the line under way
 }
-
-// judgedLines is how many lines are written between two looks at the caller's rights.
-const judgedLines = 100
 
 // run writes an export. One that breaks has no end line, and is cut off in its framing too.
 func (x *exporting) run(ctx context.Context, stream *web.Stream) error {

@@ -113,8 +113,15 @@ func TestKeysAreExportedToThoseOnlyWhoMayReadThem(t *testing.T) {
 	}
 }
 
-// A caller whose key dies while the export leaves gets no end line, and no more keys.
+// A caller whose key dies while an export leaves gets no end of it, and no more keys: no end line, or, where the export of enrollments has none, the
+// last line and the end of the framing.
 func TestAnExportEndsWithTheRightsOfItsCaller(t *testing.T) {
+	for path, end := range map[string]string{wholePath: `"kind":"end"`, exportPath: "dev-0319", exportPath + "?format=csv": "dev-0319"} {
+		t.Run(path, func(t *testing.T) { endsWithRights(t, path, end) })
+	}
+}
+
+func endsWithRights(t *testing.T, path, end string) {
 	h := newHouse(t)
 	var body strings.Builder
 	padding := strings.Repeat("x", 50<<10)
@@ -123,7 +130,7 @@ func TestAnExportEndsWithTheRightsOfItsCaller(t *testing.T) {
 		fmt.Fprintf(&body, `{"registrationId":"dev-%04d","optionalDeviceInformation":{"x":%q},"attestation":{"type":"tpm","tpm":{"endorsementKey":%q}}}`+"\n", i, padding, b64(chip.EK.Bytes()))
 	}
 	h.ask(http.MethodPost, importPath, body.String(), as(owner), "Content-Type", ndjson).want(200)
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+wholePath, nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.url+path, nil)
 	must(t, err)
 	request.Host = host
 	request.Header.Set("Authorization", as("reader"))
@@ -134,7 +141,7 @@ func TestAnExportEndsWithTheRightsOfItsCaller(t *testing.T) {
 	must(t, err)
 	must(t, h.core.DeletePolicy(t.Context(), registration.Caller{Scope: scope, Policy: owner}, "reader"))
 	rest, err := io.ReadAll(response.Body)
-	if err == nil || bytes.Contains(rest, []byte(`"kind":"end"`)) {
+	if err == nil || bytes.Contains(rest, []byte(end)) {
 		t.Errorf("the export goes on to its end after %d bytes: %v", len(rest), err)
 	}
 }
