@@ -25,7 +25,7 @@ const (
 	apiVersion   = "2021-10-01"
 	callTime     = 30 * time.Second
 	tokenLife    = 5 * time.Minute
-	answerLimit  = 4 << 20
+	answerLimit  = 8 << 20 // a page of a query is 4 MiB of stored documents, on the wire somewhat more
 	manageHelp   = "connection string of an access policy (LATCHKEY_CONNECTION_STRING; better there than on a command line that others can list)"
 	connectHelp  = "address to dial in place of the connection string's host (LATCHKEY_CONNECT)"
 	caHelp       = "PEM file of the CA to trust, in place of the system's (LATCHKEY_CA_FILE)"
@@ -123,14 +123,26 @@ func (c *client) exchange(ctx context.Context, method, path string, query url.Va
 		return nil, nil, c.unreached(err)
 	}
 	defer answer.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(answer.Body, answerLimit))
+	data, err := readAnswer(answer.Body)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the answer: %w", err)
+		return nil, nil, err
 	}
 	if answer.StatusCode >= 300 {
 		return nil, nil, refusal(answer, data)
 	}
 	return data, answer.Header, nil
+}
+
+// readAnswer reads an answer of at most answerLimit bytes; a longer one is an error and never cut.
+func readAnswer(body io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(body, answerLimit+1))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading the answer: %w", err)
+	case len(data) > answerLimit:
+		return nil, fmt.Errorf("the answer is longer than %d bytes", answerLimit)
+	}
+	return data, nil
 }
 
 // refused is an error answer of the service.

@@ -67,6 +67,13 @@ func numberedLines(n int, ek string) string {
 	return text.String()
 }
 
+// linesWithTwins are numberedLines, each with an initial twin of so many bytes.
+func linesWithTwins(n int, ek string, twin int) string {
+	const before, after = `{"tags":{"note":"`, `"}}`
+	member := `,"initialTwin":` + before + strings.Repeat("x", twin-len(before+after)) + after + "}\n"
+	return strings.ReplaceAll(numberedLines(n, ek), "}\n", member)
+}
+
 // finish is the script command finish: it ends the input and wants this exit code.
 func finish(ts *testscript.TestScript, _ bool, args []string) {
 	value, ok := importers.LoadAndDelete(ts)
@@ -92,13 +99,19 @@ func finish(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// lines is the script command lines: it writes numbered enrollments to a file.
+// lines is the script command lines: it writes numbered enrollments to a file, with an initial twin of so many bytes if that is said.
 func lines(ts *testscript.TestScript, _ bool, args []string) {
-	if len(args) != 2 {
-		ts.Fatalf("usage: lines LINES FILE")
+	if len(args) != 2 && len(args) != 3 {
+		ts.Fatalf("usage: lines LINES FILE [BYTES]")
 	}
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
+	if len(args) == 3 {
+		twin, err := strconv.Atoi(args[2])
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(linesWithTwins(n, ts.Getenv("EK"), twin)), 0o600))
+		return
+	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(numberedLines(n, ts.Getenv("EK"))), 0o600))
 }
 

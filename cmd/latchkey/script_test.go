@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 //	interrupt              sends it SIGINT and wants exit code 0
 //	feed LINES COMMAND...  starts a command and gives it numbered enrollments of $EK on its standard input, which stays open
 //	finish CODE            ends that input and wants this exit code; what the command said is fed.out
-//	lines LINES FILE       writes numbered enrollments to a file
+//	lines LINES FILE [BYTES]  writes numbered enrollments to a file, each with an initial twin of so many bytes
 //	await COMMAND...       runs a command until it succeeds
 //	crash                  ends the service as if its machine did
 //	certify FILE CN [CA]   makes FILE.crt and FILE.key: a CA of its own, or a certificate that CA.crt's key signs

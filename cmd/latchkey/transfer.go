@@ -296,9 +296,9 @@ func (c *client) open(ctx context.Context, method, path string, query url.Values
 	}
 	if answer.StatusCode >= 300 {
 		defer answer.Body.Close()
-		data, err := io.ReadAll(io.LimitReader(answer.Body, answerLimit))
+		data, err := readAnswer(answer.Body)
 		if err != nil {
-			return nil, fmt.Errorf("reading the answer: %w", err)
+			return nil, err
 		}
 		return nil, refusal(answer, data)
 	}
