@@ -43,6 +43,19 @@ func (p *CertificatePair) List() []*Certificate {
 // CAReferences are the names of verified CA certificates; Secondary may be empty.
 type CAReferences struct{ Primary, Secondary string }
 
+// List gives the names that are there; none of nil.
+func (r *CAReferences) List() (names []string) {
+	if r == nil {
+		return nil
+	}
+	for _, name := range []string{r.Primary, r.Secondary} {
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Certificate is a certificate of an enrollment. DER is nil if only its Info was
 // given, as by a client that writes back what it has read: answers never show
 // certificates.

@@ -180,11 +180,8 @@ func (c *Core) showResult(s *scope, r Request, o Operation, state *dps.Registrat
 	case SymmetricKey:
 		state.SymmetricKey = &dps.SymmetricKeyResult{EnrollmentGroupID: o.Group}
 	case X509:
-		state.X509 = &dps.X509Result{EnrollmentGroupID: o.Group}
-		if len(r.Certificates) > 0 {
-			info := dps.InfoOf(r.Certificates[0])
-			state.X509.Certificate = &info
-		}
+		info := dps.InfoOf(r.Certificates[0]) // that proved the operation: no other may poll it
+		state.X509 = &dps.X509Result{EnrollmentGroupID: o.Group, Certificate: &info}
 	default:
 		blob, err := c.wrapHubKey(s.ID, o)
 		if err != nil {

@@ -7,7 +7,7 @@ const (
 	ActionScopeRenew         = "scope.renew" // its server certificate
 	ActionEnrollmentPut      = "enrollment.put"
 	ActionEnrollmentDelete   = "enrollment.delete"
-	ActionEnrollmentReveal   = "enrollment.reveal" // its symmetric keys were shown
+	ActionEnrollmentReveal   = "enrollment.reveal" // its symmetric keys were shown; the answer to a put shows them too, those that stayed with them
 	ActionGroupPut           = "group.put"
 	ActionGroupDelete        = "group.delete"
 	ActionGroupReveal        = "group.reveal"

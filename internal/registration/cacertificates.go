@@ -204,7 +204,7 @@ func (c *Core) DeleteCA(ctx context.Context, by Caller, name string) error {
 }
 
 func (g *knownGroup) refersTo(name string) bool {
-	for _, ref := range tellGroup(g.Group).CAReferences {
+	for _, ref := range g.caReferences {
 		if dps.FoldID(ref) == dps.FoldID(name) {
 			return true
 		}

@@ -54,9 +54,9 @@ func (c *Core) verifyCertificate(ctx context.Context, s *scope, r Request) (proo
 		p.group = group
 	}
 	if o := device.Operation; o != nil && o.Status == Assigning && o.provedBy(p.digest) && r.Arrived.Sub(o.Created) <= operationWindow {
-		p.repeated = o
+		p.repeated, err = c.unlessFallen(ctx, s, device, o)
 	}
-	return p, nil
+	return p, err
 }
 
 // commonNames counts them: of several, the CA may have judged another than the one taken here.

@@ -73,7 +73,7 @@ func TestFewCAsMayHaveTheSameName(t *testing.T) {
 	}
 	last := newCA(t, "plant ca", nil)
 	_, err := w.putGroup("more", signingBody(last, ""), "")
-	if fault := w.wantFault(err, dps.CodeBadRequest, registration.ReasonTooManyGroups); !strings.Contains(fault.Detail, "CN=plant ca") {
+	if fault := w.wantFault(err, dps.CodeBadRequest, registration.ReasonBadGroup); !strings.Contains(fault.Detail, "CN=plant ca") {
 		t.Errorf("told %q", fault.Detail)
 	}
 	_, err = w.putGroup("line0", signingBody(last, ""), "*") // in place of one of them

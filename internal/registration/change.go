@@ -118,11 +118,8 @@ func tellGroup(row Group) groupTold {
 		return told
 	}
 	told.settingsTold = tellSettings(wire.AllocationPolicy, wire.IotHubs, wire.IotHubHostName, wire.CustomAllocation, wire.Capabilities, wire.ReprovisionPolicy, wire.InitialTwin)
-	if x := wire.Attestation.X509; x != nil && x.CAReferences != nil {
-		told.CAReferences = []string{x.CAReferences.Primary}
-		if x.CAReferences.Secondary != "" {
-			told.CAReferences = append(told.CAReferences, x.CAReferences.Secondary)
-		}
+	if x := wire.Attestation.X509; x != nil {
+		told.CAReferences = x.CAReferences.List()
 	}
 	return told
 }

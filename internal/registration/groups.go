@@ -66,13 +66,13 @@ func (c *Core) judgeGroup(ctx context.Context, s *scope, wire dps.EnrollmentGrou
 	if err != nil {
 		return err
 	}
-	if _, there := groups.byID[dps.FoldID(wire.GroupID)]; !there {
-		switch {
-		case len(groups.byID) >= MaxGroups:
-			return c.fault(s, dps.CodeBadRequest, ReasonTooManyGroups, fmt.Sprintf("The scope has %d enrollment groups, as many as it may have.", MaxGroups), nil)
-		case wire.Attestation.Type == dps.AttestationSymmetricKey && len(groups.deriving) >= MaxDerivingGroups:
-			return c.fault(s, dps.CodeBadRequest, ReasonTooManyGroups, fmt.Sprintf("The scope has %d enrollment groups with symmetric keys, as many as it may have.", MaxDerivingGroups), nil)
-		}
+	before := groups.byID[dps.FoldID(wire.GroupID)]
+	derives := before != nil && before.Mechanism == SymmetricKey
+	switch {
+	case before == nil && len(groups.byID) >= MaxGroups:
+		return c.fault(s, dps.CodeBadRequest, ReasonTooManyGroups, fmt.Sprintf("The scope has %d enrollment groups, as many as it may have.", MaxGroups), nil)
+	case !derives && wire.Attestation.Type == dps.AttestationSymmetricKey && len(groups.deriving) >= MaxDerivingGroups:
+		return c.fault(s, dps.CodeBadRequest, ReasonTooManyGroups, fmt.Sprintf("The scope has %d enrollment groups with symmetric keys, as many as it may have.", MaxDerivingGroups), nil)
 	}
 	return c.judgeAuthorities(ctx, s, groups, wire)
 }
@@ -97,19 +97,19 @@ func (c *Core) judgeAuthorities(ctx context.Context, s *scope, groups *groupTabl
 		return nil
 	}
 	verified := map[string][]byte{}
-	if x.CAReferences != nil {
+	if names := x.CAReferences.List(); names != nil {
 		var err error
 		if verified, err = c.verifiedCAs(ctx, s.ID); err != nil {
 			return c.storeFault(s, "reading the CA certificates", err)
 		}
-		for _, name := range []string{x.CAReferences.Primary, x.CAReferences.Secondary} {
-			if name != "" && verified[dps.FoldID(name)] == nil {
+		for _, name := range names {
+			if verified[dps.FoldID(name)] == nil {
 				return c.fault(s, dps.CodeBadRequest, ReasonBadGroup, "attestation.x509.caReferences: there is no verified CA certificate named "+name+". Add and verify it first (latchkey ca add, latchkey ca verify).", nil)
 			}
 		}
 	}
 	if subject := groups.crowdedBy(wire.GroupID, authoritiesOf(x, verified)); subject != "" {
-		return c.fault(s, dps.CodeBadRequest, ReasonTooManyGroups, fmt.Sprintf("%d CAs of other groups have the subject %s already, as many as may. Give the CAs names of their own.", MaxNamesakes, subject), nil)
+		return c.fault(s, dps.CodeBadRequest, ReasonBadGroup, fmt.Sprintf("attestation.x509: %d CAs of other groups have the subject %s already, as many as may. Give the CAs names of their own.", MaxNamesakes, subject), nil)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"time"
 
 	"latchkey.example/latchkey/dps"
 )
@@ -17,10 +18,14 @@ type groupTable struct {
 	anchors  map[string][]anchor    // by the subject of the CA, as it stands in the certificate; a CA of several groups is the first one's
 }
 
-// knownGroup is a group with its secrets opened.
+// knownGroup is what devices need of a group, with its secrets opened. Its document, which may be long, is not kept.
 type knownGroup struct {
-	Group
-	keys symmetricKeys // with SymmetricKey
+	ID           string
+	Mechanism    Mechanism
+	Disabled     bool
+	Updated      time.Time
+	keys         symmetricKeys // with SymmetricKey
+	caReferences []string      // as given
 }
 
 // groupPage is how many groups are read at once.
@@ -80,7 +85,7 @@ func (c *Core) loadGroups(ctx context.Context, scope string) (*groupTable, error
 }
 
 func (c *Core) addGroup(t *groupTable, scope string, g Group, authorities map[string][]byte) error {
-	known := &knownGroup{Group: g}
+	known := &knownGroup{ID: g.ID, Mechanism: g.Mechanism, Disabled: g.Disabled, Updated: g.Updated}
 	folded := dps.FoldID(g.ID)
 	if g.Mechanism == SymmetricKey {
 		var err error
@@ -96,6 +101,7 @@ func (c *Core) addGroup(t *groupTable, scope string, g Group, authorities map[st
 		if wire.Attestation.X509 == nil {
 			return fmt.Errorf("its document is not of an x509 group")
 		}
+		known.caReferences = wire.Attestation.X509.CAReferences.List()
 		for _, der := range authoritiesOf(wire.Attestation.X509, authorities) {
 			certificate, err := x509.ParseCertificate(der)
 			if err != nil {
@@ -122,11 +128,9 @@ func (t *groupTable) addAnchor(a anchor) {
 // authoritiesOf lists the CA certificates of a group, as far as they are given in full. A name that no verified CA certificate has any more
 // lets nobody in.
 func authoritiesOf(chain *dps.X509Attestation, authorities map[string][]byte) (ders [][]byte) {
-	if refs := chain.CAReferences; refs != nil {
-		for _, name := range []string{refs.Primary, refs.Secondary} {
-			if der := authorities[dps.FoldID(name)]; der != nil {
-				ders = append(ders, der)
-			}
+	for _, name := range chain.CAReferences.List() {
+		if der := authorities[dps.FoldID(name)]; der != nil {
+			ders = append(ders, der)
 		}
 	}
 	for _, certificate := range chain.Signing.List() {

@@ -74,17 +74,6 @@ func (c *Core) Lookup(ctx context.Context, r Request) (Answer, error) {
 	if proof.repeated != nil && proof.mechanism == TPM { // a redeemed token polls its operation and nothing else
 		return Answer{}, c.fault(s, dps.CodeUnauthorized, ReasonTokenSpent, "", nil)
 	}
-	if proof.repeated != nil { // the entry may have changed since
-		standing, err := c.standing(ctx, s, proof.device, *proof.repeated)
-		switch {
-		case err != nil:
-			return Answer{}, err
-		case standing == ReasonSuperseded:
-			return Answer{}, c.fault(s, dps.CodeUnauthorized, ReasonTokenSignature, "", nil)
-		case standing == ReasonDisabled:
-			return Answer{}, c.refuseProven(ctx, s, r, ActionLookup, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil))
-		}
-	}
 	if proof.disabled() {
 		return Answer{}, c.refuseProven(ctx, s, r, ActionLookup, c.fault(s, dps.CodeDisabled, ReasonDisabled, "", nil))
 	}
@@ -117,7 +106,7 @@ type proof struct {
 	digest         [32]byte   // of the token or the client certificate
 	generation     uint64     // expected
 	groupsRevision uint64     // expected
-	repeated       *Operation // set instead of what is above if this very proof was redeemed and its operation is still answered
+	repeated       *Operation // set if this very proof was redeemed and its operation is still answered; of a token then, nothing below and no entry is
 
 	ek  *attest.EK // of a TPM, as srk
 	srk *attest.SRK

@@ -2,7 +2,6 @@ package registration
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -103,7 +102,7 @@ func (c *Core) MayManageScopes(by Caller) error {
 
 func (s *scope) shown() ScopeShown {
 	shown := ScopeShown{ID: s.ID, Hosts: slices.Clone(s.Hosts), Home: s.Home, Created: s.Created}
-	if s.certificate != nil && s.certificate.Leaf != nil {
+	if s.certificate != nil {
 		shown.CertificateEnd = s.certificate.Leaf.NotAfter
 	}
 	return shown
@@ -166,7 +165,7 @@ func (c *Core) CreateScope(ctx context.Context, by Caller, hosts []string) (Scop
 
 // makeScope makes a scope that is ready to serve, and the primary key of its owner policy. Times are stored in microseconds.
 func (c *Core) makeScope(hosts []string) (*scope, []byte, error) {
-	made, primary, err := NewScope(c.sealer, rand.Reader, hosts, c.now().UTC().Truncate(time.Microsecond))
+	made, primary, err := NewScope(c.sealer, c.rand, hosts, c.now().UTC().Truncate(time.Microsecond))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -263,7 +262,7 @@ func (c *Core) renewCertificates(ctx context.Context) error {
 	var failed error
 	renewed := false
 	for _, s := range c.scopes.Load().byID {
-		if s.certificate == nil || c.issuer == nil || s.certificate.Leaf == nil || s.certificate.Leaf.NotAfter.Sub(c.now()) > renewBefore {
+		if s.certificate == nil || c.issuer == nil || s.certificate.Leaf.NotAfter.Sub(c.now()) > renewBefore {
 			continue
 		}
 		if err := c.renewCertificate(ctx, s.Scope); err != nil {

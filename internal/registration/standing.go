@@ -40,6 +40,15 @@ func (c *Core) standing(ctx context.Context, s *scope, device Device, o Operatio
 	return ReasonNone, nil
 }
 
+// unlessFallen gives the operation unless the operator has changed the entry that it rests on: then what proved it is judged anew.
+func (c *Core) unlessFallen(ctx context.Context, s *scope, device Device, o *Operation) (*Operation, error) {
+	standing, err := c.standing(ctx, s, device, *o)
+	if err != nil || standing != ReasonNone {
+		return nil, err
+	}
+	return o, nil
+}
+
 func supersededUnless(good bool) Reason {
 	if good {
 		return ReasonNone

@@ -4,12 +4,18 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"latchkey.example/latchkey/dps"
 )
 
 // symmetricKeys are the two keys of an entry, or those that a group gives one device. Secrets.
 type symmetricKeys struct{ primary, secondary []byte }
+
+// LogValue, String and GoString hide the keys.
+func (symmetricKeys) LogValue() slog.Value { return slog.StringValue("[symmetric keys]") }
+func (symmetricKeys) String() string       { return "[symmetric keys]" }
+func (symmetricKeys) GoString() string     { return "[symmetric keys]" }
 
 // generatedKey is the size of a key that the service makes, as the imitated one does.
 const generatedKey = 64

@@ -66,7 +66,14 @@ func (c *Core) verifyToken(ctx context.Context, s *scope, r Request, token dps.T
 		if err := k.sameKeys(o.Mechanism, o.EK, o.SRK); err != nil {
 			return proof{}, c.fault(s, dps.CodeBadRequest, ReasonOtherKeys, err.Error(), nil)
 		}
-		return proof{device: k.device, mechanism: o.Mechanism, repeated: o}, nil
+		if o.Mechanism != TPM {
+			if o, err = c.unlessFallen(ctx, s, k.device, o); err != nil {
+				return proof{}, err
+			}
+		}
+		if o != nil {
+			return proof{device: k.device, mechanism: o.Mechanism, repeated: o}, nil
+		}
 	}
 	p, err := c.findProof(ctx, k)
 	if err != nil {
