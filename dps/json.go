@@ -34,7 +34,7 @@ func checkObjectWithin(body []byte, limit int) error {
 	if c.data[c.pos] != '{' {
 		return refuse("", "the message must be a JSON object")
 	}
-	_, err := c.value(1)
+	_, err := c.value()
 	return err
 }
 
@@ -64,7 +64,7 @@ func tooDeep(body []byte) bool {
 func eachMember(object []byte, fn func(name, value []byte) error) error {
 	c := cursor{data: object}
 	c.space()
-	return c.object(1, fn)
+	return c.object(fn)
 }
 
 // eachElement calls fn for each element of a JSON array that is part of what
@@ -72,7 +72,7 @@ func eachMember(object []byte, fn func(name, value []byte) error) error {
 // point into array.
 func eachElement(array []byte, fn func(value []byte) error) error {
 	c := cursor{data: array}
-	return c.array(1, fn)
+	return c.array(fn)
 }
 
 // cursor walks over text that is known to be valid JSON; it judges only nesting
@@ -89,15 +89,15 @@ func (c *cursor) space() {
 }
 
 // value walks over one value and returns its text.
-func (c *cursor) value(depth int) ([]byte, error) {
+func (c *cursor) value() ([]byte, error) {
 	c.space()
 	start := c.pos
 	var err error
 	switch c.data[c.pos] {
 	case '{':
-		err = c.object(depth, nil)
+		err = c.object(nil)
 	case '[':
-		err = c.array(depth, nil)
+		err = c.array(nil)
 	case '"':
 		c.quoted()
 	default:
@@ -119,16 +119,13 @@ func (c *cursor) quoted() []byte {
 	return c.data[start:c.pos]
 }
 
-func (c *cursor) array(depth int, fn func(value []byte) error) error {
-	if depth > maxDepth {
-		return refuse("", "the message is nested deeper than %d levels", maxDepth)
-	}
+func (c *cursor) array(fn func(value []byte) error) error {
 	c.pos++
 	for c.space(); c.data[c.pos] != ']'; c.space() {
 		if c.data[c.pos] == ',' {
 			c.pos++
 		}
-		value, err := c.value(depth + 1)
+		value, err := c.value()
 		if err != nil {
 			return err
 		}
@@ -142,10 +139,7 @@ func (c *cursor) array(depth int, fn func(value []byte) error) error {
 	return nil
 }
 
-func (c *cursor) object(depth int, fn func(name, value []byte) error) error {
-	if depth > maxDepth {
-		return refuse("", "the message is nested deeper than %d levels", maxDepth)
-	}
+func (c *cursor) object(fn func(name, value []byte) error) error {
 	var names nameSet
 	c.pos++
 	for c.space(); c.data[c.pos] != '}'; c.space() {
@@ -159,7 +153,7 @@ func (c *cursor) object(depth int, fn func(name, value []byte) error) error {
 		}
 		c.space()
 		c.pos++ // the colon
-		value, err := c.value(depth + 1)
+		value, err := c.value()
 		if err != nil {
 			return err
 		}

@@ -170,13 +170,13 @@ func decodeReferences(path string, object []byte) (*CAReferences, error) {
 	return &r, nil
 }
 
-// ValidCAName says whether a text can name a CA certificate: the rule is that of
+// validCAName says whether a text can name a CA certificate: the rule is that of
 // registration ids.
-func ValidCAName(name string) bool { return ValidRegistrationID(name) }
+func validCAName(name string) bool { return ValidRegistrationID(name) }
 
 func nameValue(path string, value []byte) (string, error) {
 	name, err := stringValue(path, value)
-	if err == nil && name != "" && !ValidCAName(name) {
+	if err == nil && name != "" && !validCAName(name) {
 		err = refuse(path, badRegistrationID)
 	}
 	return name, err

@@ -244,7 +244,7 @@ func (i *importing) write(ctx context.Context) ([]registration.Imported, error) 
 	case i.summary.DryRun:
 		return core.TryImport(ctx, i.by, i.mode, i.trial, i.waiting)
 	}
-	return core.Import(ctx, i.by, i.mode, false, i.waiting)
+	return core.Import(ctx, i.by, i.mode, i.waiting)
 }
 
 func (i *importing) count(line uint64, result registration.Imported) error {

@@ -184,3 +184,39 @@ func TestThereAreAsManyGroupsAsMayBe(t *testing.T) {
 	_, err = w.putGroup("plant", signingBody(newCA(t, "Another CA", nil), ""), "*")
 	w.must(err)
 }
+
+func TestACertificateThatMayNotSignIsNoCA(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	root := newCA(t, "Root", nil)
+	marked := func(usage x509.KeyUsage) *x509.Certificate {
+		return root.issue(t, "CA", func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid, c.KeyUsage = true, true, usage })
+	}
+	_, err := w.core.PutCA(w.ctx, operator, "plant", marked(x509.KeyUsageCRLSign).Raw)
+	w.wantFault(err, dps.CodeBadRequest, registration.ReasonBadCA)
+	_, err = w.core.PutCA(w.ctx, operator, "plant", marked(x509.KeyUsageCRLSign|x509.KeyUsageCertSign).Raw)
+	w.must(err)
+}
+
+func TestThereAreAsManyScopesAsMayBe(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var writers sync.WaitGroup
+	for part := range 32 {
+		writers.Go(func() {
+			for i := 2 + part; i < registration.MaxScopes; i += 32 {
+				id := fmt.Sprintf("0lk%d", i)
+				scope := registration.Scope{ID: id, Hosts: []string{fmt.Sprintf("plant-%d.example", i)}, SealedRoot: w.seal(registration.ContextScopeRoot(id), secret("root "+id)), Created: epoch}
+				if verdict, err := w.inner.CreateScope(w.ctx, scope, registration.Audit{At: epoch}); err != nil || verdict != registration.Applied {
+					w.Errorf("scope %s: %v, %v", id, verdict, err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	w.must(w.core.ReloadScopes(w.ctx))
+	_, err := w.core.CreateScope(w.ctx, operator, []string{"another.example"})
+	w.wantFault(err, dps.CodeBadRequest, registration.ReasonBadScope)
+	w.must(w.core.DeleteScope(w.ctx, operator, "0lk2"))
+	w.newScope("another.example")
+}

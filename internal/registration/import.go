@@ -55,15 +55,11 @@ type importRow struct {
 	before *Enrollment // what it replaces
 }
 
-// Import writes enrollments in transitions of at most MaxPuts, each with its own audit row, and says for each line what became of it. With dryRun it
-// writes nothing and says what would, as TryImport does. An error means that the store failed: lines with ImportUnknown may or may not be
-// written, and those after them are not.
-func (c *Core) Import(ctx context.Context, by Caller, mode IfExists, dryRun bool, lines []ImportLine) ([]Imported, error) {
-	if dryRun {
-		return c.TryImport(ctx, by, mode, NewTrial(), lines)
-	}
+// Import writes enrollments in transitions of at most MaxPuts, each with its own audit row, and says for each line what became of it. An error
+// means that the store failed: lines with ImportUnknown may or may not be written, and those after them are not.
+func (c *Core) Import(ctx context.Context, by Caller, mode IfExists, lines []ImportLine) ([]Imported, error) {
 	s, _ := c.scope(by.Scope)
-	results := make([]Imported, len(lines))
+	results, rows := c.judgeAll(s, lines)
 	var run []importRow
 	inRun := map[string]bool{}
 	write := func() error {
@@ -72,21 +68,15 @@ func (c *Core) Import(ctx context.Context, by Caller, mode IfExists, dryRun bool
 		clear(inRun)
 		return err
 	}
-	for i, line := range lines {
-		draft, err := c.importRow(s, line)
-		results[i].RegistrationID = draft.row.ID
-		if err != nil {
-			results[i].fail(err)
-			continue
-		}
-		folded := dps.FoldID(draft.row.ID)
+	for _, row := range rows {
+		folded := dps.FoldID(row.draft.row.ID)
 		if inRun[folded] || len(run) == MaxPuts { // a line that meets an earlier one finds it written
 			if err := write(); err != nil {
 				return results, err
 			}
 		}
 		inRun[folded] = true
-		run = append(run, importRow{at: i, draft: draft})
+		run = append(run, row)
 	}
 	return results, write()
 }

@@ -40,7 +40,7 @@ func TestLinesOfOneIDMeetEachOtherInTheirOrder(t *testing.T) {
 		registration.ReplaceExisting: {"ccrr", "line-3"},
 	} {
 		w := newWorld(t)
-		results, err := w.core.Import(w.ctx, operator, mode, false, w.importLines("pump", "valve", "PUMP", "Pump"))
+		results, err := w.core.Import(w.ctx, operator, mode, w.importLines("pump", "valve", "PUMP", "Pump"))
 		w.must(err)
 		if got := outcomes(results); got != want[0] {
 			t.Errorf("mode %d: %s, want %s", mode, got, want[0])
@@ -60,7 +60,7 @@ func TestManyLinesAreFewTransitions(t *testing.T) {
 	}
 	lines := w.importLines(ids...)
 	w.store.take()
-	results, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, false, lines)
+	results, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, lines)
 	w.must(err)
 	if got := outcomes(results); got != strings.Repeat("c", len(ids)) {
 		t.Error(got)
@@ -68,7 +68,7 @@ func TestManyLinesAreFewTransitions(t *testing.T) {
 	if calls := w.store.take(); calls["PutEnrollments"] != 3 || len(calls) != 1 {
 		t.Errorf("calls %v", calls)
 	}
-	results, err = w.core.Import(w.ctx, operator, registration.ReplaceExisting, true, lines[:3])
+	results, err = w.core.TryImport(w.ctx, operator, registration.ReplaceExisting, registration.NewTrial(), lines[:3])
 	w.must(err)
 	if calls := w.store.take(); outcomes(results) != "rrr" || calls["PutEnrollments"] != 0 {
 		t.Errorf("a dry run: %s, %v", outcomes(results), calls)
@@ -81,7 +81,7 @@ func TestAnIDThatIsLeftOutIsThatOfTheKey(t *testing.T) {
 	d := w.device("ignored", softtpm.RSA, 1)
 	lines := []registration.ImportLine{{Enrollment: d.wire(nil)}, {Err: errors.New("inside")}}
 	lines[0].Enrollment.RegistrationID = ""
-	results, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, false, lines)
+	results, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, lines)
 	w.must(err)
 	id := attest.RegistrationID(lines[0].Enrollment.Attestation.TPM.EndorsementKey)
 	if results[0].RegistrationID != id || w.snapshot(id).Enrollment == nil {
@@ -100,11 +100,11 @@ func TestAnImportThatTheStoreBrokeIsCompletedByAnother(t *testing.T) {
 		lines := w.importLines("a", "b", "c")
 		d := w.device("d", softtpm.ECC, 0)
 		w.store.failNext("PutEnrollments", 1, when)
-		results, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, false, lines)
+		results, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, lines)
 		if !d.retryable(err) || outcomes(results) != "???" {
 			t.Errorf("%s: %s, %v", when, outcomes(results), err)
 		}
-		results, err = w.core.Import(w.ctx, operator, registration.SkipExisting, false, lines)
+		results, err = w.core.Import(w.ctx, operator, registration.SkipExisting, lines)
 		w.must(err)
 		if got, want := outcomes(results), map[moment]string{before: "ccc", after: "sss"}[when]; got != want {
 			t.Errorf("%s: %s, want %s", when, got, want)
@@ -136,7 +136,7 @@ func TestALineWhoseEnrollmentMovesIsTriedAgain(t *testing.T) {
 	for tries, want := range map[int]string{2: "r", 100: "f"} {
 		moves = tries
 		w.store.beforeNext("PutEnrollments", move)
-		results, err := w.core.Import(w.ctx, operator, registration.ReplaceExisting, false, w.importLines("pump"))
+		results, err := w.core.Import(w.ctx, operator, registration.ReplaceExisting, w.importLines("pump"))
 		w.must(err)
 		if got := outcomes(results); got != want {
 			t.Errorf("%d moves: %s, want %s", tries, got, want)
@@ -156,7 +156,7 @@ func TestAnExportHasEveryEnrollmentOnce(t *testing.T) {
 	for i := range ids {
 		ids[i] = fmt.Sprintf("Dev-%04d", i)
 	}
-	_, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, false, w.importLines(ids...))
+	_, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, w.importLines(ids...))
 	w.must(err)
 	var got []string
 	w.must(w.core.Export(w.ctx, operator, func(e dps.IndividualEnrollment) error {

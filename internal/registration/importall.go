@@ -19,7 +19,6 @@ func (c *Core) ImportAll(ctx context.Context, by Caller, mode IfExists, dryRun b
 	}
 	judged, rows := c.judgeAll(s, lines)
 	unknown := make([]Imported, len(lines))
-	var verdicts []Verdict
 	for try := range redeemTries {
 		a := allRows{core: c, scope: s, by: by, mode: mode, results: slices.Clone(judged), known: map[string]*Enrollment{}}
 		if err := a.prepare(ctx, rows); err != nil {
@@ -28,8 +27,8 @@ func (c *Core) ImportAll(ctx context.Context, by Caller, mode IfExists, dryRun b
 		if a.failed() || dryRun || len(a.puts) == 0 {
 			return a.withhold(), nil
 		}
-		var err error
-		if verdicts, err = c.store.PutAllEnrollments(ctx, s.ID, a.puts); err != nil {
+		verdicts, err := c.store.PutAllEnrollments(ctx, s.ID, a.puts)
+		if err != nil {
 			return unknown, c.storeFault(s, "importing enrollments together", err)
 		}
 		last := try == redeemTries-1

@@ -142,7 +142,7 @@ func TestACertificateOfAnotherFailsAllLines(t *testing.T) {
 	if got := outcomes(results); got != "wff" || !strings.Contains(results[1].Message, "another enrollment") || results[1].Code != dps.CodeBadRequest {
 		t.Errorf("%s, %+v", got, results[1])
 	}
-	results, err = w.core.Import(w.ctx, operator, registration.RefuseExisting, false, lines)
+	results, err = w.core.Import(w.ctx, operator, registration.RefuseExisting, lines)
 	w.must(err)
 	if got := outcomes(results); got != "cff" {
 		t.Errorf("line by line: %s", got)
@@ -163,7 +163,7 @@ func TestALineThatLacksWhatOnlyTheEntryHolds(t *testing.T) {
 	for name, bring := range map[string]func(w *world) imports{
 		"each": func(w *world) imports {
 			return func(mode registration.IfExists, lines []registration.ImportLine) ([]registration.Imported, error) {
-				return w.core.Import(w.ctx, operator, mode, false, lines)
+				return w.core.Import(w.ctx, operator, mode, lines)
 			}
 		},
 		"all": func(w *world) imports {
@@ -251,11 +251,11 @@ func TestADryRunForeseesLinesThatLackTheirKeys(t *testing.T) {
 	line := w.exportLines()["valve"]
 	lines := w.jsonLines(line, strings.Replace(line, "valve", "absent", 1))
 	for _, mode := range []registration.IfExists{registration.RefuseExisting, registration.SkipExisting, registration.ReplaceExisting} {
-		try, err := w.core.Import(w.ctx, operator, mode, true, lines)
+		try, err := w.core.TryImport(w.ctx, operator, mode, registration.NewTrial(), lines)
 		w.must(err)
 		all, err := w.core.ImportAll(w.ctx, operator, mode, true, lines)
 		w.must(err)
-		done, err := w.core.Import(w.ctx, operator, mode, false, lines)
+		done, err := w.core.Import(w.ctx, operator, mode, lines)
 		w.must(err)
 		if outcomes(try) != outcomes(done) || !slices.Contains([]string{outcomes(done), strings.Replace(outcomes(done), "r", "w", 1)}, outcomes(all)) {
 			t.Errorf("mode %d: a dry run says %s and %s, the import %s", mode, outcomes(try), outcomes(all), outcomes(done))

@@ -41,28 +41,23 @@ func (t *Trial) write(id string) {
 // that if they are at most trialWindow lines apart; further apart each may look as if the other were not there.
 func (c *Core) TryImport(ctx context.Context, by Caller, mode IfExists, trial *Trial, lines []ImportLine) ([]Imported, error) {
 	s, _ := c.scope(by.Scope)
-	results := make([]Imported, len(lines))
-	for i, line := range lines {
-		draft, err := c.importRow(s, line)
-		results[i].RegistrationID = draft.row.ID
-		if err != nil {
-			results[i].fail(err)
-			continue
-		}
-		row := importRow{at: i, draft: draft}
-		if row.before, err = c.importBefore(ctx, s, draft.row.ID); err != nil {
+	results, rows := c.judgeAll(s, lines)
+	for _, row := range rows {
+		var err error
+		if row.before, err = c.importBefore(ctx, s, row.draft.row.ID); err != nil {
 			return results, err
 		}
-		if row.before == nil && trial.wrote(draft.row.ID) {
-			row.before = &draft.row // as good as that of the earlier line, of which only its id is remembered
+		if row.before == nil && trial.wrote(row.draft.row.ID) {
+			row.before = &row.draft.row // as good as that of the earlier line, of which only its id is remembered
 		}
-		if _, _, err = c.settle(s, draft, row.before); err != nil {
-			results[i].fail(err)
+		result := &results[row.at]
+		if _, _, err = c.settle(s, row.draft, row.before); err != nil {
+			result.fail(err)
 			continue
 		}
-		results[i].settle(row, foreseen(row, mode), mode)
-		if results[i].Outcome == ImportCreated {
-			trial.write(draft.row.ID)
+		result.settle(row, foreseen(row, mode), mode)
+		if result.Outcome == ImportCreated {
+			trial.write(row.draft.row.ID)
 		}
 	}
 	return results, nil

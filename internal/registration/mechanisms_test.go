@@ -467,6 +467,9 @@ func TestCertificatesThatAreNotLetIn(t *testing.T) {
 	old := ca.issue(t, "own", func(c *x509.Certificate) { c.NotAfter = epoch.Add(-time.Minute) })
 	_, err := w.put("own", clientBody(old, nil, ""), "")
 	w.must(err)
+	early := ca.issue(t, "early", func(c *x509.Certificate) { c.NotBefore = epoch.Add(time.Hour) })
+	_, err = w.put("early", clientBody(early, nil, ""), "")
+	w.must(err)
 	w.enrolled("chip")
 	_, err = w.putGroup("plant", signingBody(ca, ""), "")
 	w.must(err)
@@ -483,6 +486,7 @@ func TestCertificatesThatAreNotLetIn(t *testing.T) {
 		"that has not begun":               {"press", ca.issue(t, "press", func(c *x509.Certificate) { c.NotBefore = epoch.Add(time.Hour) }), registration.ReasonUnknownCertificate},
 		"of a server":                      {"press", ca.issue(t, "press", server), registration.ReasonUnknownCertificate},
 		"enrolled, but ended":              {"own", old, registration.ReasonCertificateTime},
+		"enrolled, but not begun":          {"early", early, registration.ReasonCertificateTime},
 		"for the id of a TPM":              {"chip", ca.issue(t, "chip"), registration.ReasonOtherMechanism},
 	} {
 		d := w.certified(c.id, c.certificate)

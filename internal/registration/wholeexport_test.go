@@ -153,7 +153,7 @@ func TestAnExportOfManyPagesHasEachOnceWhateverChangesMeanwhile(t *testing.T) {
 	for i := range ids {
 		ids[i] = fmt.Sprintf("dev-%03d", i)
 	}
-	_, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, false, w.importLines(ids...))
+	_, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, w.importLines(ids...))
 	w.must(err)
 	for i := range 205 {
 		_, err := w.putGroup(fmt.Sprintf("group-%03d", i), keysBody(firstKey, secondKey, ""), "")
@@ -174,9 +174,9 @@ func TestAnExportOfManyPagesHasEachOnceWhateverChangesMeanwhile(t *testing.T) {
 		for _, id := range []string{"dev-010", "dev-150", "dev-199", "dev-300"} {
 			w.must(w.core.DeleteEnrollment(w.ctx, operator, id, ""))
 		}
-		_, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, false, w.importLines("dev-0101", "dev-1501", "dev-3001"))
+		_, err := w.core.Import(w.ctx, operator, registration.RefuseExisting, w.importLines("dev-0101", "dev-1501", "dev-3001"))
 		w.must(err)
-		_, err = w.core.Import(w.ctx, operator, registration.ReplaceExisting, false, w.importLines("dev-301"))
+		_, err = w.core.Import(w.ctx, operator, registration.ReplaceExisting, w.importLines("dev-301"))
 		w.must(err)
 		return nil
 	}))
