@@ -2,6 +2,9 @@
 // belongs to one registration, that no assignment stands without its audit row, and that no challenge could be redeemed twice. It only reads, a
 // consistent snapshot of one device at a time, so a service may run on the store meanwhile; what looks wrong is read again before it is told.
 //
+// What ties an assignment to its audit row is its operation, which the service keeps for some eleven minutes. P3 is checked while it is there; of a
+// registration whose operation was pruned, a lost audit row is not found. What its hub holds is compared with what it was given all the same.
+//
 // It trusts nothing of the store but its answers, and knows no kind of store.
 package fsck
 
@@ -146,10 +149,6 @@ func (c *checker) authorities() error {
 }
 
 func (c *checker) registrations() error {
-	oldest, err := c.store.AuditPage(c.ctx, c.scope.ID, 0, 1)
-	if err != nil {
-		return err
-	}
 	return walk(func(after string) (string, int, error) {
 		rows, err := c.store.Registrations(c.ctx, c.scope.ID, "", after, page)
 		if err != nil {
@@ -158,7 +157,7 @@ func (c *checker) registrations() error {
 		for _, row := range rows {
 			c.sum.Registrations++
 			after = dps.FoldID(row.ID)
-			if err := c.device(after, oldest); err != nil {
+			if err := c.device(after); err != nil {
 				return "", 0, err
 			}
 		}
@@ -167,7 +166,7 @@ func (c *checker) registrations() error {
 }
 
 // device judges one id, twice if need be: between the readings of its parts it may have moved.
-func (c *checker) device(id string, oldest []registration.AuditLine) error {
+func (c *checker) device(id string) error {
 	var found []Problem
 	var moved uint64
 	for range 3 {
@@ -178,7 +177,7 @@ func (c *checker) device(id string, oldest []registration.AuditLine) error {
 		if d.Registration == nil {
 			return nil // deleted meanwhile
 		}
-		if found, err = c.judgeDevice(id, d, oldest); err != nil {
+		if found, err = c.judgeDevice(id, d); err != nil {
 			return err
 		}
 		if len(found) == 0 || moved == d.Registration.Revision {
@@ -196,16 +195,14 @@ func (c *checker) device(id string, oldest []registration.AuditLine) error {
 // sealed opens every sealed value.
 func (c *checker) sealed() error {
 	for cursor := ""; ; {
-		values, next, err := c.store.SealedValues(c.ctx, cursor, page)
+		n, shut, next, err := c.sealedPage(cursor)
 		if err != nil {
 			return err
 		}
-		for _, v := range values {
-			c.sum.SealedValues++
-			if _, err := c.sealer.Open(v.Context(), v.Sealed); err != nil && !c.replaced(v) {
-				c.scope = registration.Scope{ID: v.Scope}
-				c.problem("", string(v.Kind)+" "+v.Key, "the master key does not open it")
-			}
+		c.sum.SealedValues += n
+		for _, v := range shut {
+			c.scope = registration.Scope{ID: v.Scope}
+			c.problem("", string(v.Kind)+" "+v.Key, "the master key does not open it")
 		}
 		if next == "" {
 			return nil
@@ -214,21 +211,30 @@ func (c *checker) sealed() error {
 	}
 }
 
-// replaced says whether a value is not there any more: it was written anew after it was listed.
-func (c *checker) replaced(v registration.SealedValue) bool {
-	for cursor := ""; ; {
-		values, next, err := c.store.SealedValues(c.ctx, cursor, page)
-		if err != nil {
-			return false
+// sealedPage reads the page after the cursor, and again while something in it is shut that was not shut before: it may have been written anew
+// since it was listed. The last reading is the one that counts, its end too: what came between and pushed a value out of the page has pushed it
+// into the next one.
+func (c *checker) sealedPage(cursor string) (n int, shut []registration.SealedValue, next string, err error) {
+	seen := map[[sha256.Size]byte]bool{}
+	for range 3 {
+		var values []registration.SealedValue
+		if values, next, err = c.store.SealedValues(c.ctx, cursor, page); err != nil {
+			return 0, nil, "", err
 		}
-		for _, now := range values {
-			if now.Kind == v.Kind && now.Scope == v.Scope && now.Key == v.Key && string(now.Sealed) == string(v.Sealed) {
-				return false
+		n, shut = len(values), nil
+		settled := true
+		for _, v := range values {
+			if _, err := c.sealer.Open(v.Context(), v.Sealed); err == nil {
+				continue
 			}
+			shut = append(shut, v)
+			id := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %x", v.Kind, v.Scope, v.Key, v.Sealed))
+			settled = settled && seen[id]
+			seen[id] = true
 		}
-		if next == "" {
-			return true
+		if settled {
+			break
 		}
-		cursor = next
 	}
+	return n, shut, next, nil
 }

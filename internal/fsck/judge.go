@@ -95,7 +95,7 @@ func (c *checker) judgeGroup(g registration.Group) (wrong []string) {
 }
 
 // judgeDevice holds a registration against the promises.
-func (c *checker) judgeDevice(id string, d registration.Device, oldest []registration.AuditLine) (wrong []Problem, err error) {
+func (c *checker) judgeDevice(id string, d registration.Device) (wrong []Problem, err error) {
 	add := func(promise, format string, args ...any) {
 		wrong = append(wrong, Problem{promise, c.scope.ID, "registration " + d.Registration.ID, fmt.Sprintf(format, args...)})
 	}
@@ -120,7 +120,7 @@ func (c *checker) judgeDevice(id string, d registration.Device, oldest []registr
 	}
 	switch {
 	case d.Operation != nil:
-		c.judgeOperation(id, d, oldest, add)
+		c.judgeOperation(id, d, add)
 	case r.Status == registration.Assigning:
 		add("P1", "it is assigning, and its operation is gone: nothing will end it")
 	}
@@ -161,7 +161,7 @@ func (c *checker) claim(id string, r registration.Registration) (other string, t
 
 type complain func(promise, format string, args ...any)
 
-func (c *checker) judgeOperation(id string, d registration.Device, oldest []registration.AuditLine, add complain) {
+func (c *checker) judgeOperation(id string, d registration.Device, add complain) {
 	r, o := *d.Registration, *d.Operation
 	if o.ID != r.OperationID || dps.FoldID(o.RegistrationID) != id {
 		add("P2", "its current operation is another's")
@@ -179,9 +179,10 @@ func (c *checker) judgeOperation(id string, d registration.Device, oldest []regi
 			add("P1", "its operation gives the device another key than the hub is to hold")
 		}
 	}
-	if o.Status != registration.Assigned || len(oldest) == 0 || !oldest[0].At.Before(o.Created) {
-		return // rows from before the retention are gone
+	if o.Status != registration.Assigned {
+		return
 	}
+	// The row cannot have expired: audit rows are kept for a day at least, and operations for minutes.
 	rows, err := c.store.AuditByTrackingID(c.ctx, c.scope.ID, o.TrackingID)
 	if err != nil {
 		add("P3", "its audit rows cannot be read: %v", err)
@@ -206,7 +207,8 @@ func (c *checker) judgeIdentity(d registration.Device, credential registration.C
 	case err != nil:
 		return err
 	}
-	if d.Operation == nil || identity.Generation > d.Operation.Revision {
+	// Without its operation the registration was settled minutes ago: a newer proof since then has moved its revision, and it is read again.
+	if d.Operation != nil && identity.Generation > d.Operation.Revision {
 		return nil
 	}
 	encoded, err := c.sealer.Open(registration.ContextIdentityKey(c.scope.ID, r.Hub, r.DeviceID), identity.SealedKey)

@@ -275,7 +275,8 @@ type Audit struct {
 // SealedStore lists and replaces sealed values, so that the master key can be rotated while the service runs.
 type SealedStore interface {
 	// SealedValues returns up to limit sealed values after the cursor ("" first), in a stable order that covers every row once, and the
-	// cursor to go on from; the cursor is "" when there are no more.
+	// cursor to go on from; the cursor is "" when there are no more. A value keeps its place while its row lives, whatever is written: the
+	// same cursor gives the same page again, but for rows that came, went or were sealed anew since.
 	SealedValues(ctx context.Context, cursor string, limit int) ([]SealedValue, string, error)
 	// ReplaceSealed writes New where the row still holds Old, and returns how many it replaced.
 	ReplaceSealed(ctx context.Context, values []SealedReplacement) (int, error)
