@@ -18,7 +18,9 @@ func fsckCommand() *cobra.Command {
 		Short: "Check what the store holds; the service may run meanwhile",
 		Long: `Check what the store holds: that every registration is whole and its hub holds what the device was given (P1), that a device id belongs to one
 registration (P2), that no assignment stands without its audit row (P3), that every redemption is counted (P4), that entries say what devices
-are judged by, and that the master key opens every secret. It changes nothing. Exit code 1 if something is wrong.`,
+are judged by, and that the master key opens every secret. It changes nothing. Exit code 1 if something is wrong.
+
+Audit rows are looked for while the operation of an assignment is kept, which is some eleven minutes. One that is lost later is not found.`,
 		Args: noArgs,
 	}
 	data, file := dataFlag(cmd), configFlag(cmd)
