@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 //	connection FILE        takes the connection string that a command printed, into the environment
 //	start DIR [FLAG...]    runs `latchkey serve` on free ports until the script's end; its log is service.log
 //	hangup                 sends it SIGHUP and waits until the log says how that went
-//	stop                   sends it SIGTERM and wants exit code 0
+//	halt                   sends it SIGTERM and wants exit code 0 (the library's own "stop" ends a script there, as passed)
 //	stranger ID            makes a first contact that is refused; its tracking id is $TRACKING
 //	follow COMMAND...      starts a command that goes on; what it says is followed.out
 //	sees REGEXP            waits until it has said such a line
@@ -59,7 +59,7 @@ func TestScripts(t *testing.T) {
 		Dir:   filepath.Join("testdata", "script"),
 		Setup: equip,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "stop": stop, "stranger": stranger, "register": register, "certify": certify, "cut": cut, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID, "keep": keep, "damage": damage,
+			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "halt": stop, "stranger": stranger, "register": register, "certify": certify, "cut": cut, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID, "keep": keep, "damage": damage,
 			"feed": feed, "finish": finish, "lines": lines, "await": await, "crash": crash,
 			"follow": follow, "sees": sees, "interrupt": interrupt,
 		},

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/daemon"
 )
 
 // mediaTypes of the two forms.
@@ -270,7 +271,10 @@ func writeWhole(name string, fill func(io.Writer) error) (err error) {
 	if err := errors.Join(fill(buffered), buffered.Flush(), file.Sync(), file.Close()); err != nil {
 		return err
 	}
-	return os.Rename(file.Name(), name)
+	if err := os.Rename(file.Name(), name); err != nil {
+		return err
+	}
+	return daemon.SyncFolder(filepath.Dir(name))
 }
 
 // open begins a request whose body and answer may take any time. The answer is a good one, to be read and closed by the caller.

@@ -3,10 +3,12 @@ package daemon
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +26,7 @@ import (
 )
 
 // A backup is a tar of a manifest, the database as it was at one moment, the configuration, the folder of certificates and, if it is asked for,
-// the master key. Telemetry is not in it. Names in it are these; a backup with any other is refused.
+// the master key and the private keys of the certificates. Telemetry is not in it. Names in it are these; a backup with any other is refused.
 const (
 	backupManifest = "manifest.json"
 	backupDatabase = "latchkey.db"
@@ -39,66 +41,164 @@ type BackupManifest struct {
 	Created   time.Time         `json:"createdUtc"`
 	MasterKey bool              `json:"masterKey"`
 	SHA256    map[string]string `json:"sha256"` // of each other file, hex
+	// LeftOut are the files of the installation that have to be kept apart and put back, besides the master key: with / and from the data directory
+	// on if they are below it, else as absolute paths.
+	LeftOut []string `json:"leftOut,omitempty"`
+}
+
+// BackupPlan says what a backup is made of.
+type BackupPlan struct {
+	Dir        string // the data directory
+	ConfigFile string // the configuration that the service is started with; empty: the one in Dir, if there is one
+	MasterKey  bool   // with the master key and the private keys of certificates
 }
 
 // Backup writes a backup of an installation, beside a service that runs on it. What it writes was opened once: every secret in it opens with the
-// master key.
-func Backup(ctx context.Context, cfg config.Config, dir string, withMasterKey bool, out io.Writer) (BackupManifest, error) {
+// master key. Without plan.MasterKey nothing in it is secret in clear.
+func Backup(ctx context.Context, cfg config.Config, plan BackupPlan, out io.Writer) (BackupManifest, error) {
 	work, err := os.MkdirTemp(filepath.Dir(cfg.Database), ".backup-*")
 	if err != nil {
 		return BackupManifest{}, err
 	}
 	defer os.RemoveAll(work)
-	copied := filepath.Join(work, backupDatabase)
-	if err := sqlite.Backup(ctx, cfg.Database, copied); err != nil {
-		return BackupManifest{}, err
-	}
-	files := map[string]string{backupDatabase: copied}
-	ring, err := os.ReadFile(cfg.MasterKey) // after the copy: keys are added to the ring before they seal anything
+	names, left, err := copySmall(cfg, plan, work)
 	if err != nil {
-		return BackupManifest{}, fmt.Errorf("the master key: %w", err)
-	}
-	kept := filepath.Join(work, backupRing)
-	if err := os.WriteFile(kept, ring, 0o600); err != nil {
 		return BackupManifest{}, err
 	}
-	if err := opensAll(ctx, copied, kept); err != nil {
-		return BackupManifest{}, fmt.Errorf("the copy cannot be read with the master key; was it just rotated? Try again: %w", err)
-	}
-	if withMasterKey {
-		files[backupRing] = kept
-	}
-	if err := addSmall(files, dir); err != nil {
+	if _, err := restoredConfig(work); err != nil {
 		return BackupManifest{}, err
 	}
-	manifest := BackupManifest{Format: backupFormat, Created: time.Now().UTC(), MasterKey: withMasterKey, SHA256: map[string]string{}}
-	for name, path := range files {
-		if manifest.SHA256[name], err = sumOf(path); err != nil {
+	if err := copySealed(ctx, cfg, work); err != nil {
+		return BackupManifest{}, err
+	}
+	names = append(names, backupDatabase)
+	if plan.MasterKey {
+		names = append(names, backupRing)
+	}
+	manifest := BackupManifest{Format: backupFormat, Created: time.Now().UTC(), MasterKey: plan.MasterKey, SHA256: map[string]string{}, LeftOut: left}
+	for _, name := range names {
+		if manifest.SHA256[name], err = sumOf(filepath.Join(work, filepath.FromSlash(name))); err != nil {
 			return BackupManifest{}, err
 		}
 	}
-	return manifest, writeBackup(out, manifest, files)
+	return manifest, writeBackup(out, manifest, names, work)
 }
 
-// addSmall adds the configuration and the certificates of a data directory, where it has them.
-func addSmall(files map[string]string, dir string) error {
-	names := []string{config.FileName}
-	entries, err := os.ReadDir(filepath.Join(dir, TLSFolder))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// copySealed copies the database and the key ring into work, and opens all that is sealed.
+func copySealed(ctx context.Context, cfg config.Config, work string) error {
+	copied, kept := filepath.Join(work, backupDatabase), filepath.Join(work, backupRing)
+	if err := sqlite.Backup(ctx, cfg.Database, copied); err != nil {
 		return err
 	}
-	for _, entry := range entries {
-		if entry.Type().IsRegular() {
-			names = append(names, TLSFolder+"/"+entry.Name())
-		}
+	ring, err := os.ReadFile(cfg.MasterKey) // after the copy: keys are added to the ring before they seal anything
+	if err != nil {
+		return fmt.Errorf("the master key: %w", err)
 	}
-	for _, name := range names {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if info, err := os.Stat(path); err == nil && info.Size() <= maxSmallFile && allowedName(name) {
-			files[name] = path
-		}
+	if err := os.WriteFile(kept, ring, 0o600); err != nil {
+		return err
+	}
+	if err := opensAll(ctx, copied, kept); err != nil {
+		return fmt.Errorf("the copy cannot be read with the master key; was it just rotated? Try again: %w", err)
 	}
 	return nil
+}
+
+// copySmall copies the configuration and the certificates into work, so that they cannot change while they are hashed and written. It names what
+// it copied, and what the installation needs besides.
+func copySmall(cfg config.Config, plan BackupPlan, work string) (names, left []string, err error) {
+	if names, err = copyConfig(plan, work); err != nil {
+		return nil, nil, err
+	}
+	if err := os.Mkdir(filepath.Join(work, TLSFolder), 0o700); err != nil {
+		return nil, nil, err
+	}
+	entries, err := os.ReadDir(filepath.Join(plan.Dir, TLSFolder))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	for _, entry := range entries {
+		name := TLSFolder + "/" + entry.Name()
+		switch copied, err := copyTLS(plan, work, name); {
+		case entry.Name()[0] == '.', errors.Is(err, fs.ErrNotExist): // what a renewal is just writing
+		case err != nil:
+			return nil, nil, err
+		case copied:
+			names = append(names, name)
+		default:
+			left = append(left, name)
+		}
+	}
+	for _, path := range []string{cfg.Certificate, cfg.PrivateKey} {
+		if name := nameBelow(plan.Dir, path); !slices.Contains(names, name) && !slices.Contains(left, name) {
+			left = append(left, name)
+		}
+	}
+	return names, left, nil
+}
+
+// copyConfig copies the configuration to the name under which a restored installation finds it.
+func copyConfig(plan BackupPlan, work string) (names []string, err error) {
+	text, err := readSmall(cmp.Or(plan.ConfigFile, filepath.Join(plan.Dir, config.FileName)))
+	if plan.ConfigFile == "" && errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []string{config.FileName}, os.WriteFile(filepath.Join(work, config.FileName), text, 0o600)
+}
+
+// copyTLS copies a file of the folder of certificates, if a backup may hold it.
+func copyTLS(plan BackupPlan, work, name string) (copied bool, err error) {
+	path := filepath.Join(plan.Dir, filepath.FromSlash(name))
+	if info, err := os.Stat(path); err != nil {
+		return false, err
+	} else if !info.Mode().IsRegular() || !allowedName(name) {
+		return false, nil
+	}
+	data, err := readSmall(path)
+	if err != nil || !plan.MasterKey && !onlyCertificates(data) {
+		return false, err
+	}
+	return true, os.WriteFile(filepath.Join(work, filepath.FromSlash(name)), data, 0o600)
+}
+
+// onlyCertificates says whether a file is public: not what looks secret is kept out, but all that is not plainly a certificate.
+func onlyCertificates(data []byte) bool {
+	blocks := 0
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			return false
+		}
+		blocks++
+	}
+	return blocks > 0 && !bytes.Contains(data, []byte("PRIVATE KEY"))
+}
+
+func readSmall(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxSmallFile+1))
+	if err == nil && len(data) > maxSmallFile {
+		err = fmt.Errorf("%s is larger than %d bytes, too large for a configuration or certificate: a backup does not take it", path, maxSmallFile)
+	}
+	return data, err
+}
+
+// nameBelow is a path as the manifest tells it.
+func nameBelow(dir, path string) string {
+	dir, errDir := filepath.Abs(dir)
+	whole, err := filepath.Abs(path)
+	if errors.Join(errDir, err) != nil {
+		return path
+	}
+	if below, err := filepath.Rel(dir, whole); err == nil && filepath.IsLocal(below) {
+		return filepath.ToSlash(below)
+	}
+	return whole
 }
 
 // allowedName says which names a backup may hold: nothing that could lead out of the directory it is restored to.
@@ -121,7 +221,7 @@ func sumOf(path string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), err
 }
 
-func writeBackup(out io.Writer, manifest BackupManifest, files map[string]string) error {
+func writeBackup(out io.Writer, manifest BackupManifest, names []string, work string) error {
 	archive := tar.NewWriter(out)
 	text, err := json.MarshalIndent(manifest, "", "  ")
 	if err != nil {
@@ -130,8 +230,8 @@ func writeBackup(out io.Writer, manifest BackupManifest, files map[string]string
 	if err := addFile(archive, backupManifest, int64(len(text)), bytes.NewReader(text)); err != nil {
 		return err
 	}
-	for name := range manifest.SHA256 {
-		file, err := os.Open(files[name])
+	for _, name := range names {
+		file, err := os.Open(filepath.Join(work, filepath.FromSlash(name)))
 		if err != nil {
 			return err
 		}
@@ -168,124 +268,4 @@ func opensAll(ctx context.Context, database, ringFile string) error {
 		}
 		return nil
 	})
-}
-
-// Restore makes an installation in dir, which must be empty or not be there, of a backup. masterKey is the file of the key ring if the backup does not
-// hold it. Nothing is left behind if it fails: it is put together beside dir, checked whole, and moved there at the end.
-func Restore(ctx context.Context, in io.Reader, dir, masterKey string) (manifest BackupManifest, err error) {
-	if dir, err = filepath.Abs(dir); err != nil {
-		return BackupManifest{}, err
-	}
-	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return BackupManifest{}, fmt.Errorf("%s is not empty: restore into a new directory", dir)
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return BackupManifest{}, err
-	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return BackupManifest{}, err
-	}
-	work, err := os.MkdirTemp(filepath.Dir(dir), ".restore-*")
-	if err != nil {
-		return BackupManifest{}, err
-	}
-	defer os.RemoveAll(work)
-	if manifest, err = unpack(in, work); err != nil {
-		return BackupManifest{}, err
-	}
-	if err := placeRing(work, manifest, masterKey); err != nil {
-		return BackupManifest{}, err
-	}
-	if err := checkRestored(ctx, work); err != nil {
-		return BackupManifest{}, err
-	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return BackupManifest{}, err
-	}
-	return manifest, os.Rename(work, dir)
-}
-
-// unpack writes the files of a backup below work, each checked against the manifest.
-func unpack(in io.Reader, work string) (manifest BackupManifest, err error) {
-	archive := tar.NewReader(in)
-	first, err := archive.Next()
-	if err != nil || first.Name != backupManifest || first.Size > maxSmallFile {
-		return BackupManifest{}, errors.New("it is not a backup of latchkey")
-	}
-	if err := json.NewDecoder(io.LimitReader(archive, first.Size)).Decode(&manifest); err != nil || manifest.Format != backupFormat {
-		return BackupManifest{}, errors.New("it is not a backup that this release can read")
-	}
-	left := len(manifest.SHA256)
-	for {
-		header, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return BackupManifest{}, fmt.Errorf("the backup is cut off or damaged: %w", err)
-		}
-		want, listed := manifest.SHA256[header.Name]
-		if !listed || !allowedName(header.Name) || header.Typeflag != tar.TypeReg {
-			return BackupManifest{}, fmt.Errorf("the backup holds %q, which does not belong there", header.Name)
-		}
-		got, err := place(filepath.Join(work, filepath.FromSlash(header.Name)), archive)
-		if err != nil {
-			return BackupManifest{}, fmt.Errorf("%s in the backup: %w", header.Name, err)
-		}
-		if got != want {
-			return BackupManifest{}, fmt.Errorf("%s in the backup is not what was written: the backup is damaged", header.Name)
-		}
-		left--
-	}
-	if left != 0 {
-		return BackupManifest{}, errors.New("the backup is cut off: files are missing")
-	}
-	return manifest, nil
-}
-
-func place(path string, content io.Reader) (sum string, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return "", err
-	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return "", err
-	}
-	digest := sha256.New()
-	_, err = io.Copy(io.MultiWriter(file, digest), content)
-	return hex.EncodeToString(digest.Sum(nil)), errors.Join(err, file.Sync(), file.Close())
-}
-
-// placeRing puts the key ring where the service looks for it.
-func placeRing(work string, manifest BackupManifest, masterKey string) error {
-	switch {
-	case manifest.MasterKey && masterKey != "":
-		return errors.New("the backup holds the master key: leave --master-key out")
-	case manifest.MasterKey:
-		return nil
-	case masterKey == "":
-		return errors.New("the backup does not hold the master key, and without it nothing in the database can be used: give its file with --master-key")
-	}
-	ring, err := os.Open(masterKey)
-	if err != nil {
-		return fmt.Errorf("the master key: %w", err)
-	}
-	defer ring.Close()
-	_, err = place(filepath.Join(work, backupRing), io.LimitReader(ring, maxSmallFile))
-	return err
-}
-
-// checkRestored holds an unpacked installation against its own configuration and its own key.
-func checkRestored(ctx context.Context, work string) error {
-	cfg, err := config.Load(work, "", func(string) string { return "" }, nil)
-	if err != nil {
-		return fmt.Errorf("the configuration in the backup: %w", err)
-	}
-	if cfg.Database != filepath.Join(work, backupDatabase) || cfg.MasterKey != filepath.Join(work, backupRing) {
-		return fmt.Errorf("the configuration in the backup (%s) names other places for database or masterKey than %s and %s; a backup is restored to these: take the two settings out of %s before the next backup",
-			config.FileName, backupDatabase, backupRing, config.FileName)
-	}
-	if err := opensAll(ctx, cfg.Database, cfg.MasterKey); err != nil {
-		return fmt.Errorf("the master key is not the one of this backup: %w", err)
-	}
-	return nil
 }
