@@ -116,6 +116,9 @@ func keyed(t *testing.T, c *chip, p, shown *tape) (given, used secrets) {
 	used["signature of the enrollment's device"] = signature(t, c.symmetric(t, "pump", own.Primary, own.Secondary))
 	used["signature of the group's device"] = signature(t, c.symmetric(t, "valve-1", used["primary key of the group's device"], used["secondary key of the group's device"]))
 
+	// What is given is on its way in other hands than what is made.
+	open.ask(http.StatusOK, http.MethodPut, "/enrollmentGroups/vents"+apiVersion, asJSON, "{"+keys(group, "symmetricKey", "")+"}")
+	open.ask(http.StatusOK, http.MethodPut, "/enrollments/vent"+apiVersion, asJSON, "{"+keys(own, "symmetricKey", "")+"}")
 	given["owner key of the new scope"] = tenant(t, open, closed)
 	for _, path := range []string{"/enrollments/pump", "/enrollmentGroups/valves"} {
 		open.ask(http.StatusOK, http.MethodPost, path+"/attestationmechanism"+apiVersion, asJSON, "")
@@ -183,6 +186,11 @@ func tenant(t *testing.T, open, closed operator) []byte {
 	return connection.SharedAccessKey
 }
 
+// keys is the attestation of an entry whose keys are given, with something behind the second.
+func keys(k *dps.SymmetricKeys, kind, rest string) string {
+	return `"attestation":{"type":"` + kind + `","symmetricKey":{"primaryKey":"` + base64.StdEncoding.EncodeToString(k.Primary) + `","secondaryKey":"` + base64.StdEncoding.EncodeToString(k.Secondary) + rest + `"}}`
+}
+
 // withheld asks for everything that has keys near it and shows none, rightly and wrongly.
 func withheld(t *testing.T, o operator, c *chip, own, group *dps.SymmetricKeys) {
 	t.Helper()
@@ -191,9 +199,6 @@ func withheld(t *testing.T, o operator, c *chip, own, group *dps.SymmetricKeys) 
 		o.ask(http.StatusOK, http.MethodGet, path, asJSON, "")
 	}
 	o.ask(http.StatusOK, http.MethodPost, "/enrollments/query"+apiVersion, asJSON, `{"query":"SELECT * FROM enrollments"}`)
-	keys := func(k *dps.SymmetricKeys, kind, rest string) string {
-		return `"attestation":{"type":"` + kind + `","symmetricKey":{"primaryKey":"` + base64.StdEncoding.EncodeToString(k.Primary) + `","secondaryKey":"` + base64.StdEncoding.EncodeToString(k.Secondary) + rest + `"}}`
-	}
 	for _, wrong := range []string{keys(own, "tpm", ""), keys(own, "symmetricKey", "!"), keys(own, "symmetricKey", "") + `,"deviceId":"not ok"`} {
 		o.ask(http.StatusBadRequest, http.MethodPut, "/enrollments/pump"+apiVersion, asJSON, "{"+wrong+"}")
 	}
