@@ -67,11 +67,15 @@ func numberedLines(n int, ek string) string {
 	return text.String()
 }
 
-// linesWithTwins are numberedLines, each with an initial twin of so many bytes.
-func linesWithTwins(n int, ek string, twin int) string {
+// linesWithTwins are numbered enrollments, each with an initial twin of so many bytes.
+func linesWithTwins(n int, ek string, size int) string {
 	const before, after = `{"tags":{"note":"`, `"}}`
-	member := `,"initialTwin":` + before + strings.Repeat("x", twin-len(before+after)) + after + "}\n"
-	return strings.ReplaceAll(numberedLines(n, ek), "}\n", member)
+	twin := before + strings.Repeat("x", size-len(before+after)) + after
+	var text strings.Builder
+	for i := range n {
+		fmt.Fprintf(&text, `{"registrationId":"dev-%04d","attestation":{"type":"tpm","tpm":{"endorsementKey":%q}},"initialTwin":%s}`+"\n", i, ek, twin)
+	}
+	return text.String()
 }
 
 // finish is the script command finish: it ends the input and wants this exit code.
