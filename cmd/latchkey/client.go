@@ -154,9 +154,9 @@ type refused struct {
 
 func (r *refused) Error() string {
 	if r.body.ErrorCode == 0 { // no answer of a Latchkey, nor of what it imitates
-		return "the service answered " + r.body.Message
+		return "the service answered " + printable(r.body.Message)
 	}
-	message, advice := r.body.Message, ""
+	message, advice := printable(r.body.Message), "" // a terminal does what an answer says
 	switch {
 	case r.status == http.StatusUnauthorized:
 		advice = "; the connection string may be of another installation, this machine's clock may be wrong, or its access policy lacks the permission that this needs (an owner can ask `latchkey why`)"
@@ -165,7 +165,7 @@ func (r *refused) Error() string {
 	case dps.Code(r.body.ErrorCode) == dps.CodeGroupExists:
 		message = "EnrollmentGroup already exists. To change it, use `latchkey group set`."
 	}
-	return fmt.Sprintf("the service refused: %s (errorCode %d)%s\nlatchkey why %s", message, r.body.ErrorCode, advice, r.body.TrackingID)
+	return fmt.Sprintf("the service refused: %s (errorCode %d)%s\nlatchkey why %s", message, r.body.ErrorCode, advice, printable(r.body.TrackingID))
 }
 
 func refusal(answer *http.Response, data []byte) error {

@@ -65,3 +65,33 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		t.Errorf("%v, followed: %v", err, elsewhere.Load())
 	}
 }
+
+// What an answer says reaches a terminal, which obeys control characters.
+func TestRefusalsDoNotCommandTheTerminal(t *testing.T) {
+	for name, answer := range map[string]http.HandlerFunc{
+		"an error body": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = w.Write([]byte(`{"errorCode":400004,"message":"\u001b[2Jno\nlatchkey: done","trackingId":"\u001b]0;x\u0007"}`))
+		},
+		"a status line": func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = conn.Write([]byte("HTTP/1.1 500 \x1b[2J\r\nContent-Length: 0\r\n\r\n"))
+			conn.Close()
+		},
+	} {
+		_, err := clientOf(t, answer).call(t.Context(), http.MethodGet, "/enrollments/a", versioned(), "", nil)
+		if err == nil || strings.ContainsAny(err.Error(), "\x1b\x07") || !strings.Contains(err.Error(), "\ufffd[2J") || strings.Contains(err.Error(), "\nlatchkey: done") {
+			t.Errorf("%s: %q", name, err)
+		}
+	}
+	var told bytes.Buffer
+	err := printDecision(&told, []byte(`{"time":"\u001bt","reason":"\u001br","meaning":"\u001bm","request":{"registrationId":"\u001bi","scope":"\u001bs","address":"\u001ba","note":"\u001bn","first":"\u001bf","count":2},
+		"audit":[{"time":"\u001bt","actor":"\u001bc","address":"\u001ba","action":"\u001bx","object":"\u001bo","outcome":"\u001bu","reason":"\u001br"}]}`))
+	if err != nil || strings.Contains(told.String(), "\x1b") || !strings.Contains(told.String(), "2 times") || !strings.Contains(told.String(), "\ufffdo: ") {
+		t.Errorf("%v, %q", err, told.String())
+	}
+}

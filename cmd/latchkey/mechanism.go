@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -70,9 +69,12 @@ func (f *mechanismFlags) attestation(role string, stdin io.Reader) (dps.Attestat
 	return dps.Attestation{Type: dps.AttestationX509, X509: x}, nil
 }
 
+// maxCertificateFile bounds a file that holds a certificate, perhaps with its chain.
+const maxCertificateFile = 1 << 20
+
 // readCertificate reads the first certificate of a file, PEM or DER.
 func readCertificate(file string) (*dps.Certificate, error) {
-	data, err := os.ReadFile(file)
+	data, err := readFile(file, maxCertificateFile)
 	if err != nil {
 		return nil, err
 	}

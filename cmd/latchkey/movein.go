@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -84,7 +86,7 @@ Exit code 3: something could not move, or is different at the target; the report
 		if err := m.report.print(cmd.OutOrStdout(), *asJSON); err != nil {
 			return err
 		}
-		if left := len(m.report.CannotMove) + len(m.report.Different); left > 0 {
+		if left := m.report.left(); left > 0 {
 			return partlyError{fmt.Errorf("%d entries did not move; the report says why", left)}
 		}
 		return nil
@@ -136,7 +138,7 @@ func (f *moveFlags) source(cmd *cobra.Command) (moveSource, error) {
 	return serviceSource{&patientClient{client: c}, f.skipStates}, nil
 }
 
-// readFolder reads all certificates of a folder.
+// readFolder reads the certificates of a folder; what is none is passed over.
 func readFolder(folder string) (map[[32]byte][]byte, error) {
 	files, err := os.ReadDir(folder)
 	if err != nil {
@@ -144,10 +146,11 @@ func readFolder(folder string) (map[[32]byte][]byte, error) {
 	}
 	found := map[[32]byte][]byte{}
 	for _, file := range files {
-		if file.IsDir() {
+		name := filepath.Join(folder, file.Name())
+		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() { // no pipe, which might never end
 			continue
 		}
-		if certificate, err := readCertificate(filepath.Join(folder, file.Name())); err == nil {
+		if certificate, err := readCertificate(name); err == nil {
 			found[sha256.Sum256(certificate.DER)] = certificate.DER
 		}
 	}
@@ -160,10 +163,11 @@ func readFolder(folder string) (map[[32]byte][]byte, error) {
 // moveReport is what became of a move.
 type moveReport struct {
 	mu     sync.Mutex
-	lost   map[string]bool // unknown members of the source, named once each
-	DryRun bool            `json:"dryRun"`
-	Moved  moveCounts      `json:"moved"` // with dryRun: would move
-	Same   moveCounts      `json:"alreadyThere"`
+	lost   map[string]bool        // unknown members of the source, named once each
+	more   map[*[]moveTrouble]int // troubles of each list that are beyond maxTroubles
+	DryRun bool                   `json:"dryRun"`
+	Moved  moveCounts             `json:"moved"` // with dryRun: would move
+	Same   moveCounts             `json:"alreadyThere"`
 	// Replaced are entries that were different and are not any more.
 	Replaced   moveCounts     `json:"replaced"`
 	Different  []moveTrouble  `json:"different"`
@@ -184,17 +188,41 @@ type moveTrouble struct {
 
 func newMoveReport(dryRun bool) *moveReport {
 	return &moveReport{DryRun: dryRun, Moved: moveCounts{}, Same: moveCounts{}, Replaced: moveCounts{}, Different: []moveTrouble{}, CannotMove: []moveTrouble{},
-		Notes: []string{}, Groups: map[string]int{}, lost: map[string]bool{}}
+		Notes: []string{}, Groups: map[string]int{}, lost: map[string]bool{}, more: map[*[]moveTrouble]int{}}
 }
 
-// maxTroubles bounds each list of the report; more are counted in a note.
+// maxTroubles bounds each list of the report; how many more there are, a note says.
 const maxTroubles = 100_000
 
 func (r *moveReport) trouble(list *[]moveTrouble, e sourceEntry, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(*list) < maxTroubles {
-		*list = append(*list, moveTrouble{kindName(e.group), e.id, reason})
+	if len(*list) == maxTroubles {
+		r.more[list]++
+		return
+	}
+	*list = append(*list, moveTrouble{kindName(e.group), e.id, reason})
+}
+
+// total is how many troubles of a list there were, named or not.
+func (r *moveReport) total(list *[]moveTrouble) int { return len(*list) + r.more[list] }
+
+// left is how many entries did not move.
+func (r *moveReport) left() int { return r.total(&r.CannotMove) + r.total(&r.Different) }
+
+// arrange puts what came from many workers into an order that is always the same, and says what was too much for it.
+func (r *moveReport) arrange() {
+	for _, list := range []*[]moveTrouble{&r.CannotMove, &r.Different} {
+		slices.SortFunc(*list, func(a, b moveTrouble) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID)) })
+	}
+	slices.Sort(r.Notes)
+	for _, list := range []struct {
+		troubles *[]moveTrouble
+		what     string
+	}{{&r.CannotMove, "cannot move"}, {&r.Different, "are different at the target"}} {
+		if n := r.more[list.troubles]; n > 0 {
+			r.Notes = append(r.Notes, fmt.Sprintf("%d entries more %s than the %d that are named here", n, list.what, maxTroubles))
+		}
 	}
 }
 
@@ -224,7 +252,9 @@ func (r *moveReport) note(text string) {
 	}
 }
 
+// print is called once, when the move is done.
 func (r *moveReport) print(w io.Writer, asJSON bool) error {
+	r.arrange()
 	if asJSON {
 		data, err := json.Marshal(r)
 		if err != nil {
@@ -243,9 +273,7 @@ func (r *moveReport) print(w io.Writer, asJSON bool) error {
 	}{{moved, r.Moved}, {"Already there", r.Same}, {"Replaced", r.Replaced}} {
 		fmt.Fprintf(t, "%s\t%s\n", line.name, line.counts)
 	}
-	for name, list := range map[string][]moveTrouble{"Different": r.Different, "Cannot move": r.CannotMove} {
-		fmt.Fprintf(t, "%s\t%d\n", name, len(list))
-	}
+	fmt.Fprintf(t, "Different\t%d\nCannot move\t%d\n", r.total(&r.Different), r.total(&r.CannotMove))
 	if err := t.Flush(); err != nil {
 		return err
 	}
@@ -254,8 +282,8 @@ func (r *moveReport) print(w io.Writer, asJSON bool) error {
 			fmt.Fprintf(w, "%s %s: %s\n", trouble.Kind, printable(trouble.ID), printable(trouble.Reason))
 		}
 	}
-	for group, n := range r.Groups {
-		fmt.Fprintf(w, "group %s: %d registrations of its devices are made anew when the devices register\n", printable(group), n)
+	for _, group := range sortedKeys(r.Groups) {
+		fmt.Fprintf(w, "group %s: %d registrations of its devices are made anew when the devices register\n", printable(group), r.Groups[group])
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "note: %s\n", printable(note))

@@ -165,8 +165,11 @@ func (s serviceSource) states(ctx context.Context, report *moveReport, path stri
 		return s.countStates(ctx, report, e.id)
 	}
 	data, _, err := s.from.call(ctx, http.MethodGet, path, versioned(), nil, nil)
-	if refusal, fatal := s.given(err); refusal != nil || fatal != nil {
-		return fatal // deleted since it was listed
+	var no *refused
+	if errors.As(err, &no) && no.status == http.StatusNotFound {
+		return nil // deleted since it was listed
+	} else if err != nil {
+		return err // without its state an entry could lose its device id
 	}
 	var read struct{ RegistrationState *dps.RegistrationState }
 	if json.Unmarshal(data, &read) == nil {
@@ -253,7 +256,8 @@ func (s fileSource) each(_ context.Context, report *moveReport, do func(sourceEn
 	}
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxFileEntry)
-	for n := 1; lines.Scan(); n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
 		line := bytes.TrimSpace(lines.Bytes())
 		if len(line) == 0 {
 			continue
@@ -262,10 +266,30 @@ func (s fileSource) each(_ context.Context, report *moveReport, do func(sourceEn
 			return err
 		}
 	}
-	if err := lines.Err(); err != nil {
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return fmt.Errorf("reading the file, line %d: %w", n, errLongEntry)
+	case err != nil:
 		return fmt.Errorf("reading the file: %w", err)
 	}
 	return nil
+}
+
+var errLongEntry = fmt.Errorf("it is longer than %d bytes, which no entry is", maxFileEntry)
+
+// allowance reads on as long as there is some left, so that a decoder that looks for the end of a value does not take all memory for it.
+type allowance struct {
+	in   io.Reader
+	left int
+}
+
+func (a *allowance) Read(p []byte) (int, error) {
+	if a.left <= 0 {
+		return 0, errLongEntry
+	}
+	n, err := a.in.Read(p[:min(len(p), a.left)])
+	a.left -= n
+	return n, err
 }
 
 // hidesKeys says whether an entry is an answer of a service, with an etag or dates of its own, whose keys were left out.
@@ -296,21 +320,28 @@ func firstByte(in *bufio.Reader) (byte, error) {
 }
 
 func eachOfArray(in io.Reader, do func(sourceEntry) error) error {
-	decoder := json.NewDecoder(in)
+	bounded := &allowance{in: in, left: maxFileEntry}
+	decoder := json.NewDecoder(bounded)
 	if _, err := decoder.Token(); err != nil {
 		return fmt.Errorf("reading the file: %w", err)
 	}
 	for n := 1; decoder.More(); n++ {
+		bounded.left = 2 * maxFileEntry // for an entry, and the space around it
 		var item json.RawMessage
-		if err := decoder.Decode(&item); err != nil {
+		err := decoder.Decode(&item)
+		if err == nil && len(item) > maxFileEntry {
+			err = errLongEntry
+		}
+		if err != nil {
 			return fmt.Errorf("reading the file, entry %d: %w", n, err)
 		}
+		bounded.left = maxFileEntry
 		if err := do(ofFile(item, fmt.Sprint("entry ", n))); err != nil {
 			return err
 		}
 	}
 	if _, err := decoder.Token(); err != nil {
-		return fmt.Errorf("reading the file: it ends before its array does: %w", err)
+		return fmt.Errorf("reading the file: its array does not end: %w", err)
 	}
 	return nil
 }

@@ -40,7 +40,10 @@ func (m *mover) run(ctx context.Context, source moveSource) error {
 		work.Go(func() error { return m.move(ctx, e) })
 		return nil
 	})
-	return errors.Join(work.Wait(), err)
+	if failed := work.Wait(); failed != nil {
+		return failed // and no fault of the source, whose reading it ended
+	}
+	return err
 }
 
 // wanted is an entry as the target is to hold it.
@@ -282,9 +285,9 @@ func (m *mover) hubs(e *sourceEntry, hubs []string, pinned, policy string) ([]st
 }
 
 func (m *mover) mapped(hub string) string {
-	for old, now := range m.flags.mapHubs {
+	for _, old := range sortedKeys(m.flags.mapHubs) {
 		if hub != "" && strings.EqualFold(old, hub) {
-			return now
+			return m.flags.mapHubs[old]
 		}
 	}
 	return hub

@@ -35,6 +35,9 @@ type profile struct {
 // complete fills up what flags did not give: from the environment, then from the profile file. A profile that is named must be there. A
 // profile never lends its address and CA to a connection string from elsewhere.
 func (p profile) complete(name string, getenv func(string) string) (profile, error) {
+	if name != "" && p.ConnectionString != "" {
+		return profile{}, usageError{errors.New("--profile and --connection-string contradict each other")}
+	}
 	if name == "" { // a profile that the command line names goes before the environment
 		p.Connect, p.CAFile = cmp.Or(p.Connect, getenv("LATCHKEY_CONNECT")), cmp.Or(p.CAFile, getenv("LATCHKEY_CA_FILE"))
 		p.ConnectionString = cmp.Or(p.ConnectionString, getenv("LATCHKEY_CONNECTION_STRING"))

@@ -50,6 +50,8 @@ func TestMain(m *testing.M) {
 //	keep NAME FILE         takes the line that a command printed, into $NAME
 //	damage FILE COPY       makes a copy of an export in which one device id is another
 //	source [...]           starts a service of the imitated kind to move in from; see there
+//	meanwhile KIND ID      changes an enrollment or a group that somebody else disables at the same time, and wants that refused
+//	large FILE OUT         writes a file and after it white space, up to more than 1 MiB
 //	cut FILE OUT           writes the first half of a file
 //	register               registers the device whose EK is $EK
 //
@@ -61,7 +63,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "halt": stop, "stranger": stranger, "register": register, "certify": certify, "cut": cut, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID, "keep": keep, "damage": damage,
 			"feed": feed, "finish": finish, "lines": lines, "await": await, "crash": crash,
-			"follow": follow, "sees": sees, "interrupt": interrupt,
+			"meanwhile": meanwhile, "large": large, "follow": follow, "sees": sees, "interrupt": interrupt,
 		},
 	})
 }

@@ -79,14 +79,23 @@ func symmetricKey(file string, fresh bool, stdin io.Reader) ([]byte, error) {
 // readInput reads a file, or standard input for "-", of at most limit bytes.
 func readInput(name string, stdin io.Reader, limit int64) ([]byte, error) {
 	if name != "-" {
-		file, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer file.Close()
-		stdin = file
+		return readFile(name, limit)
 	}
-	data, err := io.ReadAll(io.LimitReader(stdin, limit+1))
+	return readBounded(name, stdin, limit)
+}
+
+// readFile reads a file of at most limit bytes, whatever its name is.
+func readFile(name string, limit int64) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return readBounded(name, file, limit)
+}
+
+func readBounded(name string, in io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(in, limit+1))
 	switch {
 	case err != nil:
 		return nil, err

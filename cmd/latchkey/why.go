@@ -51,15 +51,23 @@ func printDecision(w io.Writer, data []byte) error {
 	if err := json.Unmarshal(data, &d); err != nil {
 		return fmt.Errorf("the service's answer: %w", err)
 	}
-	fmt.Fprintf(w, "%s at %s\n%s\n", d.Reason, d.Time, d.Meaning)
+	say := func(format string, values ...any) { // a terminal does what an answer says
+		for i, value := range values {
+			if text, ok := value.(string); ok {
+				values[i] = printable(text)
+			}
+		}
+		fmt.Fprintf(w, format, values...)
+	}
+	say("%s at %s\n%s\n", d.Reason, d.Time, d.Meaning)
 	if r := d.Request; r != nil {
-		fmt.Fprintf(w, "\nAsked by %s for registration id %q in scope %q; %d times since %s.\n", r.Address, r.RegistrationID, r.Scope, r.Count, r.First)
+		say("\nAsked by %s for registration id %q in scope %q; %d times since %s.\n", r.Address, r.RegistrationID, r.Scope, r.Count, r.First)
 		if r.Note != "" {
-			fmt.Fprintf(w, "%s\n", r.Note)
+			say("%s\n", r.Note)
 		}
 	}
 	for _, row := range d.Audit {
-		fmt.Fprintf(w, "\nAudit %s  %s %s %s: %s (%s) %s\n", row.Time, row.Actor, row.Action, row.Object, row.Outcome, row.Reason, row.Address)
+		say("\nAudit %s  %s %s %s: %s (%s) %s\n", row.Time, row.Actor, row.Action, row.Object, row.Outcome, row.Reason, row.Address)
 	}
 	return nil
 }
