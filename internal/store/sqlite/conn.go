@@ -25,6 +25,11 @@ func dial(path, vfsName string, flags sqlite3.OpenFlag, pragmas ...string) (*con
 		return nil, err
 	}
 	c := &conn{db: db, stmts: map[string]*sqlite3.Stmt{}}
+	// A plan must not depend on what is bound: else SQLite prepares each statement with LIMIT ? anew for every run.
+	if _, err := db.Config(sqlite3.DBCONFIG_ENABLE_QPSG, true); err != nil {
+		c.close()
+		return nil, err
+	}
 	common := []string{"busy_timeout = 5000", "temp_store = MEMORY", "trusted_schema = OFF", "cell_size_check = ON"}
 	for _, p := range append(common, pragmas...) {
 		if err := db.Exec("PRAGMA " + p); err != nil {

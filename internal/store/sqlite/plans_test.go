@@ -1,9 +1,12 @@
 package sqlite
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ncruces/go-sqlite3"
 
 	"latchkey.example/latchkey/internal/registration"
 )
@@ -15,7 +18,7 @@ func TestNoStatementWalksATable(t *testing.T) {
 	s, _ := openOnDisk(t, Options{})
 	everyCall(t, s)
 	checked := 0
-	check := func(c *conn) {
+	eachConn(t, s, func(c *conn) {
 		for sql := range c.stmts {
 			first := strings.Fields(sql)[0]
 			if first == "PRAGMA" || strings.Contains("SAVEPOINT RELEASE ROLLBACK", first) {
@@ -28,7 +31,15 @@ func TestNoStatementWalksATable(t *testing.T) {
 				}
 			}
 		}
+	})
+	if checked < 30 {
+		t.Fatalf("only %d steps were checked", checked)
 	}
+}
+
+// eachConn calls check with the store's writing connection, one that reads and that of the owners.
+func eachConn(t *testing.T, s *Store, check func(c *conn)) {
+	t.Helper()
 	if _, err := s.write(t.Context(), func(c *conn) (registration.Verdict, error) { check(c); return registration.Conflict, nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -38,8 +49,36 @@ func TestNoStatementWalksATable(t *testing.T) {
 	if err := s.owners.with(t.Context(), func(c *conn) error { check(c); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if checked < 30 {
-		t.Fatalf("only %d steps were checked", checked)
+}
+
+// Statements are planned once for all that is bound to them: SQLite would plan one with a bound LIMIT anew for each limit.
+func TestNoStatementIsPlannedTwice(t *testing.T) {
+	t.Parallel()
+	s, _ := openOnDisk(t, Options{})
+	everyCall(t, s)
+	now := time.Unix(1000, 0)
+	for limit := range 20 {
+		_, err1 := s.Unfinished(t.Context(), now, registration.Unfinished{}, limit+1)
+		_, err2 := s.Enrollments(t.Context(), testScope, "", limit+1)
+		_, _, err3 := s.SealedValues(t.Context(), "", limit+1)
+		_, err4 := s.Prune(t.Context(), now, now, limit+1)
+		if err := errors.Join(err1, err2, err3, err4); err != nil {
+			t.Fatal(err)
+		}
+	}
+	often := 0
+	eachConn(t, s, func(c *conn) {
+		for sql, st := range c.stmts {
+			if n := st.Status(sqlite3.STMTSTATUS_REPREPARE, false); n > 0 {
+				t.Errorf("planned anew %d times:\n%s", n, sql)
+			}
+			if strings.Contains(sql, "LIMIT ?") && st.Status(sqlite3.STMTSTATUS_RUN, false) >= 20 {
+				often++
+			}
+		}
+	})
+	if often < 4 {
+		t.Fatalf("only %d statements with a limit were run often", often)
 	}
 }
 
