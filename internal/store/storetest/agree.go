@@ -25,6 +25,11 @@ func (h *history) check(t *rapid.T) {
 				want = append(want, []byte(o.srk))
 			}
 			h.same("owners", srks, err, want)
+			g, err := h.store.Group(h.ctx, scope, id)
+			if isNotFound(err) {
+				g, err = registration.Group{}, nil
+			}
+			h.same("group", g, err, h.model.groups[key{scope, id}])
 		}
 		for _, device := range []string{"a", "A", "b"} {
 			i, err := h.store.Identity(h.ctx, scope, "hub", device)

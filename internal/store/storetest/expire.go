@@ -115,6 +115,14 @@ func scopesAreDeleted(w *world) {
 	if _, err := w.store.Identity(w.ctx, otherScope, "hub", "dev"); !isNotFound(err) {
 		w.Fatalf("the deleted scope holds an identity: %v", err)
 	}
+	for i := range 3 {
+		w.noOperation(otherScope, "op-"+otherScope+numbered("", i))
+	}
+	for _, v := range w.listing(100, func(int) {}) {
+		if v.Scope == otherScope {
+			w.Fatalf("the deleted scope holds a sealed value: %q", place(v))
+		}
+	}
 	w.same("a device of the other", w.device(scope, numbered("dev", 0)), kept)
 	// A row that came late is found, until the scope has settled.
 	w.enroll(otherScope, "late")
@@ -130,6 +138,11 @@ func scopesAreDeleted(w *world) {
 		w.Fatalf("a settled scope was looked at again: %d, %v", n, err)
 	}
 	w.audited(otherScope, "second", 1)
+	// What the rows had claimed is free: a group's certificates, an operation's id, a device id at its hub.
+	_, verdict, err := w.store.PutGroup(w.ctx, otherScope, group("another", "line"), nil, audit("g", epoch))
+	w.applied(verdict, err)
+	w.enroll(otherScope, "another")
+	w.redeem(otherScope, "another", "op-"+otherScope+numbered("", 0), epoch)
 }
 
 func scopeCertificateIsReplaced(w *world) {

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"crypto/sha256"
 	"sync"
 	"time"
@@ -177,6 +178,47 @@ func certificatesAreOfOneEntry(w *world) {
 	foreign.Certificates = [][32]byte{sum, other}
 	_, verdict, err := w.store.PutEnrollment(w.ctx, otherScope, foreign, nil, audit("e", epoch))
 	w.applied(verdict, err)
+}
+
+// certificatesMoveWithinATransition: each row of a transition meets certificates as the rows before it left them.
+func certificatesMoveWithinATransition(w *world) {
+	type putMany = func(context.Context, string, []registration.EnrollmentPut) ([]registration.Verdict, error)
+	row := func(id string, expect *uint64, sums ...[32]byte) registration.EnrollmentPut {
+		p := put(id, id, expect)
+		p.Enrollment.Certificates = sums
+		return p
+	}
+	for name, puts := range map[string]putMany{"put": w.store.PutEnrollments, "all": w.store.PutAllEnrollments} {
+		a, b, c := "a "+name, "b "+name, "c "+name
+		sum, next, free := sha256.Sum256([]byte("sum "+name)), sha256.Sum256([]byte("next "+name)), sha256.Sum256([]byte("free "+name))
+		many := func(want []registration.Verdict, rows ...registration.EnrollmentPut) {
+			w.Helper()
+			verdicts, err := puts(w.ctx, scope, rows)
+			w.ok(err)
+			w.same(name, verdicts, want)
+		}
+		both := []registration.Verdict{registration.Applied, registration.Applied}
+		second := []registration.Verdict{registration.Applied, registration.Taken}
+		many([]registration.Verdict{registration.Applied}, row(a, nil, sum))
+		many(both, row(a, anyRevision, next), row(b, nil, sum)) // a gives up what b takes
+		w.same(name, w.device(scope, a).Enrollment.Certificates, [][32]byte{next})
+		w.same(name, w.device(scope, b).Enrollment.Certificates, [][32]byte{sum})
+		many(second, row(a, anyRevision, next), row(c, nil, sum)) // and it is b's now
+		many(second, row(a, anyRevision, free), row(c, nil, free))
+		if w.device(scope, c).Enrollment != nil {
+			w.Fatalf("%s: a refused enrollment was stored", name)
+		}
+		// Of a transition that is refused as a whole nothing is kept, and what it would have taken is free. Else its first row stays.
+		was, is := next, free
+		if name == "all" {
+			was, is = free, next
+		}
+		w.same(name, w.device(scope, a).Enrollment.Certificates, [][32]byte{is})
+		_, verdict, err := w.store.PutEnrollment(w.ctx, scope, row(c, nil, is).Enrollment, nil, audit("e", epoch))
+		w.verdict(registration.Taken)(verdict, err)
+		_, verdict, err = w.store.PutEnrollment(w.ctx, scope, row(c, nil, was).Enrollment, nil, audit("e", epoch))
+		w.applied(verdict, err)
+	}
 }
 
 // groupRedemption is a redemption of a device that a group let in.
