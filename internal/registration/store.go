@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"latchkey.example/latchkey/dps"
 )
 
 // Store is what the core needs of a database. It is one contract in parts; storetest is its
@@ -204,6 +206,30 @@ type Redemption struct {
 	Operation          Operation
 	Registration       Registration
 	Audit              Audit
+}
+
+// Check refuses a redemption whose parts name different things: it would write rows that no read puts together again. Every store calls it
+// before it writes.
+func (r Redemption) Check() error {
+	folded := dps.FoldID(r.ID)
+	switch {
+	case r.Operation.Generation != r.Generation+1:
+		return errors.New("redemption: the operation's generation does not follow the expected one")
+	case dps.FoldID(r.Operation.RegistrationID) != folded || dps.FoldID(r.Registration.ID) != folded:
+		return errors.New("redemption: operation and registration are not of the redeemed id")
+	case r.Registration.OperationID != r.Operation.ID:
+		return errors.New("redemption: the registration names another operation")
+	}
+	return nil
+}
+
+// RestsOn reports whether what let the device in, by the revisions of its enrollment and of the scope's groups, is as expected. Revisions start
+// at 1, so 0 stands for a row that is not there. An enrollment must be there, or, where a group let the device in, must not.
+func (r Redemption) RestsOn(enrollment, groups uint64) bool {
+	if r.Registration.Group != "" {
+		return enrollment == 0 && groups != 0 && groups == r.GroupsRevision
+	}
+	return enrollment != 0 && enrollment == r.EnrollmentRevision
 }
 
 // Refused is the transition that answers a proof with a refusal.

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"latchkey.example/latchkey/dps"
@@ -11,7 +10,7 @@ import (
 
 // Redeem implements registration.DeviceStore.
 func (s *Store) Redeem(ctx context.Context, scope string, r registration.Redemption) (uint64, registration.Verdict, error) {
-	if err := checkRedemption(r); err != nil {
+	if err := r.Check(); err != nil {
 		return 0, 0, err
 	}
 	var revision uint64
@@ -23,20 +22,6 @@ func (s *Store) Redeem(ctx context.Context, scope string, r registration.Redempt
 		return 0, 0, err
 	}
 	return revision, verdict, nil
-}
-
-// checkRedemption refuses a transition whose parts name different things: it would write rows that no read puts together again.
-func checkRedemption(r registration.Redemption) error {
-	folded := dps.FoldID(r.ID)
-	switch {
-	case r.Operation.Generation != r.Generation+1:
-		return errors.New("redemption: the operation's generation does not follow the expected one")
-	case dps.FoldID(r.Operation.RegistrationID) != folded || dps.FoldID(r.Registration.ID) != folded:
-		return errors.New("redemption: operation and registration are not of the redeemed id")
-	case r.Registration.OperationID != r.Operation.ID:
-		return errors.New("redemption: the registration names another operation")
-	}
-	return nil
 }
 
 func redeem(c *conn, scope string, r registration.Redemption) (uint64, registration.Verdict, error) {
@@ -55,7 +40,7 @@ func redeem(c *conn, scope string, r registration.Redemption) (uint64, registrat
 			return 0, 0, err
 		}
 	}
-	if !entryAsExpected(r, is.enrollment, groups) || is.registration != r.RegistrationBefore {
+	if !r.RestsOn(is.enrollment, groups) || is.registration != r.RegistrationBefore {
 		return 0, registration.Conflict, nil
 	}
 	if taken, err := is.claimDevice(c, scope, folded, r.Registration.Hub, r.Registration.DeviceID); taken || err != nil {
@@ -119,14 +104,6 @@ func (is entry) freeDevice(b *batch, scope, folded, hub, device string) {
 	if is.registration != 0 && !is.holds(hub, device) {
 		b.add(`DELETE FROM device_ids WHERE scope = $1 AND hub = $2 AND device_id = $3 AND folded = $4`, scope, is.hub, is.device, folded)
 	}
-}
-
-// entryAsExpected: revisions start at 1, so 0 stands for a row that is not there; an enrollment there must be, or must not be beside a group.
-func entryAsExpected(r registration.Redemption, enrollment, groups uint64) bool {
-	if r.Registration.Group != "" {
-		return enrollment == 0 && groups != 0 && groups == r.GroupsRevision
-	}
-	return enrollment != 0 && enrollment == r.EnrollmentRevision
 }
 
 // writeProof spends the challenge and writes operation and registration under one new revision, taken once all that the registration claims is its

@@ -93,14 +93,10 @@ func putEnrollment(c *conn, scope string, e registration.Enrollment, expect *uin
 	if err != nil {
 		return 0, err
 	}
-	switch {
-	case expect == nil && found:
-		return registration.Exists, nil
-	case expect != nil && !found:
-		return registration.Missing, nil
-	case found && !expected(expect, revision):
-		return registration.Conflict, nil
-	case found:
+	if verdict := judge(found, revision, expect); verdict != registration.Applied {
+		return verdict, nil
+	}
+	if found {
 		e.Created = created
 	}
 	if certified || len(e.Certificates) > 0 {
@@ -124,6 +120,19 @@ func putEnrollment(c *conn, scope string, e registration.Enrollment, expect *uin
 
 // rounded is the time as it will be read back.
 func rounded(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()).UTC() }
+
+// judge compares a row, if there is one, with what a put expects.
+func judge(found bool, revision uint64, expect *uint64) registration.Verdict {
+	switch {
+	case expect == nil && found:
+		return registration.Exists
+	case expect != nil && !found:
+		return registration.Missing
+	case found && !expected(expect, revision):
+		return registration.Conflict
+	}
+	return registration.Applied
+}
 
 func expected(expect *uint64, revision uint64) bool {
 	return expect == nil || *expect == registration.AnyRevision || *expect == revision

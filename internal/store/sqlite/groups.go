@@ -18,17 +18,10 @@ type entryRow struct {
 func judgeEntry(c *conn, selectSQL, scope, folded string, expect *uint64) (entryRow, registration.Verdict, error) {
 	var was entryRow
 	found, err := c.one(func(r *row) { was.revision, was.created = r.uint(), r.time() }, selectSQL, scope, folded)
-	switch {
-	case err != nil:
+	if err != nil {
 		return entryRow{}, 0, err
-	case expect == nil && found:
-		return entryRow{}, registration.Exists, nil
-	case expect != nil && !found:
-		return entryRow{}, registration.Missing, nil
-	case found && !expected(expect, was.revision):
-		return entryRow{}, registration.Conflict, nil
 	}
-	return was, registration.Applied, nil
+	return was, judge(found, was.revision, expect), nil
 }
 
 // PutGroup implements registration.GroupStore.

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"time"
 
@@ -12,7 +11,7 @@ import (
 
 // Redeem implements registration.DeviceStore.
 func (s *Store) Redeem(ctx context.Context, scope string, r registration.Redemption) (uint64, registration.Verdict, error) {
-	if err := checkRedemption(r); err != nil {
+	if err := r.Check(); err != nil {
 		return 0, 0, err
 	}
 	var revision atomic.Uint64 // the transition may still run after write has given up waiting for it
@@ -25,20 +24,6 @@ func (s *Store) Redeem(ctx context.Context, scope string, r registration.Redempt
 		return 0, 0, err
 	}
 	return revision.Load(), verdict, nil
-}
-
-// checkRedemption refuses a transition whose parts name different things: it would write rows that no read puts together again.
-func checkRedemption(r registration.Redemption) error {
-	folded := dps.FoldID(r.ID)
-	switch {
-	case r.Operation.Generation != r.Generation+1:
-		return errors.New("redemption: the operation's generation does not follow the expected one")
-	case dps.FoldID(r.Operation.RegistrationID) != folded || dps.FoldID(r.Registration.ID) != folded:
-		return errors.New("redemption: operation and registration are not of the redeemed id")
-	case r.Registration.OperationID != r.Operation.ID:
-		return errors.New("redemption: the registration names another operation")
-	}
-	return nil
 }
 
 func redeem(c *conn, scope string, r registration.Redemption) (uint64, registration.Verdict, error) {
@@ -60,7 +45,7 @@ func redeem(c *conn, scope string, r registration.Redemption) (uint64, registrat
 	if err != nil {
 		return 0, 0, err
 	}
-	if !entryAsExpected(r, enrollment, groups) || before != r.RegistrationBefore {
+	if !r.RestsOn(enrollment, groups) || before != r.RegistrationBefore {
 		return 0, registration.Conflict, nil
 	}
 	if taken, err := deviceTaken(c, scope, folded, r.Registration.Hub, r.Registration.DeviceID); taken || err != nil {
@@ -77,14 +62,6 @@ func redeem(c *conn, scope string, r registration.Redemption) (uint64, registrat
 		return 0, 0, err
 	}
 	return revision, registration.Applied, appendAudit(c, scope, r.Audit)
-}
-
-// entryAsExpected: revisions start at 1, so 0 stands for a row that is not there; an enrollment there must be, or must not be beside a group.
-func entryAsExpected(r registration.Redemption, enrollment, groups uint64) bool {
-	if r.Registration.Group != "" {
-		return enrollment == 0 && groups != 0 && groups == r.GroupsRevision
-	}
-	return enrollment != 0 && enrollment == r.EnrollmentRevision
 }
 
 // moveGeneration is the compare-and-set that spends a challenge. The id is taken for one in use; see noteIdle.
