@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"text/tabwriter"
@@ -85,51 +86,23 @@ and send it: latchkey ca verify %s --certificate FILE
 
 func caList(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List the CA certificates of the scope", Args: noArgs}
-	asJSON := jsonFlag(cmd, "print it as JSON")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		data, err := c.call(cmd.Context(), http.MethodGet, caPath, nil, "", nil)
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), data)
-		}
-		var all struct{ CACertificates []caAnswer }
-		if err := json.Unmarshal(data, &all); err != nil {
-			return fmt.Errorf("the service's answer: %w", err)
-		}
-		t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "NAME\tSTATE\tSUBJECT\tCERTIFICATE\tENDS")
-		for _, ca := range all.CACertificates {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", ca.Name, ca.state(), printable(ca.Info.SubjectName), thumbprint(ca.Info.SHA256Thumbprint), shortTime(ca.Info.NotAfterUtc))
-		}
-		return t.Flush()
+	return showAnswer(cmd, connect, at(caPath), nil, printCAs)
+}
+
+func printCAs(w io.Writer, data []byte) error {
+	var all struct{ CACertificates []caAnswer }
+	if err := json.Unmarshal(data, &all); err != nil {
+		return fmt.Errorf("the service's answer: %w", err)
 	}
-	return cmd
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tSTATE\tSUBJECT\tCERTIFICATE\tENDS")
+	for _, ca := range all.CACertificates {
+		row(t, ca.Name, ca.state(), ca.Info.SubjectName, thumbprint(ca.Info.SHA256Thumbprint), shortTime(ca.Info.NotAfterUtc))
+	}
+	return t.Flush()
 }
 
 func caRemove(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "remove NAME", Short: "Remove a CA certificate that no group refers to", Args: oneArg("name of a CA certificate")}
-	yes := cmd.Flags().Bool("yes", false, "do not ask")
-	asJSON := jsonFlag(cmd, "print what was removed as JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		if !*yes {
-			if err := confirm(cmd, "Remove the CA certificate "+args[0]+"?"); err != nil {
-				return err
-			}
-		}
-		if _, err := c.call(cmd.Context(), http.MethodDelete, caPath+"/"+url.PathEscape(args[0]), nil, "", nil); err != nil {
-			return err
-		}
-		return tellValue(cmd, *asJSON, removed{args[0], true}, "Removed %s", args[0])
-	}
-	return cmd
+	return takeAway(cmd, connect, caPath+"/", nil, "Remove the CA certificate %s?", "Removed %s")
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/pem"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -93,5 +94,21 @@ func TestRefusalsDoNotCommandTheTerminal(t *testing.T) {
 		"audit":[{"time":"\u001bt","actor":"\u001bc","address":"\u001ba","action":"\u001bx","object":"\u001bo","outcome":"\u001bu","reason":"\u001br"}]}`))
 	if err != nil || strings.Contains(told.String(), "\x1b") || !strings.Contains(told.String(), "2 times") || !strings.Contains(told.String(), "\ufffdo: ") {
 		t.Errorf("%v, %q", err, told.String())
+	}
+}
+
+func TestTablesDoNotCommandTheTerminal(t *testing.T) {
+	for name, table := range map[string]struct {
+		print  func(io.Writer, []byte) error
+		answer string
+	}{
+		"CAs":        {printCAs, `{"caCertificates":[{"name":"\u001b","info":{"subjectName":"\u001b"}}]}`},
+		"scopes":     {printScopes, `{"scopes":[{"idScope":"\u001b","hosts":["\u001b"],"createdDateTimeUtc":"\u001b","certificateEndUtc":"\u001b"}]}`},
+		"statistics": {printStatistics, `{"enrollments":{"\u001b":1}}`},
+	} {
+		var told bytes.Buffer
+		if err := table.print(&told, []byte(table.answer)); err != nil || strings.Contains(told.String(), "\x1b") || !strings.Contains(told.String(), "\ufffd") {
+			t.Errorf("%s: %v, %q", name, err, told.String())
+		}
 	}
 }

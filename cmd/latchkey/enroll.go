@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strings"
 	"text/tabwriter"
@@ -54,24 +53,8 @@ func enrollRemove(connect func() (*client, error)) *cobra.Command {
 		Short: "Remove an enrollment and its registration; the device's identity at the hub stays",
 		Args:  oneArg("registration id"),
 	}
-	yes := cmd.Flags().Bool("yes", false, "do not ask")
-	asJSON := jsonFlag(cmd, "print what was removed as JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		if !*yes {
-			if err := confirm(cmd, fmt.Sprintf("Remove the enrollment %s and its registration? The device cannot register again until it is enrolled anew.", args[0])); err != nil {
-				return err
-			}
-		}
-		if _, err := c.call(cmd.Context(), http.MethodDelete, "/enrollments/"+url.PathEscape(args[0]), versioned(), "", nil); err != nil {
-			return err
-		}
-		return tellValue(cmd, *asJSON, removed{args[0], true}, "Removed %s", args[0])
-	}
-	return cmd
+	return takeAway(cmd, connect, "/enrollments/", versioned(),
+		"Remove the enrollment %s and its registration? The device cannot register again until it is enrolled anew.", "Removed %s")
 }
 
 func confirm(cmd *cobra.Command, question string) error {

@@ -160,22 +160,6 @@ func (c *client) printKeys(cmd *cobra.Command, path string) error {
 
 func groupRemove(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "remove ID", Short: "Remove an enrollment group; the registrations of its devices stay", Args: oneArg("id of a group")}
-	yes := cmd.Flags().Bool("yes", false, "do not ask")
-	asJSON := jsonFlag(cmd, "print what was removed as JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		if !*yes {
-			if err := confirm(cmd, fmt.Sprintf("Remove the group %s? Its devices cannot register again; those that have go on at their hub.", args[0])); err != nil {
-				return err
-			}
-		}
-		if _, err := c.call(cmd.Context(), http.MethodDelete, groupPath(args[0]), versioned(), "", nil); err != nil {
-			return err
-		}
-		return tellValue(cmd, *asJSON, removed{args[0], true}, "Removed %s", args[0])
-	}
-	return cmd
+	return takeAway(cmd, connect, "/enrollmentGroups/", versioned(),
+		"Remove the group %s? Its devices cannot register again; those that have go on at their hub.", "Removed %s")
 }

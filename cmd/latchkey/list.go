@@ -161,11 +161,7 @@ func (l *lister) line(data json.RawMessage) error {
 		fmt.Fprintln(l.table, l.titles)
 		l.titles = ""
 	}
-	for i := range cells {
-		cells[i] = printable(cells[i])
-	}
-	_, err = fmt.Fprintln(l.table, strings.Join(cells, "\t"))
-	return err
+	return row(l.table, cells...)
 }
 
 // none says whether no row of the table came.

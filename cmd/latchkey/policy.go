@@ -60,7 +60,7 @@ func policyList(connect func() (*client, error)) *cobra.Command {
 		t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "NAME\tRIGHTS")
 		for _, p := range policies {
-			fmt.Fprintf(t, "%s\t%s\n", p.Name, strings.Join(p.Rights, ", "))
+			row(t, p.Name, strings.Join(p.Rights, ", "))
 		}
 		return t.Flush()
 	}
@@ -119,7 +119,7 @@ func showPolicy(cmd *cobra.Command, p policyAnswer, asJSON bool) error {
 }
 
 func printPolicy(w io.Writer, p policyAnswer) error {
-	_, err := fmt.Fprintf(w, "Name    %s\nRights  %s\n", p.Name, strings.Join(p.Rights, ", "))
+	_, err := fmt.Fprintf(w, "Name    %s\nRights  %s\n", printable(p.Name), printable(strings.Join(p.Rights, ", ")))
 	return err
 }
 
@@ -233,28 +233,13 @@ is refused from then on, the other one goes on. So move clients to the other key
 }
 
 func policyRemove(connect func() (*client, error)) *cobra.Command {
-	cmd := &cobra.Command{Use: "remove NAME", Short: "Remove an access policy; both its keys are refused from then on", Args: oneArg("name of an access policy")}
-	yes := cmd.Flags().Bool("yes", false, "do not ask")
-	asJSON := jsonFlag(cmd, "print what was removed as JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := checkPolicyName(args[0]); err != nil {
-			return err
-		}
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		if !*yes {
-			if err := confirm(cmd, fmt.Sprintf("Remove the access policy %s? Who uses its keys is refused at once.", args[0])); err != nil {
-				return err
-			}
-		}
-		if _, err := c.call(cmd.Context(), http.MethodDelete, policyPath+"/"+url.PathEscape(args[0]), nil, "", nil); err != nil {
-			return err
-		}
-		return tellValue(cmd, *asJSON, removed{args[0], true}, "Removed %s", args[0])
+	named := func(_ *cobra.Command, args []string) error { return checkPolicyName(args[0]) }
+	cmd := &cobra.Command{
+		Use:   "remove NAME",
+		Short: "Remove an access policy; both its keys are refused from then on",
+		Args:  cobra.MatchAll(oneArg("name of an access policy"), named),
 	}
-	return cmd
+	return takeAway(cmd, connect, policyPath+"/", nil, "Remove the access policy %s? Who uses its keys is refused at once.", "Removed %s")
 }
 
 func rightsFlag(cmd *cobra.Command) *[]string {

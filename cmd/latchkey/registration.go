@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strings"
 	"text/tabwriter"
@@ -20,21 +19,7 @@ func registrationCommand() *cobra.Command {
 	cmd := group("registration", "Registrations")
 	connect := clientFlags(cmd)
 	show := &cobra.Command{Use: "show ID", Short: "Show a registration", Args: oneArg("registration id")}
-	asJSON := jsonFlag(show, "print it as JSON")
-	show.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		data, err := c.call(cmd.Context(), http.MethodGet, "/registrations/"+url.PathEscape(args[0]), versioned(), "", nil)
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), data)
-		}
-		return printRegistration(cmd.OutOrStdout(), data)
-	}
+	showAnswer(show, connect, func(args []string) string { return "/registrations/" + url.PathEscape(args[0]) }, versioned(), printRegistration)
 	cmd.AddCommand(registrationList(connect), show, registrationDelete(connect), registrationWatch(connect))
 	return cmd
 }
@@ -49,12 +34,12 @@ func printRegistration(w io.Writer, data []byte) error {
 		failure = fmt.Sprintf("%s (errorCode %d)", failure, r.ErrorCode)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, row := range [][2]string{
+	for _, pair := range [][2]string{
 		{"Registration id", r.RegistrationID}, {"Status", r.Status}, {"Substatus", r.Substatus}, {"Hub", r.AssignedHub}, {"Device id", r.DeviceID},
 		{"Error", failure}, {"Created", wholeSeconds(r.Created)}, {"Updated", wholeSeconds(r.LastUpdated)},
 	} {
-		if row[1] != "" {
-			fmt.Fprintf(t, "%s\t%s\n", row[0], printable(row[1]))
+		if pair[1] != "" {
+			row(t, pair[0], pair[1])
 		}
 	}
 	return t.Flush()
@@ -66,24 +51,8 @@ func registrationDelete(connect func() (*client, error)) *cobra.Command {
 		Short: "Delete a registration; the enrollment and the device's identity at the hub stay",
 		Args:  oneArg("registration id"),
 	}
-	yes := cmd.Flags().Bool("yes", false, "do not ask")
-	asJSON := jsonFlag(cmd, "print what was removed as JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		if !*yes {
-			if err := confirm(cmd, fmt.Sprintf("Delete the registration %s? The device keeps its place at the hub, and registers again when it asks.", args[0])); err != nil {
-				return err
-			}
-		}
-		if _, err := c.call(cmd.Context(), http.MethodDelete, "/registrations/"+url.PathEscape(args[0]), versioned(), "", nil); err != nil {
-			return err
-		}
-		return tellValue(cmd, *asJSON, removed{args[0], true}, "Deleted the registration %s", args[0])
-	}
-	return cmd
+	return takeAway(cmd, connect, "/registrations/", versioned(),
+		"Delete the registration %s? The device keeps its place at the hub, and registers again when it asks.", "Deleted the registration %s")
 }
 
 func registrationList(connect func() (*client, error)) *cobra.Command {

@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"text/tabwriter"
 
@@ -65,7 +65,7 @@ installation's private CA issues; that CA vouches for names at or below those th
 		if err := json.Unmarshal(data, &made); err != nil {
 			return fmt.Errorf("the service's answer: %w", err)
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "ID scope           %s\nHosts              %s\nConnection string  %s\n", made.IDScope, strings.Join(made.Hosts, ", "), made.ConnectionString)
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "ID scope           %s\nHosts              %s\nConnection string  %s\n", printable(made.IDScope), printable(strings.Join(made.Hosts, ", ")), printable(made.ConnectionString))
 		return err
 	}
 	return cmd
@@ -73,59 +73,31 @@ installation's private CA issues; that CA vouches for names at or below those th
 
 func scopeList(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List the scopes of the installation", Args: noArgs}
-	asJSON := jsonFlag(cmd, "print it as JSON")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		data, err := c.call(cmd.Context(), http.MethodGet, scopePath, nil, "", nil)
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), data)
-		}
-		var all struct{ Scopes []scopeAnswer }
-		if err := json.Unmarshal(data, &all); err != nil {
-			return fmt.Errorf("the service's answer: %w", err)
-		}
-		t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "ID SCOPE\tHOSTS\tHOME\tCREATED\tCERTIFICATE ENDS")
-		for _, s := range all.Scopes {
-			home, end := "", "with the service's"
-			if s.Home {
-				home = "home"
-			}
-			if s.CertificateEndUtc != "" {
-				end = shortTime(s.CertificateEndUtc)
-			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.IDScope, strings.Join(s.Hosts, ", "), home, shortTime(s.CreatedDateTimeUtc), end)
-		}
-		return t.Flush()
+	return showAnswer(cmd, connect, at(scopePath), nil, printScopes)
+}
+
+func printScopes(w io.Writer, data []byte) error {
+	var all struct{ Scopes []scopeAnswer }
+	if err := json.Unmarshal(data, &all); err != nil {
+		return fmt.Errorf("the service's answer: %w", err)
 	}
-	return cmd
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ID SCOPE\tHOSTS\tHOME\tCREATED\tCERTIFICATE ENDS")
+	for _, s := range all.Scopes {
+		home, end := "", "with the service's"
+		if s.Home {
+			home = "home"
+		}
+		if s.CertificateEndUtc != "" {
+			end = shortTime(s.CertificateEndUtc)
+		}
+		row(t, s.IDScope, strings.Join(s.Hosts, ", "), home, shortTime(s.CreatedDateTimeUtc), end)
+	}
+	return t.Flush()
 }
 
 func scopeDelete(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "delete IDSCOPE", Short: "Delete a scope and all that is in it", Args: oneArg("ID scope")}
-	yes := cmd.Flags().Bool("yes", false, "do not ask")
-	asJSON := jsonFlag(cmd, "print what was removed as JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		if !*yes {
-			question := fmt.Sprintf("Delete the scope %s with all its enrollments, groups, registrations, access policies and its hub? This cannot be undone.", args[0])
-			if err := confirm(cmd, question); err != nil {
-				return err
-			}
-		}
-		if _, err := c.call(cmd.Context(), http.MethodDelete, scopePath+"/"+url.PathEscape(args[0]), nil, "", nil); err != nil {
-			return err
-		}
-		return tellValue(cmd, *asJSON, removed{args[0], true}, "Deleted the scope %s", args[0])
-	}
-	return cmd
+	return takeAway(cmd, connect, scopePath+"/", nil,
+		"Delete the scope %s with all its enrollments, groups, registrations, access policies and its hub? This cannot be undone.", "Deleted the scope %s")
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -21,22 +20,7 @@ no reason; this command tells the operator.`,
 		Args: oneArg("tracking id"),
 	}
 	connect := clientFlags(cmd)
-	asJSON := jsonFlag(cmd, "print it as JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, err := connect()
-		if err != nil {
-			return err
-		}
-		data, err := c.call(cmd.Context(), http.MethodGet, "/latchkey/v1/decisions/"+url.PathEscape(args[0]), nil, "", nil)
-		if err != nil {
-			return err
-		}
-		if *asJSON {
-			return printJSON(cmd.OutOrStdout(), data)
-		}
-		return printDecision(cmd.OutOrStdout(), data)
-	}
-	return cmd
+	return showAnswer(cmd, connect, func(args []string) string { return "/latchkey/v1/decisions/" + url.PathEscape(args[0]) }, nil, printDecision)
 }
 
 func printDecision(w io.Writer, data []byte) error {
