@@ -98,39 +98,64 @@ func (c *client) call(ctx context.Context, method, path string, query url.Values
 
 // exchange is call with headers both ways.
 func (c *client) exchange(ctx context.Context, method, path string, query url.Values, header http.Header, body []byte) ([]byte, http.Header, error) {
+	if len(body) > 0 && header.Get("Content-Type") == "" {
+		if header = header.Clone(); header == nil {
+			header = http.Header{}
+		}
+		header.Set("Content-Type", "application/json; charset=utf-8")
+	}
+	answer, err := c.request(ctx, c.http, method, path, query, header, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer answer.Body.Close()
+	data, err := readAnswer(answer.Body)
+	return data, answer.Header, err
+}
+
+// open begins a request whose body and answer may take any time. The answer is a good one, to be read and closed by the caller.
+func (c *client) open(ctx context.Context, method, path string, query url.Values, media string, body io.Reader) (*http.Response, error) {
+	header := http.Header{}
+	if media != "" {
+		header.Set("Content-Type", media)
+	}
+	patient := *c.http
+	patient.Timeout = 0
+	return c.request(ctx, &patient, method, path, query, header, body)
+}
+
+// request signs a request and sends it. The answer is a good one, to be read and closed by the caller.
+func (c *client) request(ctx context.Context, via *http.Client, method, path string, query url.Values, header http.Header, body io.Reader) (*http.Response, error) {
 	target := url.URL{Scheme: "https", Host: c.connection.HostName, RawPath: path, RawQuery: query.Encode()}
 	var err error
 	if target.Path, err = url.PathUnescape(path); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), body)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	token, err := dps.NewToken(c.connection.Signer(), c.connection.HostName, time.Now().Add(tokenLife), c.connection.SharedAccessKeyName)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if header != nil {
 		request.Header = header.Clone()
 	}
 	request.Header.Set("Authorization", token)
-	if len(body) > 0 && request.Header.Get("Content-Type") == "" {
-		request.Header.Set("Content-Type", "application/json; charset=utf-8")
-	}
-	answer, err := c.http.Do(request)
+	answer, err := via.Do(request)
 	if err != nil {
-		return nil, nil, c.unreached(err)
+		return nil, c.unreached(err)
+	}
+	if answer.StatusCode < 300 {
+		return answer, nil
 	}
 	defer answer.Body.Close()
 	data, err := readAnswer(answer.Body)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if answer.StatusCode >= 300 {
-		return nil, nil, refusal(answer, data)
-	}
-	return data, answer.Header, nil
+	return nil, refusal(answer, data)
 }
 
 // readAnswer reads an answer of at most answerLimit bytes; a longer one is an error and never cut.

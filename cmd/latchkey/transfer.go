@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,11 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-
-	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/daemon"
 )
 
@@ -275,36 +271,4 @@ func writeWhole(name string, fill func(io.Writer) error) (err error) {
 		return err
 	}
 	return daemon.SyncFolder(filepath.Dir(name))
-}
-
-// open begins a request whose body and answer may take any time. The answer is a good one, to be read and closed by the caller.
-func (c *client) open(ctx context.Context, method, path string, query url.Values, media string, body io.Reader) (*http.Response, error) {
-	target := url.URL{Scheme: "https", Host: c.connection.HostName, Path: path, RawQuery: query.Encode()}
-	request, err := http.NewRequestWithContext(ctx, method, target.String(), body)
-	if err != nil {
-		return nil, err
-	}
-	token, err := dps.NewToken(c.connection.Signer(), c.connection.HostName, time.Now().Add(tokenLife), c.connection.SharedAccessKeyName)
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Authorization", token)
-	if media != "" {
-		request.Header.Set("Content-Type", media)
-	}
-	patient := *c.http
-	patient.Timeout = 0
-	answer, err := patient.Do(request)
-	if err != nil {
-		return nil, c.unreached(err)
-	}
-	if answer.StatusCode >= 300 {
-		defer answer.Body.Close()
-		data, err := readAnswer(answer.Body)
-		if err != nil {
-			return nil, err
-		}
-		return nil, refusal(answer, data)
-	}
-	return answer, nil
 }
