@@ -82,25 +82,28 @@ func (s *Store) Unfinished(ctx context.Context, createdBefore time.Time, after r
 	return list, nil
 }
 
-// Prune implements registration.DeviceStore. Rows that others hold are left for the next time.
+// Prune implements registration.DeviceStore. Rows that others hold are left for the next time. The rows to go are chosen once, apart (MATERIALIZED): a
+// plan that looked for them once for each row it deletes would skip what it has locked itself, and exceed the limit.
 func (s *Store) Prune(ctx context.Context, operationsBefore, idleBefore time.Time, limit int) (int, error) {
 	removed := 0
 	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
-		operations, err := c.exec(`DELETE FROM operations WHERE (scope, id) IN
-			(SELECT o.scope, o.id FROM operations AS o WHERE o.created < $1
+		operations, err := c.exec(`WITH old AS MATERIALIZED (SELECT o.scope, o.id FROM operations AS o WHERE o.created < $1
 				AND NOT (o.status = 'assigning' AND EXISTS (SELECT 1 FROM registrations AS r
 					WHERE r.scope = o.scope AND r.folded = o.folded AND r.operation_id = o.id))
-			ORDER BY o.created LIMIT $2 FOR UPDATE OF o SKIP LOCKED)`, operationsBefore, limit)
+			ORDER BY o.created LIMIT $2 FOR UPDATE OF o SKIP LOCKED)
+			DELETE FROM operations AS o USING old WHERE o.scope = old.scope AND o.id = old.id`, operationsBefore, limit)
 		if err != nil {
 			return 0, err
 		}
-		generations, err := c.exec(`DELETE FROM generations WHERE (scope, folded) IN
-			(SELECT scope, folded FROM generations WHERE idle_since < $1 ORDER BY idle_since LIMIT $2 FOR UPDATE SKIP LOCKED)`, idleBefore, limit)
+		generations, err := c.exec(`WITH old AS MATERIALIZED (SELECT scope, folded FROM generations WHERE idle_since < $1
+			ORDER BY idle_since LIMIT $2 FOR UPDATE SKIP LOCKED)
+			DELETE FROM generations AS g USING old WHERE g.scope = old.scope AND g.folded = old.folded`, idleBefore, limit)
 		if err != nil {
 			return 0, err
 		}
-		owners, err := c.exec(`DELETE FROM owners WHERE (scope, folded, digest) IN
-			(SELECT scope, folded, digest FROM owners WHERE at < $1 AND place > 0 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)`, idleBefore, limit)
+		owners, err := c.exec(`WITH old AS MATERIALIZED (SELECT scope, folded, digest FROM owners WHERE at < $1 AND place > 0
+			ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)
+			DELETE FROM owners AS o USING old WHERE o.scope = old.scope AND o.folded = old.folded AND o.digest = old.digest`, idleBefore, limit)
 		removed = operations + generations + owners
 		return registration.Applied, err
 	})

@@ -220,8 +220,23 @@ func explain(t *testing.T, s *Store, sql string, args []any) node {
 
 // literal writes an argument so that it takes the type of its parameter.
 func literal(arg any) string {
-	if b, ok := arg.([]byte); ok {
-		return fmt.Sprintf(`'\x%x'`, b)
+	switch v := arg.(type) {
+	case []byte:
+		return fmt.Sprintf(`'\x%x'`, v)
+	case [][]byte:
+		return list(v, func(b []byte) string { return fmt.Sprintf(`"\\x%x"`, b) })
+	case []string:
+		return list(v, func(s string) string { return `"` + s + `"` })
+	case []int64:
+		return list(v, func(n int64) string { return fmt.Sprint(n) })
 	}
 	return `'` + strings.ReplaceAll(fmt.Sprint(arg), `'`, `''`) + `'`
+}
+
+func list[T any](items []T, write func(T) string) string {
+	written := make([]string, len(items))
+	for i, item := range items {
+		written[i] = write(item)
+	}
+	return `'{` + strings.Join(written, `,`) + `}'`
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"latchkey.example/latchkey/test/pgserver"
 )
@@ -74,6 +75,44 @@ func TestOpenRefusesAServerThatDoesNotFlush(t *testing.T) {
 	refused(t, careless.Address("postgres"), "fsync = on")
 	if err := Create(t.Context(), careless.Address("postgres")); err == nil || !strings.Contains(err.Error(), "fsync = on") {
 		t.Fatalf("created: %v", err)
+	}
+}
+
+// A server that is told to stop flushing tells the sessions it has, too: a COMMIT of a connection that is open waits for its flush all the same.
+func TestOpenConnectionsGoOnFlushing(t *testing.T) {
+	t.Parallel()
+	own, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Stop()
+	if err := Create(t.Context(), own.Address("postgres")); err != nil {
+		t.Fatal(err)
+	}
+	s := reopen(t, own.Address("postgres"), Options{Conns: 1})
+	defer closeStore(t, s)
+	for _, sql := range []string{`ALTER SYSTEM SET synchronous_commit = off`, `SELECT pg_reload_conf()`} {
+		if err := own.Psql(t.Context(), "postgres", sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The session learns of it between two statements; then its own word, which is older, must still hold.
+	setting, server := "", ""
+	for deadline := time.Now().Add(time.Minute); server != "off"; {
+		err := s.read(t.Context(), func(c *conn) error {
+			_, err := c.one(func(r *row) { setting, server = r.text(), r.text() }, `SELECT setting, reset_val FROM pg_settings WHERE name = 'synchronous_commit'`)
+			return err
+		})
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the session has not learned of the setting: %v", err)
+		}
+	}
+	if setting != "on" {
+		t.Fatalf("an open connection has synchronous_commit = %s", setting)
+	}
+	s.pool.Reset()
+	if err := s.AppendAudit(t.Context(), scope, testAudit("a")); err == nil || !strings.Contains(err.Error(), "synchronous_commit = off") {
+		t.Fatalf("a connection opened since: %v", err)
 	}
 }
 

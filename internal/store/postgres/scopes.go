@@ -83,11 +83,14 @@ func (s *Store) DeleteScope(ctx context.Context, id string, audit registration.A
 	})
 }
 
-// leftovers are the tables that hold rows of a scope, but for its log, and their keys.
-var leftovers = []struct{ table, key string }{
-	{"enrollments", "scope, folded"}, {"registrations", "scope, folded"}, {"device_ids", "scope, hub, device_id"}, {"operations", "scope, id"},
-	{"generations", "scope, folded"}, {"identities", "scope, hub, device_id"}, {"enrollment_groups", "scope, folded"},
-	{"ca_certificates", "scope, folded"}, {"group_revisions", "scope"}, {"entry_certificates", "scope, sha256"}, {"owners", "scope, folded, digest"},
+// leftovers are the tables that hold rows of a scope, but for its log, and what their keys have beside the scope.
+var leftovers = []struct {
+	table string
+	key   []string
+}{
+	{"enrollments", []string{"folded"}}, {"registrations", []string{"folded"}}, {"device_ids", []string{"hub", "device_id"}}, {"operations", []string{"id"}},
+	{"generations", []string{"folded"}}, {"identities", []string{"hub", "device_id"}}, {"enrollment_groups", []string{"folded"}},
+	{"ca_certificates", []string{"folded"}}, {"group_revisions", nil}, {"entry_certificates", []string{"sha256"}}, {"owners", []string{"folded", "digest"}},
 }
 
 // PruneScopes implements registration.ScopeStore. A scope that another node is at is left to it.
@@ -108,7 +111,7 @@ func (s *Store) PruneScopes(ctx context.Context, settledBefore time.Time, limit 
 			if removed += n; removed >= limit {
 				return registration.Applied, nil
 			}
-			if _, err = c.exec(`UPDATE deleted_scopes SET done = true WHERE scope = $1 AND at < $2`, scope, settledBefore); err != nil {
+			if _, err = c.exec(`UPDATE deleted_scopes SET done = true WHERE folded = $1 AND at < $2`, dps.FoldID(scope), settledBefore); err != nil {
 				return 0, err
 			}
 		}
@@ -122,8 +125,12 @@ func (s *Store) PruneScopes(ctx context.Context, settledBefore time.Time, limit 
 
 func pruneScope(c *conn, scope string, limit int) (removed int, err error) {
 	for _, left := range leftovers {
-		n, err := c.exec(`DELETE FROM `+left.table+` WHERE (`+left.key+`) IN
-			(SELECT `+left.key+` FROM `+left.table+` WHERE scope = $1 LIMIT $2)`, scope, limit-removed)
+		key, same := "scope", "t.scope = old.scope"
+		for _, part := range left.key {
+			key, same = key+", "+part, same+" AND t."+part+" = old."+part
+		}
+		n, err := c.exec(`WITH old AS MATERIALIZED (SELECT `+key+` FROM `+left.table+` WHERE scope = $1 LIMIT $2)
+			DELETE FROM `+left.table+` AS t USING old WHERE `+same, scope, limit-removed)
 		if err != nil {
 			return 0, err
 		}

@@ -10,7 +10,8 @@
 //
 // It trusts the server to keep what it has flushed (Open refuses one that is set not to flush), the operator to keep the
 // connection private (sslmode in the address), and the caller to seal secrets: it stores sealed bytes as they are. Open never makes or
-// changes a schema: Create and Migrate do.
+// changes a schema: Create and Migrate do. That a COMMIT waits for its flush is pinned for each connection when it is opened; fsync is the
+// server's own, no connection can hold on to it, and a server that drops it while it runs is found out by the next connection only.
 //
 // The memory of open challenges' owners lies in an unlogged table, which a crash of the server empties.
 package postgres
@@ -76,7 +77,7 @@ func Open(ctx context.Context, address string, opts Options) (*Store, error) {
 	config.ConnConfig.Tracer = opts.tracer
 	// Settings may differ by role and database and may change while we run: each connection is looked at.
 	config.AfterConnect = func(ctx context.Context, pg *pgx.Conn) error {
-		return errors.Join(checkServer(ctx, pg), settle(ctx, pg))
+		return errors.Join(settle(ctx, pg), checkServer(ctx, pg))
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
@@ -118,12 +119,16 @@ func checkServer(ctx context.Context, pg *pgx.Conn) error {
 	return nil
 }
 
-// settle sets what a connection of ours needs. Plans are made once for a statement and not for each of its calls: for a partitioned table making one
-// costs more than running it. So a plan must not rest on a table having been small when it was made; all our statements have an index to go
-// by. And a node that stops in the middle of a transaction must not keep others waiting for its locks.
+// settle sets what a connection of ours needs. How it commits stays as it is now, which checkServer looks at next: a reload of the server's
+// configuration would else change it under us. Plans are made once for a statement and not for each of its calls: for a partitioned table making one
+// costs more than running it. So a plan must not rest on a table having been small when it was made: all our statements have an index to go
+// by, in whose order they can stop at their limit, and what would read more than that is switched off. And a node that stops in the middle
+// of a transaction must not keep others waiting for its locks.
 func settle(ctx context.Context, pg *pgx.Conn) error {
-	_, err := pg.Exec(ctx, `SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
-		set_config('idle_in_transaction_session_timeout', '30s', false)`)
+	_, err := pg.Exec(ctx, `SELECT set_config('synchronous_commit', current_setting('synchronous_commit'), false),
+		set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
+		set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false), set_config('enable_bitmapscan', 'off', false),
+		set_config('enable_sort', 'off', false), set_config('idle_in_transaction_session_timeout', '30s', false)`)
 	return err
 }
 
