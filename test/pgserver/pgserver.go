@@ -40,6 +40,21 @@ type Server struct {
 // Start makes a cluster and starts its server with settings of the form "name=value". A machine without PostgreSQL is an error that says what
 // to install.
 func Start(settings ...string) (*Server, error) {
+	s, err := claim(settings)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.initdb(); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	if err := s.Run(); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+// claim is a server without a cluster, in a directory of its own.
+func claim(settings []string) (*Server, error) {
 	bin, err := programs()
 	if err != nil {
 		return nil, err
@@ -56,14 +71,8 @@ func Start(settings ...string) (*Server, error) {
 	if who != nil {
 		err = os.Chown(dir, int(who.Uid), int(who.Gid))
 	}
-	if err == nil {
-		err = s.initdb()
-	}
-	if err == nil {
-		err = s.Run()
-	}
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir), lock.Close())
+		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
@@ -128,7 +137,8 @@ func (s *Server) Run() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	args := []string{"-D", s.data(), "-k", s.dir, "-c", "listen_addresses=", "-c", "max_connections=200", "-c", "shared_buffers=64MB",
-		"-c", "autovacuum=off", "-c", "jit=off", "-c", "wal_level=minimal", "-c", "max_wal_senders=0"}
+		"-c", "autovacuum=off", "-c", "jit=off", "-c", "wal_level=minimal", "-c", "max_wal_senders=0",
+		"-c", "dynamic_shared_memory_type=mmap"} // below the directory: a server that crashed for good leaves nothing elsewhere
 	for _, setting := range s.settings {
 		args = append(args, "-c", setting)
 	}
@@ -165,7 +175,8 @@ func ready(log io.Reader) error {
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
 		said.WriteString(lines.Text() + "\n")
-		if strings.Contains(lines.Text(), "database system is ready to accept connections") {
+		if strings.Contains(lines.Text(), "database system is ready to accept connections") ||
+			strings.Contains(lines.Text(), "database system is ready to accept read-only connections") {
 			go func() { _, _ = io.Copy(io.Discard, log) }()
 			return nil
 		}
@@ -173,7 +184,8 @@ func ready(log io.Reader) error {
 	return fmt.Errorf("the server did not start:\n%s", &said)
 }
 
-// Kill ends the server as kill -9 would: its processes get no time to write anything. Run starts it again, and recovers.
+// Kill ends the server at once: its processes get no time to write anything, but they may say goodbye to their clients. Run starts it
+// again, and recovers.
 func (s *Server) Kill() error { return s.end(syscall.SIGQUIT) }
 
 func (s *Server) end(signal syscall.Signal) error {
@@ -200,10 +212,16 @@ func (s *Server) Address(database string) string {
 
 // Psql runs SQL in a database, for what tests prepare.
 func (s *Server) Psql(ctx context.Context, database, sql string) error {
-	cmd := s.command("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", s.dir, "-U", "latchkey", "-d", database, "-c", sql)
+	_, err := s.Ask(ctx, database, sql)
+	return err
+}
+
+// Ask runs SQL and returns what psql prints of the answer: a line for each row, with | between its columns.
+func (s *Server) Ask(ctx context.Context, database, sql string) (string, error) {
+	cmd := s.command("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", s.dir, "-U", "latchkey", "-d", database, "-c", sql)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("psql: %w\n%s", err, out)
+		return "", fmt.Errorf("psql: %w\n%s", err, out)
 	}
-	return ctx.Err()
+	return strings.TrimSpace(string(out)), ctx.Err()
 }
