@@ -67,9 +67,10 @@ func serveCommand() *cobra.Command {
 			return err
 		}
 		return daemon.Run(cmd.Context(), daemon.Options{
-			Load:   func() (config.Config, error) { return config.Load(*data, *file, os.Getenv, settings()) },
-			Reload: hangups,
-			Log:    os.Stderr,
+			Load:         func() (config.Config, error) { return config.Load(*data, *file, os.Getenv, settings()) },
+			Reload:       hangups,
+			Log:          os.Stderr,
+			NotifySocket: os.Getenv("NOTIFY_SOCKET"),
 		})
 	}
 	return cmd

@@ -40,6 +40,8 @@ type Options struct {
 	Reload <-chan os.Signal
 	// Log is where the log goes, one Write for each line.
 	Log io.Writer
+	// NotifySocket is where the service manager wants to hear of READY, RELOADING and STOPPING (NOTIFY_SOCKET of sd_notify(3)). Empty: nobody does.
+	NotifySocket string
 
 	headerTime time.Duration // for a request's header; zero means 10 s, tests make it small
 }
@@ -67,6 +69,7 @@ type service struct {
 	cert    *certificate
 	shared  *web.Shared
 	front   *front
+	manager notifier
 
 	headerTime time.Duration
 	drain      sync.Once
@@ -78,7 +81,8 @@ func Run(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
-	s := &service{config: cfg, metrics: prometheus.NewRegistry(), headerTime: cmp.Or(opts.headerTime, headerTime)}
+	s := &service{config: cfg, metrics: prometheus.NewRegistry(), headerTime: cmp.Or(opts.headerTime, headerTime),
+		manager: notifier{opts.NotifySocket}}
 	s.level, s.log = telemetry.NewLogger(opts.Log, cfg.LogFormat)
 	if err := s.setLevel(cfg); err != nil {
 		return err
@@ -201,6 +205,7 @@ func (s *service) serve(ctx context.Context, opts Options) error {
 	for what, l := range listeners.all() {
 		s.log.Info("listening", "what", what, "addr", l.Addr().String())
 	}
+	s.tell(nowReady)
 	return group.Wait()
 }
 
@@ -236,11 +241,13 @@ func (s *service) reloads(ctx context.Context, opts Options) {
 		case <-ctx.Done():
 			return
 		case <-opts.Reload:
+			s.tell(nowReloading)
 			if err := s.reload(ctx, opts); err != nil {
 				s.log.Error("reload: what failed stays as it was", "err", err)
-				continue
+			} else {
+				s.log.Info("reloaded")
 			}
-			s.log.Info("reloaded")
+			s.tell(nowReady)
 		}
 	}
 }

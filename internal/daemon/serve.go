@@ -135,6 +135,7 @@ func (s *service) startDraining() {
 	s.drain.Do(func() {
 		s.front.draining.Store(true)
 		s.shared.Drain()
+		s.tell(nowStopping)
 		s.log.Info("draining: no new connections, requests at work finish")
 	})
 }
