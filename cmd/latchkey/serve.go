@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,13 +21,14 @@ func initCommand() *cobra.Command {
 		Args:  noArgs,
 	}
 	data := dataFlag(cmd)
+	store := cmd.Flags().String("store", "", "postgres:// address of an empty database that nodes will share, without password; empty for the embedded store (LATCHKEY_STORE)")
 	hosts := cmd.Flags().StringSlice("host", nil, "DNS names of the service, each with a dot; the first is also the hub's name")
 	asJSON := jsonFlag(cmd, "print idScope, connectionString and caFile as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := needData(*data); err != nil {
 			return err
 		}
-		made, err := daemon.Init(cmd.Context(), *data, *hosts)
+		made, err := daemon.Init(cmd.Context(), daemon.InitPlan{Dir: *data, Hosts: *hosts, Store: cmp.Or(*store, os.Getenv("LATCHKEY_STORE"))})
 		if err != nil {
 			return err
 		}

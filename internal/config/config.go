@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -32,6 +33,8 @@ type Config struct {
 	MQTT string `yaml:"mqtt"`
 	// Metrics is the address of /metrics, plain HTTP; it must be a loopback address. Empty: no metrics listener.
 	Metrics string `yaml:"metrics"`
+	// Store is the postgres:// address of the PostgreSQL database that the nodes share, without password. Empty: the embedded store in Database.
+	Store string `yaml:"store"`
 	// Database is the file of the embedded store.
 	Database string `yaml:"database"`
 	// MasterKey is the file of the master key ring, mode 0600.
@@ -115,6 +118,7 @@ func (c *Config) Settings() []Setting {
 		text("https", "address of the HTTPS listener", &c.HTTPS),
 		text("mqtt", "address of the MQTT listener", &c.MQTT),
 		text("metrics", "loopback address of /metrics, empty for none", &c.Metrics),
+		text("store", "postgres:// address of a shared database, empty for the embedded store", &c.Store),
 		text("database", "file of the embedded store", &c.Database),
 		text("master-key", "file of the master key ring", &c.MasterKey),
 		reloaded(text("certificate", "PEM file of the server's certificate chain", &c.Certificate)),
@@ -267,7 +271,26 @@ func (c *Config) validate() error {
 	if r := c.Audit.Retention; r != 0 && r < 24*time.Hour {
 		return errors.New("audit.retention must be 0 (for ever) or at least 24h")
 	}
+	if err := checkStore(c.Store); err != nil {
+		return err
+	}
 	return loopback(c.Metrics)
+}
+
+// checkStore refuses what is no address of a database, and a password in it: process lists and copies of the configuration would show it. The
+// address is not repeated, as it may hold one.
+func checkStore(address string) error {
+	if address == "" {
+		return nil
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return errors.New("store must be an address such as postgres://latchkey@db.example.net/latchkey?sslmode=verify-full, or empty for the embedded store")
+	}
+	if _, given := u.User.Password(); given || u.Query().Has("password") || u.Query().Has("sslpassword") {
+		return errors.New("store holds a password: put it into a password file of mode 0600 (passfile=/path in the address, or ~/.pgpass) or into PGPASSWORD")
+	}
+	return nil
 }
 
 func loopback(addr string) error {

@@ -56,6 +56,10 @@ type BackupPlan struct {
 // Backup writes a backup of an installation, beside a service that runs on it. What it writes was opened once: every secret in it opens with the
 // master key. Without plan.MasterKey nothing in it is secret in clear.
 func Backup(ctx context.Context, cfg config.Config, plan BackupPlan, out io.Writer) (BackupManifest, error) {
+	if cfg.Store != "" {
+		return BackupManifest{}, fmt.Errorf("the store is %s, and backup knows the embedded one only: back up PostgreSQL by its own means (pg_dump, or a base backup with its WAL archive), and keep %s and the folder %s apart from it",
+			storeName(cfg), cfg.MasterKey, TLSFolder)
+	}
 	work, err := os.MkdirTemp(filepath.Dir(cfg.Database), ".backup-*")
 	if err != nil {
 		return BackupManifest{}, err
@@ -260,7 +264,7 @@ func opensAll(ctx context.Context, database, ringFile string) error {
 	if err != nil {
 		return err
 	}
-	return eachSealed(ctx, config.Config{Database: database}, func(_ *sqlite.Store, values []registration.SealedValue) error {
+	return eachSealed(ctx, config.Config{Database: database}, func(_ backend, values []registration.SealedValue) error {
 		for _, v := range values {
 			if _, err := ring.Open(v.Context(), v.Sealed); err != nil {
 				return fmt.Errorf("a %s of scope %s: %w", v.Kind, v.Scope, err)

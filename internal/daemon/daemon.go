@@ -27,7 +27,6 @@ import (
 	"latchkey.example/latchkey/internal/hub/embedded"
 	"latchkey.example/latchkey/internal/keyring"
 	"latchkey.example/latchkey/internal/registration"
-	"latchkey.example/latchkey/internal/store/sqlite"
 	"latchkey.example/latchkey/internal/telemetry"
 	"latchkey.example/latchkey/internal/web"
 )
@@ -61,7 +60,7 @@ type service struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	ring    *keyring.Ring
-	store   *sqlite.Store
+	store   backend
 	lock    *os.File // nil where the system has none
 	sink    *embedded.LineFile
 	hub     *embedded.Hub
@@ -105,11 +104,13 @@ func (s *service) setLevel(cfg config.Config) error {
 // open opens the parts, each of which may need those before it. The store comes first: what it says of a directory without
 // an installation says what to do.
 func (s *service) open(ctx context.Context) (err error) {
-	if s.store, err = sqlite.Open(ctx, s.config.Database, sqlite.Options{}); err != nil {
+	if s.store, err = openBackend(ctx, s.config); err != nil {
 		return err
 	}
-	if s.lock, err = lockInstallation(s.config.Database); err != nil {
-		return err
+	if s.config.Store == "" {
+		if s.lock, err = lockInstallation(s.config.Database); err != nil {
+			return err
+		}
 	}
 	if s.ring, err = keyring.Open(s.config.MasterKey); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("there is no master key at %s: bring it back from where it is kept, the database cannot be read without it", s.config.MasterKey)
@@ -140,7 +141,7 @@ func (s *service) wire(ctx context.Context) (err error) {
 	}
 	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Sealer: s.ring, Issuer: issuer{s.cert, s.log}, Logger: s.log})
 	if errors.Is(err, keyring.ErrTampered) || errors.Is(err, keyring.ErrUnknownKey) {
-		return fmt.Errorf("the master key %s is not the one of the database %s: %w", s.config.MasterKey, s.config.Database, err)
+		return fmt.Errorf("the master key %s is not the one of the database %s: %w", s.config.MasterKey, storeName(s.config), err)
 	} else if err != nil {
 		return err
 	}

@@ -116,7 +116,7 @@ type house struct {
 func installed(t *testing.T) house {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data")
-	made, err := Init(t.Context(), dir, []string{host, "second.example.net"})
+	made, err := Init(t.Context(), InitPlan{Dir: dir, Hosts: []string{host, "second.example.net"}})
 	if err != nil {
 		t.Fatal(err)
 	}

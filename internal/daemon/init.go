@@ -15,6 +15,7 @@ import (
 	"latchkey.example/latchkey/internal/config"
 	"latchkey.example/latchkey/internal/keyring"
 	"latchkey.example/latchkey/internal/registration"
+	"latchkey.example/latchkey/internal/store/postgres"
 	"latchkey.example/latchkey/internal/store/sqlite"
 )
 
@@ -30,17 +31,25 @@ type Installation struct {
 	ConfigFile string
 }
 
-// Init makes an installation in dir: key ring, database with one scope, private CA and server certificate for the names, and a configuration
-// file that says what there is. It refuses a directory that holds one already. If it fails, what it made is removed again.
-func Init(ctx context.Context, dir string, names []string) (Installation, error) {
-	if err := checkNames(names); err != nil {
+// InitPlan says what Init makes.
+type InitPlan struct {
+	Dir   string   // the data directory
+	Hosts []string // DNS names of the service; the first is also the hub's name
+	Store string   // as config.Config.Store
+}
+
+// Init makes an installation: key ring, database with one scope, private CA and server certificate for the names, and a configuration
+// file that says what there is. It refuses a directory or a shared database that holds one already. If it fails, what it made in the directory is
+// removed again; a shared database is left with an empty schema at most, which the next Init takes.
+func Init(ctx context.Context, plan InitPlan) (Installation, error) {
+	if err := checkNames(plan.Hosts); err != nil {
 		return Installation{}, err
 	}
-	dir, err := filepath.Abs(dir)
+	dir, err := filepath.Abs(plan.Dir)
 	if err != nil {
 		return Installation{}, err
 	}
-	cfg, err := config.Load(dir, "", func(string) string { return "" }, nil)
+	cfg, err := config.Load(dir, "", func(string) string { return "" }, map[string]string{"store": plan.Store})
 	if err != nil {
 		return Installation{}, err
 	}
@@ -60,7 +69,7 @@ func Init(ctx context.Context, dir string, names []string) (Installation, error)
 	if err != nil {
 		return Installation{}, err
 	}
-	installation, err := install(ctx, dir, cfg, ring, names, now)
+	installation, err := install(ctx, dir, cfg, ring, plan.Hosts, now)
 	if err != nil {
 		for _, path := range append(made, cfg.Database+"-wal", cfg.Database+"-shm", cfg.Database+".volatile") {
 			os.RemoveAll(path)
@@ -98,11 +107,11 @@ func install(ctx context.Context, dir string, cfg config.Config, ring *keyring.R
 	if err != nil {
 		return Installation{}, err
 	}
-	if err := createStore(ctx, cfg.Database, scope); err != nil {
+	file := filepath.Join(dir, config.FileName)
+	if err := os.WriteFile(file, []byte(configFor(cfg)), 0o640); err != nil {
 		return Installation{}, err
 	}
-	file := filepath.Join(dir, config.FileName)
-	if err := os.WriteFile(file, []byte(configText), 0o640); err != nil {
+	if err := createStore(ctx, cfg, scope); err != nil { // last, as nothing takes it back
 		return Installation{}, err
 	}
 	return Installation{IDScope: scope.ID, Connection: connection, CAFile: filepath.Join(folder, authority.CAFile), CASum: sum, ConfigFile: file}, nil
@@ -118,20 +127,51 @@ func firstScope(ring *keyring.Ring, names []string, now time.Time) (registration
 	return scope, dps.ConnectionString{HostName: names[0], SharedAccessKeyName: registration.OwnerPolicy, SharedAccessKey: primary}, nil
 }
 
-func createStore(ctx context.Context, path string, scope registration.Scope) error {
-	if err := sqlite.Create(ctx, path, sqlite.Options{}); err != nil {
-		return err
+func createStore(ctx context.Context, cfg config.Config, scope registration.Scope) error {
+	var err error
+	if cfg.Store != "" {
+		_, _, err = postgres.Migrate(ctx, cfg.Store)
+	} else {
+		err = sqlite.Create(ctx, cfg.Database, sqlite.Options{})
 	}
-	store, err := sqlite.Open(ctx, path, sqlite.Options{})
 	if err != nil {
 		return err
+	}
+	store, err := openBackend(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return errors.Join(createHome(ctx, cfg, store, scope), store.Close())
+}
+
+// createHome writes the first scope.
+func createHome(ctx context.Context, cfg config.Config, store backend, scope registration.Scope) error {
+	scopes, err := store.Scopes(ctx)
+	if err != nil {
+		return err
+	}
+	if len(scopes) > 0 {
+		return installedAlready(cfg)
 	}
 	verdict, err := store.CreateScope(ctx, scope, registration.Audit{At: scope.Created, Actor: registration.ActorLocal, Action: registration.ActionScopeCreate,
 		Object: scope.ID, Outcome: registration.OutcomeOK, Reason: registration.ReasonChanged})
 	if err == nil && verdict != registration.Applied {
-		err = errors.New("the scope exists already")
+		return installedAlready(cfg)
 	}
-	return errors.Join(err, store.Close())
+	return err
+}
+
+func installedAlready(cfg config.Config) error {
+	return fmt.Errorf("%s holds an installation already. A further node of it needs no init, but copies of the first one's %s, %s and %s",
+		storeName(cfg), filepath.Base(cfg.MasterKey), TLSFolder, config.FileName)
+}
+
+// configFor is the configuration file of a new installation.
+func configFor(cfg config.Config) string {
+	if cfg.Store == "" {
+		return configText
+	}
+	return fmt.Sprintf("%s\nstore: %q\n", configText, cfg.Store)
 }
 
 // configText is the configuration file of a new installation: everything at its default, so that it says what there is without fixing it.
@@ -141,6 +181,7 @@ const configText = `# Latchkey. Every key may be left out; docs/configuration.md
 # https: ":443"
 # mqtt: ":8883"
 # metrics: "127.0.0.1:9464"
+# store: ""             # postgres:// address for many nodes; empty is the embedded store
 # logLevel: info        # reloaded on SIGHUP
 # logFormat: text
 # limits:               # reloaded on SIGHUP

@@ -96,7 +96,7 @@ func TestInitRefusesNames(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "data")
-			_, err := Init(t.Context(), dir, c.names)
+			_, err := Init(t.Context(), InitPlan{Dir: dir, Hosts: c.names})
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %s", err, c.want)
 			}
@@ -110,7 +110,7 @@ func TestInitRefusesNames(t *testing.T) {
 func TestInitLeavesAnInstallationAsItIs(t *testing.T) {
 	h := installed(t)
 	before := contents(t, h.dir)
-	if _, err := Init(t.Context(), h.dir, []string{"other.example.net"}); err == nil || !strings.Contains(err.Error(), "holds an installation already (master.key)") {
+	if _, err := Init(t.Context(), InitPlan{Dir: h.dir, Hosts: []string{"other.example.net"}}); err == nil || !strings.Contains(err.Error(), "holds an installation already (master.key)") {
 		t.Errorf("error %v", err)
 	}
 	if diff := cmp.Diff(before, contents(t, h.dir)); diff != "" {
@@ -129,7 +129,7 @@ func TestInitLeavesPartsOfAnInstallationAsTheyAre(t *testing.T) {
 				must(t, os.Remove(filepath.Join(dir, "tls")))
 			}
 			must(t, os.WriteFile(filepath.Join(dir, part), nil, 0o600))
-			if _, err := Init(t.Context(), dir, []string{host}); err == nil || !strings.Contains(err.Error(), "holds an installation already") {
+			if _, err := Init(t.Context(), InitPlan{Dir: dir, Hosts: []string{host}}); err == nil || !strings.Contains(err.Error(), "holds an installation already") {
 				t.Errorf("error %v", err)
 			}
 			if diff := cmp.Diff(map[string]string{part: ""}, contents(t, dir)); diff != "" {
@@ -144,7 +144,7 @@ func TestInitTakesBackWhatItMadeIfItFails(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "mine.txt"), []byte("mine"), 0o600))
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if _, err := Init(ended, dir, []string{host}); err == nil {
+	if _, err := Init(ended, InitPlan{Dir: dir, Hosts: []string{host}}); err == nil {
 		t.Fatal("it did not fail: the test proves nothing")
 	}
 	entries, err := os.ReadDir(dir)
@@ -152,7 +152,7 @@ func TestInitTakesBackWhatItMadeIfItFails(t *testing.T) {
 	if len(entries) != 1 || entries[0].Name() != "mine.txt" {
 		t.Errorf("left behind: %v", entries)
 	}
-	if _, err := Init(t.Context(), dir, []string{host}); err != nil {
+	if _, err := Init(t.Context(), InitPlan{Dir: dir, Hosts: []string{host}}); err != nil {
 		t.Errorf("a second try: %v", err)
 	}
 }
@@ -166,7 +166,7 @@ func TestInitsAtOnceMakeOneInstallation(t *testing.T) {
 	made := make(chan Installation, runs)
 	for range runs {
 		group.Go(func() {
-			if one, err := Init(t.Context(), dir, []string{host}); err == nil {
+			if one, err := Init(t.Context(), InitPlan{Dir: dir, Hosts: []string{host}}); err == nil {
 				made <- one
 			}
 		})

@@ -10,6 +10,7 @@ import (
 	"latchkey.example/latchkey/internal/fsck"
 	"latchkey.example/latchkey/internal/keyring"
 	"latchkey.example/latchkey/internal/registration"
+	"latchkey.example/latchkey/internal/store/postgres"
 	"latchkey.example/latchkey/internal/store/sqlite"
 )
 
@@ -19,7 +20,7 @@ const resealBatch = 200
 // CountSealed counts, for each master key id, the values it seals.
 func CountSealed(ctx context.Context, cfg config.Config) (map[string]int, error) {
 	counts := map[string]int{}
-	err := eachSealed(ctx, cfg, func(_ *sqlite.Store, values []registration.SealedValue) error {
+	err := eachSealed(ctx, cfg, func(_ backend, values []registration.SealedValue) error {
 		for _, v := range values {
 			id, err := keyring.KeyID(v.Sealed)
 			if err != nil {
@@ -36,7 +37,7 @@ func CountSealed(ctx context.Context, cfg config.Config) (map[string]int, error)
 // a service on the same database: each value is replaced only if it is still the one that was read.
 func Reseal(ctx context.Context, cfg config.Config, ring *keyring.Ring) (int, error) {
 	total := 0
-	err := eachSealed(ctx, cfg, func(store *sqlite.Store, values []registration.SealedValue) error {
+	err := eachSealed(ctx, cfg, func(store backend, values []registration.SealedValue) error {
 		var changes []registration.SealedReplacement
 		for _, v := range values {
 			if !ring.NeedsReseal(v.Sealed) {
@@ -59,8 +60,12 @@ func Reseal(ctx context.Context, cfg config.Config, ring *keyring.Ring) (int, er
 	return total, err
 }
 
-// Migrate brings the database to the current schema; no service may run on it.
+// Migrate brings the database to the current schema. No service may run on an embedded store meanwhile; nodes of the previous release go on
+// running on PostgreSQL.
 func Migrate(ctx context.Context, cfg config.Config) (from, to int, err error) {
+	if cfg.Store != "" {
+		return postgres.Migrate(ctx, cfg.Store)
+	}
 	if _, err := os.Stat(cfg.Database); err != nil {
 		return 0, 0, fmt.Errorf("there is no database: %w", err)
 	}
@@ -78,7 +83,7 @@ func Fsck(ctx context.Context, cfg config.Config, tell func(fsck.Problem)) (sum 
 	if err != nil {
 		return fsck.Summary{}, fmt.Errorf("the master key: %w", err)
 	}
-	store, err := sqlite.Open(ctx, cfg.Database, sqlite.Options{})
+	store, err := openBackend(ctx, cfg)
 	if err != nil {
 		return fsck.Summary{}, err
 	}
@@ -86,8 +91,8 @@ func Fsck(ctx context.Context, cfg config.Config, tell func(fsck.Problem)) (sum 
 	return fsck.Check(ctx, store, ring, tell)
 }
 
-func eachSealed(ctx context.Context, cfg config.Config, do func(*sqlite.Store, []registration.SealedValue) error) (err error) {
-	store, err := sqlite.Open(ctx, cfg.Database, sqlite.Options{})
+func eachSealed(ctx context.Context, cfg config.Config, do func(backend, []registration.SealedValue) error) (err error) {
+	store, err := openBackend(ctx, cfg)
 	if err != nil {
 		return err
 	}

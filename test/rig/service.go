@@ -28,6 +28,7 @@ type Config struct {
 	Programs Programs // zero: those of Build
 	Dir      string   // for all of the service's files; empty: one that goes away with Close
 	Host     string   // its DNS name; empty: DefaultHost
+	Store    string   // postgres:// address of a database without an installation; empty: the embedded store
 	Flags    []string // more flags for `latchkey serve`
 	Env      []string // more environment for it, NAME=value
 }
@@ -96,7 +97,7 @@ func (s *Service) initialize() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
 	result, err := Run(ctx, Command{Path: s.config.Programs.Service,
-		Args: []string{"init", "--data", s.DataDir, "--host", s.Host, "--json"}})
+		Args: []string{"init", "--data", s.DataDir, "--host", s.Host, "--store", s.config.Store, "--json"}})
 	if err != nil {
 		return err
 	}

@@ -45,11 +45,8 @@ func migrations() ([]string, error) {
 // advisoryKey is the advisory lock of those who migrate: "LKEY".
 const advisoryKey = 0x4c4b4559
 
-// byHand says how the schema of a database is made and changed: no command does it so far.
-const byHand = "(`latchkey store migrate` knows SQLite only so far)"
-
 // errNoSchema refuses a database in which Create has not been.
-var errNoSchema = errors.New("it holds no Latchkey schema: make one by a program that calls postgres.Create, once " + byHand)
+var errNoSchema = errors.New("it holds no Latchkey schema: run `latchkey init --store`, or `latchkey store copy` to move an installation there")
 
 // Create makes the current schema in an empty database. It refuses one that has a schema already.
 func Create(ctx context.Context, address string) error {
@@ -155,7 +152,7 @@ func checkSchema(c *conn) error {
 	case err != nil:
 		return err
 	case have < len(steps):
-		return fmt.Errorf("it has the older schema %d, this latchkey needs %d: run a program that calls postgres.Migrate %s", have, len(steps), byHand)
+		return fmt.Errorf("it has the older schema %d, this latchkey needs %d: run `latchkey store migrate`", have, len(steps))
 	case have > len(steps):
 		return newerSchema(have, len(steps))
 	}

@@ -36,7 +36,7 @@ func refused(t *testing.T, address, because string) {
 func TestOpenRefusesADatabaseWithoutOurSchema(t *testing.T) {
 	t.Parallel()
 	name, address := emptyDatabase(t, "")
-	refused(t, address, "latchkey store migrate")
+	refused(t, address, "latchkey init --store")
 	if err := Create(t.Context(), address); err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestOpenRefusesADatabaseWithoutOurSchema(t *testing.T) {
 	if err := server.Psql(t.Context(), name, `UPDATE latchkey_schema SET version = 0`); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, address, "latchkey store migrate")
+	refused(t, address, "latchkey init --store")
 }
 
 func TestOpenRefusesAServerThatDoesNotFlush(t *testing.T) {

@@ -91,6 +91,15 @@ func Open(ctx context.Context, address string, opts Options) (*Store, error) {
 	return s, nil
 }
 
+// Place names the database at an address, without what is secret about the address.
+func Place(address string) string {
+	config, err := pgx.ParseConfig(address)
+	if err != nil {
+		return "PostgreSQL"
+	}
+	return place(config)
+}
+
 // place names a database without what is secret about its address.
 func place(c *pgx.ConnConfig) string { return fmt.Sprintf("%s at %s", c.Database, c.Host) }
 

@@ -1,0 +1,2 @@
+// Package shared tests built programs whose store is a PostgreSQL database.
+package shared
