@@ -10,8 +10,8 @@ type Device struct {
 
 // Agent runs the device agent with the settings that a device of this service
 // has.
-func (s *Service) Agent(ctx context.Context, d Device, arguments ...string) (Result, error) {
-	return Run(ctx, Command{Path: s.config.Programs.Agent, Args: arguments, Env: []string{
+func (s *Access) Agent(ctx context.Context, d Device, arguments ...string) (Result, error) {
+	return Run(ctx, Command{Path: s.programs.Agent, Args: arguments, Env: []string{
 		"LATCHKEY_TPM=" + d.TPM,
 		"LATCHKEY_STATE_DIR=" + d.StateDir,
 		"LATCHKEY_ENDPOINT=" + s.Host,
@@ -22,6 +22,6 @@ func (s *Service) Agent(ctx context.Context, d Device, arguments ...string) (Res
 }
 
 // Register runs the agent's register command.
-func (s *Service) Register(ctx context.Context, d Device, arguments ...string) (Result, error) {
+func (s *Access) Register(ctx context.Context, d Device, arguments ...string) (Result, error) {
 	return s.Agent(ctx, d, append([]string{"register"}, arguments...)...)
 }

@@ -3,6 +3,7 @@ package rig
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -21,15 +22,36 @@ const (
 	maxIdle    = 64 // connections that a client keeps, for tests with that many workers
 )
 
+// Access is all that clients need to know of a service, or of several behind one
+// load balancer.
+type Access struct {
+	Host             string         // the DNS name; nothing resolves it, see Client and Redirect
+	IDScope          string         // what devices put into their paths
+	ConnectionString string         // of the access policy with all rights; a secret
+	CAFile           string         // PEM of the service's private CA
+	CAs              *x509.CertPool // the same
+	HTTPS            string         // where connections to HTTPS go, host:port
+	MQTT             string         // likewise
+
+	programs Programs
+}
+
+// At is the same service reached by other addresses, such as those of a load
+// balancer.
+func (s Access) At(https, mqtt string) Access {
+	s.HTTPS, s.MQTT = https, mqtt
+	return s
+}
+
 // TLS is the configuration of a client that trusts the service's CA and
 // expects its name.
-func (s *Service) TLS() *tls.Config {
+func (s *Access) TLS() *tls.Config {
 	return &tls.Config{RootCAs: s.CAs, ServerName: s.Host, MinVersion: tls.VersionTLS12}
 }
 
 // Client gives an HTTP client for https://HOST/…: it reaches the service's
 // present address, whatever the name resolves to, and checks its certificate.
-func (s *Service) Client() *http.Client {
+func (s *Access) Client() *http.Client {
 	transport := &http.Transport{
 		TLSClientConfig:     s.TLS(),
 		MaxIdleConnsPerHost: maxIdle,
@@ -42,22 +64,27 @@ func (s *Service) Client() *http.Client {
 }
 
 // URL of a path (with its query) at the service.
-func (s *Service) URL(path string) string { return "https://" + s.Host + path }
+func (s *Access) URL(path string) string { return "https://" + s.Host + path }
 
 // Redirect lists where connections have to go instead of to the name and the
 // standard ports: "HOST:443=127.0.0.1:N,HOST:8883=127.0.0.1:N".
-func (s *Service) Redirect() string {
+func (s *Access) Redirect() string {
 	return net.JoinHostPort(s.Host, httpsPort) + "=" + s.HTTPS + "," + net.JoinHostPort(s.Host, mqttPort) + "=" + s.MQTT
 }
 
+// pollReady asks the HTTPS listener, or that of the metrics if only a load
+// balancer may come to the other.
 func (s *Service) pollReady(ctx context.Context) error {
-	client := s.Client()
+	client, url := s.Client(), s.URL("/readyz")
+	if s.config.Proxy != "" {
+		client, url = &http.Client{Transport: &http.Transport{}, Timeout: startLimit}, "http://"+s.Metrics+"/readyz"
+	}
 	defer client.CloseIdleConnections()
 	_, err := Poll(ctx, func() (struct{}, bool, error) {
 		if !s.Running() {
 			return struct{}{}, false, fmt.Errorf("rig: the service ended before it was ready: %w; its log ends with:\n%s", s.process.err, lastLines(s.Log(), 20))
 		}
-		return struct{}{}, get(ctx, client, s.URL("/readyz")) == nil, nil
+		return struct{}{}, get(ctx, client, url) == nil, nil
 	})
 	return err
 }

@@ -17,13 +17,13 @@ import (
 
 // Latchkey runs an operator's command as from another machine: over HTTPS with
 // the connection string of the access policy that has all rights.
-func (s *Service) Latchkey(ctx context.Context, arguments ...string) (Result, error) {
+func (s *Access) Latchkey(ctx context.Context, arguments ...string) (Result, error) {
 	return s.LatchkeyReading(ctx, nil, arguments...)
 }
 
 // LatchkeyReading is Latchkey with something on the command's standard input.
-func (s *Service) LatchkeyReading(ctx context.Context, in io.Reader, arguments ...string) (Result, error) {
-	return Run(ctx, Command{Path: s.config.Programs.Service, Args: arguments, In: in, Env: []string{
+func (s *Access) LatchkeyReading(ctx context.Context, in io.Reader, arguments ...string) (Result, error) {
+	return Run(ctx, Command{Path: s.programs.Service, Args: arguments, In: in, Env: []string{
 		"LATCHKEY_CONNECTION_STRING=" + s.ConnectionString,
 		"LATCHKEY_CONNECT=" + s.HTTPS,
 		"LATCHKEY_CA_FILE=" + s.CAFile,
@@ -32,13 +32,13 @@ func (s *Service) LatchkeyReading(ctx context.Context, in io.Reader, arguments .
 
 // Enroll adds an individual enrollment with `latchkey enroll add`. The EK is
 // the base64 of a TPM2B_PUBLIC, as `latchkey-device ek` shows it.
-func (s *Service) Enroll(ctx context.Context, registrationID, endorsementKey string) error {
+func (s *Access) Enroll(ctx context.Context, registrationID, endorsementKey string) error {
 	_, err := s.Latchkey(ctx, "enroll", "add", "--registration-id", registrationID, "--endorsement-key", endorsementKey)
 	return err
 }
 
 // Put sends a PUT to the management API, with a token that lasts a minute.
-func (s *Service) Put(ctx context.Context, path, body string) error {
+func (s *Access) Put(ctx context.Context, path, body string) error {
 	connection, err := dps.ParseConnectionString(s.ConnectionString)
 	if err != nil {
 		return fmt.Errorf("rig: %w", err)

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -25,26 +26,26 @@ const (
 
 // Config says what service to run.
 type Config struct {
-	Programs Programs // zero: those of Build
-	Dir      string   // for all of the service's files; empty: one that goes away with Close
-	Host     string   // its DNS name; empty: DefaultHost
-	Store    string   // postgres:// address of a database without an installation; empty: the embedded store
-	Flags    []string // more flags for `latchkey serve`
-	Env      []string // more environment for it, NAME=value
+	Programs Programs  // zero: those of Build
+	Dir      string    // for all of the service's files; empty: one that goes away with Close
+	Host     string    // its DNS name; empty: DefaultHost
+	Store    string    // postgres:// address of a database without an installation; empty: the embedded store
+	Listen   Addresses // of its listeners; empty ones: a free port, another at each Run
+	Proxy    string    // address of the load balancer that all HTTPS and MQTT connections come from; empty: none
+	Flags    []string  // more flags for `latchkey serve`
+	Env      []string  // more environment for it, NAME=value
 }
 
+// Addresses of a service's listeners, host:port.
+type Addresses struct{ HTTPS, MQTT, Metrics string }
+
 // Service is a service that runs, or ran, as a process of its own. Its methods
-// are for one goroutine, except Log.
+// are for one goroutine, except Log. HTTPS and MQTT of its Access are those of
+// the listeners of this run.
 type Service struct {
-	Host             string         // the DNS name; nothing resolves it, see Client and Redirect
-	IDScope          string         // what devices put into their paths
-	ConnectionString string         // of the access policy with all rights; a secret
-	CAFile           string         // PEM of the service's private CA
-	CAs              *x509.CertPool // the same
-	DataDir          string         // of `latchkey --data`
-	HTTPS            string         // address of the listener of this run, host:port
-	MQTT             string         // likewise
-	Metrics          string         // likewise, plain HTTP
+	Access
+	DataDir string // of `latchkey --data`
+	Metrics string // address of that listener of this run, plain HTTP
 
 	config  Config
 	scratch string // ours, removed by Close
@@ -64,28 +65,29 @@ func Start(config Config) (*Service, error) {
 	if config.Host == "" {
 		config.Host = DefaultHost
 	}
-	s := &Service{Host: config.Host, config: config, log: newServiceLog()}
-	if err := s.begin(); err != nil {
+	s := &Service{Access: Access{Host: config.Host, programs: config.Programs}, config: config, log: newServiceLog()}
+	return s.begin(s.initialize)
+}
+
+// begin prepares a directory and runs the service on it.
+func (s *Service) begin(prepare func() error) (*Service, error) {
+	err := s.makeDir()
+	for _, step := range []func() error{prepare, s.Run} {
+		if err == nil {
+			err = step()
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
-}
-
-func (s *Service) begin() error {
-	if err := s.makeDir(); err != nil {
-		return fmt.Errorf("rig: %w", err)
-	}
-	if err := s.initialize(); err != nil {
-		return err
-	}
-	return s.Run()
 }
 
 func (s *Service) makeDir() (err error) {
 	dir := s.config.Dir
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "latchkey-rig"); err != nil {
-			return err
+			return fmt.Errorf("rig: %w", err)
 		}
 		s.scratch = dir
 	}
@@ -125,14 +127,12 @@ func (s *Service) readCAs() error {
 }
 
 // Run starts the process on its data directory and returns when it is ready.
-// After Stop or Kill it starts it again, on other ports.
+// After Stop or Kill it starts it again, on other ports unless Config has some.
 func (s *Service) Run() error {
 	if s.Running() {
 		return errors.New("rig: the service runs already")
 	}
-	arguments := append([]string{"serve", "--data", s.DataDir, "--https", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
-		"--log-format", "json"}, s.config.Flags...)
-	cmd := exec.Command(s.config.Programs.Service, arguments...)
+	cmd := exec.Command(s.config.Programs.Service, s.arguments()...)
 	cmd.Env = append(environment(), s.config.Env...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	s.log.forget()
@@ -145,6 +145,17 @@ func (s *Service) Run() error {
 		return errors.Join(err, s.Kill())
 	}
 	return nil
+}
+
+func (s *Service) arguments() []string {
+	free := func(address string) string { return cmp.Or(address, "127.0.0.1:0") }
+	listen := s.config.Listen
+	arguments := []string{"serve", "--data", s.DataDir, "--https", free(listen.HTTPS), "--mqtt", free(listen.MQTT), "--metrics", free(listen.Metrics),
+		"--log-format", "json"}
+	if s.config.Proxy != "" {
+		arguments = append(arguments, "--proxy-from", s.config.Proxy)
+	}
+	return append(arguments, s.config.Flags...)
 }
 
 func (s *Service) waitReady() error {
