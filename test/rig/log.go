@@ -6,12 +6,16 @@ import (
 	"sync"
 )
 
+// logKept is how much of a log is kept at least: a service under load for hours
+// writes without end.
+const logKept = 16 << 20
+
 // serviceLog keeps what the service writes and reads the addresses out of it:
 // the service logs {"msg":"listening","what":"https","addr":"127.0.0.1:NNN"}
 // for each of its listeners, before it serves on it.
 type serviceLog struct {
 	mu        sync.Mutex
-	text      bytes.Buffer
+	text      bytes.Buffer      // its end, see logKept
 	partial   []byte            // a line whose end has not been written yet
 	addresses map[string]string // by what
 	changed   chan struct{}     // closed and replaced with each new address
@@ -26,6 +30,9 @@ func (l *serviceLog) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.text.Write(b)
+	if extra := l.text.Len() - logKept; extra > logKept {
+		l.text.Next(extra)
+	}
 	l.partial = append(l.partial, b...)
 	for {
 		line, rest, whole := bytes.Cut(l.partial, []byte{'\n'})

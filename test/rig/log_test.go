@@ -1,6 +1,10 @@
 package rig
 
-import "testing"
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
 
 func TestListenersAreReadFromALogThatComesInPieces(t *testing.T) {
 	log := newServiceLog()
@@ -29,5 +33,18 @@ func TestListenersAreReadFromALogThatComesInPieces(t *testing.T) {
 	log.forget()
 	if log.address("https") != "" {
 		t.Error("the last run's address is still there")
+	}
+}
+
+func TestOfALongLogTheEndIsKept(t *testing.T) {
+	log := newServiceLog()
+	line := append(bytes.Repeat([]byte("x"), 1<<20), '\n')
+	for range 3 * logKept >> 20 {
+		log.Write(line)
+	}
+	log.Write([]byte("the end\n"))
+	text := log.String()
+	if len(text) < logKept || len(text) > 2*logKept+2*len(line) || !strings.HasSuffix(text, "\nthe end\n") {
+		t.Errorf("%d bytes are kept", len(text))
 	}
 }

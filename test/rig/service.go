@@ -263,5 +263,6 @@ func (s *Service) Close() error {
 	return err
 }
 
-// Log is all that the service has written so far, of all its runs.
+// Log is what the service has written so far, of all its runs: the last 16 MB at
+// least.
 func (s *Service) Log() string { return s.log.String() }

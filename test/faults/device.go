@@ -1,0 +1,106 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"latchkey.example/latchkey/attest"
+	"latchkey.example/latchkey/test/rig"
+	"latchkey.example/latchkey/test/softtpm"
+)
+
+// Device is a chip with its enrollment, and what it was told so far. One goroutine at a time registers it.
+type Device struct {
+	ID     string
+	chip   *softtpm.TPM
+	ek     []byte // TPM2B_PUBLIC
+	srk    []byte // likewise, of the present owner
+	proofs []*Proof
+}
+
+// Proof is one token that a device sent, and what it was told about it.
+type Proof struct {
+	Owner     []byte    // TPM2B_PUBLIC of the storage root key
+	Operation string    // of the 202; empty: it never came
+	Told      time.Time // when it came
+	Assigned  bool      // a poll said so, and told what follows
+	Hub       string
+	DeviceID  string
+	Key       []byte // the hub key, as the chip opened it
+}
+
+// Operator runs the operator's commands, as the services of package rig do.
+type Operator interface {
+	LatchkeyReading(ctx context.Context, in io.Reader, arguments ...string) (rig.Result, error)
+}
+
+// Enroll makes devices, from a chip number on, and enrolls them in bulk with the operator's own command.
+func Enroll(ctx context.Context, o Operator, firstChip, count int) ([]*Device, error) {
+	devices := make([]*Device, count)
+	var lines strings.Builder
+	for i := range devices {
+		chip := softtpm.New(softtpm.ECC, firstChip+i)
+		ek := chip.EK.Bytes()
+		devices[i] = &Device{ID: attest.RegistrationID(ek), chip: chip, ek: ek, srk: chip.SRK.Bytes()}
+		fmt.Fprintf(&lines, `{"endorsementKey":"%s"}`+"\n", base64.StdEncoding.EncodeToString(ek))
+	}
+	_, err := o.LatchkeyReading(ctx, strings.NewReader(lines.String()), "enroll", "import", "-")
+	return devices, err
+}
+
+// clear gives the chip a new owner.
+func (d *Device) clear() {
+	d.chip.Clear()
+	d.srk = d.chip.SRK.Bytes()
+}
+
+// begin notes a proof before it is sent.
+func (d *Device) begin() *Proof {
+	p := &Proof{Owner: d.srk}
+	d.proofs = append(d.proofs, p)
+	return p
+}
+
+// last is the newest proof that was acknowledged, nil if none was.
+func (d *Device) last() *Proof {
+	for i := len(d.proofs) - 1; i >= 0; i-- {
+		if d.proofs[i].Operation != "" {
+			return d.proofs[i]
+		}
+	}
+	return nil
+}
+
+// count says how many proofs were acknowledged, and of how many it is not known what became of them.
+func (d *Device) count() (acknowledged, unknown int) {
+	for _, p := range d.proofs {
+		if p.Operation == "" {
+			unknown++
+		}
+	}
+	return len(d.proofs) - unknown, unknown
+}
+
+// assigned holds what a poll told against what the device was told before: the same owner keeps the hub key, a new one gets another.
+func (d *Device) assigned(now *Proof) string {
+	for _, before := range d.proofs {
+		if before == now || !before.Assigned {
+			continue
+		}
+		same := bytes.Equal(before.Key, now.Key)
+		switch {
+		case bytes.Equal(before.Owner, now.Owner) && !same:
+			return "its hub key changed, and its owner did not"
+		case !bytes.Equal(before.Owner, now.Owner) && same:
+			return "its new owner got the old owner's hub key"
+		case before.Hub != now.Hub || before.DeviceID != now.DeviceID:
+			return fmt.Sprintf("it was %s at %s and is %s at %s now", before.DeviceID, before.Hub, now.DeviceID, now.Hub)
+		}
+	}
+	return ""
+}

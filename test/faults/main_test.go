@@ -1,0 +1,76 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"latchkey.example/latchkey/internal/keyring"
+	"latchkey.example/latchkey/internal/store/sqlite"
+	"latchkey.example/latchkey/test/rig"
+)
+
+func TestMain(m *testing.M) { os.Exit(rig.Main(m)) }
+
+// seed is drawn, or the one of SEED to see a run's faults again, and printed.
+func seed(t *testing.T) uint64 {
+	t.Helper()
+	n := rand.Uint64()
+	if given := os.Getenv("SEED"); given != "" {
+		var err error
+		if n, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatalf("SEED: %v", err)
+		}
+	}
+	t.Logf("SEED=%d", n)
+	return n
+}
+
+// kills is a number for the short form, and one for the long form that KILLS may set.
+func kills(t *testing.T, short, long int) int {
+	t.Helper()
+	if os.Getenv("LATCHKEY_LONG") == "" {
+		return short
+	}
+	if given := os.Getenv("KILLS"); given != "" {
+		n, err := strconv.Atoi(given)
+		if err != nil || n < 1 {
+			t.Fatalf("KILLS must be a number of kills, not %q", given)
+		}
+		return n
+	}
+	return long
+}
+
+const endLimit = 60 * time.Second // for what devices have begun
+
+// checkFile compares the devices' memory with the embedded store of a service that does not run.
+func checkFile(ctx context.Context, s *rig.Service, devices []*Device) (found []Finding, err error) {
+	ring, err := keyring.Open(filepath.Join(s.DataDir, "master.key"))
+	if err != nil {
+		return nil, err
+	}
+	store, err := sqlite.Open(ctx, filepath.Join(s.DataDir, "latchkey.db"), sqlite.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	return Check(ctx, store, ring, s.IDScope, devices)
+}
+
+// mustBeSound has latchkey fsck check the store of a data directory, beside whatever runs on it.
+func mustBeSound(t *testing.T, dataDir string) {
+	t.Helper()
+	programs, err := rig.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said, err := rig.Run(t.Context(), rig.Command{Path: programs.Service, Args: []string{"fsck", "--data", dataDir}}); err != nil {
+		t.Errorf("%v\n%s", err, said.Stdout)
+	}
+}

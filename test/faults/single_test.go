@@ -1,0 +1,51 @@
+package faults
+
+import (
+	"testing"
+	"time"
+
+	"latchkey.example/latchkey/test/rig"
+)
+
+// One node on the embedded store is killed again and again while devices register. What any of them was told holds afterwards.
+func TestOneNodeKilledLosesNothingAcknowledged(t *testing.T) {
+	s := rig.New(t, rig.Config{})
+	n := seed(t)
+	load := startOn(t, s, n)
+	report, err := Killing{
+		Load: load, Victims: []Victim{NodeVictim("node", kills(t, 20, 200), s, load.doors[0])},
+		Seed: n, Least: 20, Most: 120, Floor: 10, Grace: 15 * time.Second,
+	}.Run()
+	load.Stop(endLimit)
+	t.Logf("%v\n%v", report, load)
+	if err != nil {
+		t.Error(err)
+	}
+	mustHold(t, s, load)
+}
+
+// startOn has a fleet register on one service.
+func startOn(t *testing.T, s *rig.Service, seed uint64) *Load {
+	t.Helper()
+	devices, err := Enroll(t.Context(), s, 0, 200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Start(Plan{Scope: s.IDScope, Doors: []*Door{DoorOf(s)}, Devices: devices, Workers: 24, Seed: seed})
+}
+
+// mustHold checks the store beside the running service with latchkey fsck, and then all that the devices were told.
+func mustHold(t *testing.T, s *rig.Service, load *Load) {
+	t.Helper()
+	mustBeSound(t, s.DataDir)
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	found, err := checkFile(t.Context(), s, load.devices)
+	if err != nil {
+		t.Error(err)
+	}
+	if err := Judge(append(load.Findings(), found...)); err != nil {
+		t.Error(err)
+	}
+}
