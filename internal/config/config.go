@@ -31,6 +31,9 @@ type Config struct {
 	HTTPS string `yaml:"https"`
 	// MQTT is the address of the one MQTT listener (TLS).
 	MQTT string `yaml:"mqtt"`
+	// ProxyFrom is the load balancers in front of the HTTPS and MQTT listeners: IP addresses and CIDRs, with commas between. Their connections
+	// must begin with a PROXY protocol v2 header, which names the peer; those of others must not. Empty: there is none.
+	ProxyFrom string `yaml:"proxyFrom"`
 	// Metrics is the address of /metrics, plain HTTP; it must be a loopback address. Empty: no metrics listener.
 	Metrics string `yaml:"metrics"`
 	// Store is the postgres:// address of the PostgreSQL database that the nodes share, without password. Empty: the embedded store in Database.
@@ -117,6 +120,7 @@ func (c *Config) Settings() []Setting {
 	return []Setting{
 		text("https", "address of the HTTPS listener", &c.HTTPS),
 		text("mqtt", "address of the MQTT listener", &c.MQTT),
+		text("proxy-from", "addresses and CIDRs of load balancers that send a PROXY v2 header", &c.ProxyFrom),
 		text("metrics", "loopback address of /metrics, empty for none", &c.Metrics),
 		text("store", "postgres:// address of a shared database, empty for the embedded store", &c.Store),
 		text("database", "file of the embedded store", &c.Database),
@@ -255,6 +259,9 @@ func (c *Config) validate() error {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			return fmt.Errorf("%s is %q: use an address such as :443 or 192.0.2.1:443", name, addr)
 		}
+	}
+	if _, err := c.Balancers(); err != nil {
+		return err
 	}
 	for name, n := range map[string]int64{
 		"limits.concurrent": int64(c.Limits.Concurrent), "limits.wait": int64(c.Limits.Wait),

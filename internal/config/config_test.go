@@ -80,7 +80,8 @@ func TestEachLayerBeatsTheOneBeforeIt(t *testing.T) {
 
 // Every setting can be given in each of the three ways, and nothing but that setting follows.
 func TestEverySettingCanBeGivenInThreeWays(t *testing.T) {
-	values := map[string]string{"store": "postgres://db.example.net/x", "metrics": "127.0.0.2:1", "log-level": "warn", "log-format": "json", "audit-retention": "25h0m0s"}
+	values := map[string]string{"store": "postgres://db.example.net/x", "metrics": "127.0.0.2:1", "log-level": "warn", "log-format": "json", "audit-retention": "25h0m0s",
+		"proxy-from": "192.0.2.7,2001:db8::/32"}
 	def := Default()
 	for i, s := range def.Settings() {
 		value := values[s.Name]
@@ -201,6 +202,15 @@ func TestRefusals(t *testing.T) {
 		{"metrics on another address", "metrics: 192.0.2.1:9464\n", "must be a loopback one"},
 		{"metrics on all addresses", "metrics: '[::]:9464'\n", "must be a loopback one"},
 		{"metrics by a name", "metrics: metrics.example.net:9464\n", "must be a loopback one"},
+		{"proxyFrom with a name", "proxyFrom: '192.0.2.1, balancer.example.net'\n", `proxyFrom: "balancer.example.net" is neither an IP address nor a CIDR: write such as 192.0.2.7 or 192.0.2.0/24, with commas between`},
+		{"proxyFrom with a port", "proxyFrom: 192.0.2.1:443\n", `proxyFrom: "192.0.2.1:443" is neither`},
+		{"proxyFrom with a comma too many", "proxyFrom: '192.0.2.1,'\n", `proxyFrom: "" is neither`},
+		{"proxyFrom without commas", "proxyFrom: 192.0.2.1 192.0.2.2\n", `proxyFrom: "192.0.2.1 192.0.2.2" is neither`},
+		{"proxyFrom with bits beyond the length", "proxyFrom: 192.0.2.1/24\n", `proxyFrom: "192.0.2.1/24" has bits beyond its length: write 192.0.2.0/24, or the address alone`},
+		{"proxyFrom with a length beyond the address", "proxyFrom: 192.0.2.0/33\n", `proxyFrom: "192.0.2.0/33" is neither`},
+		{"proxyFrom with a zone", "proxyFrom: fe80::1%eth0\n", `proxyFrom: "fe80::1%eth0" has a zone: write the address without it`},
+		{"proxyFrom with IPv4 in IPv6", "proxyFrom: '::ffff:192.0.2.1'\n", `proxyFrom: "::ffff:192.0.2.1" is IPv4 in the form of IPv6: write it as IPv4`},
+		{"proxyFrom with a network of IPv4 in IPv6", "proxyFrom: '::ffff:192.0.2.0/120'\n", "is IPv4 in the form of IPv6"},
 		{"metrics without port", "metrics: 127.0.0.1\n", "metrics: address 127.0.0.1: missing port in address"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -26,6 +27,7 @@ import (
 	"latchkey.example/latchkey/internal/httpapi"
 	"latchkey.example/latchkey/internal/hub/embedded"
 	"latchkey.example/latchkey/internal/keyring"
+	"latchkey.example/latchkey/internal/proxied"
 	"latchkey.example/latchkey/internal/registration"
 	"latchkey.example/latchkey/internal/telemetry"
 	"latchkey.example/latchkey/internal/web"
@@ -70,8 +72,10 @@ type service struct {
 	front   *front
 	manager notifier
 
-	headerTime time.Duration
-	drain      sync.Once
+	balancers    []netip.Prefix
+	proxyMetrics *proxied.Metrics
+	headerTime   time.Duration
+	drain        sync.Once
 }
 
 // Run serves until ctx ends, then drains. It returns nil after a clean end.
@@ -86,6 +90,10 @@ func Run(ctx context.Context, opts Options) error {
 	if err := s.setLevel(cfg); err != nil {
 		return err
 	}
+	if s.balancers, err = cfg.Balancers(); err != nil {
+		return err
+	}
+	s.proxyMetrics = proxied.NewMetrics(s.metrics)
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := s.open(ctx); err != nil {
 		return errors.Join(err, s.close())

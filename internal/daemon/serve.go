@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"latchkey.example/latchkey/internal/adminapi"
+	"latchkey.example/latchkey/internal/proxied"
 	"latchkey.example/latchkey/internal/telemetry"
 )
 
@@ -96,7 +97,8 @@ func (s *service) httpServer(handler http.Handler) *http.Server {
 func (s *service) serveHTTPS(ctx context.Context, group *errgroup.Group, l net.Listener, drained func()) {
 	server := s.httpServer(s.front)
 	server.TLSConfig = s.cert.tls()
-	l = netutil.LimitListener(l, s.config.Limits.Connections)
+	// The limit stands below: it counts connections of balancers from the first byte on, so that those whose header is awaited have a bound.
+	l = s.proxied("https", netutil.LimitListener(l, s.config.Limits.Connections))
 	s.serveUntil(ctx, group, server, func() error { return server.ServeTLS(l, "", "") }, drained)
 }
 
@@ -140,7 +142,17 @@ func (s *service) startDraining() {
 	})
 }
 
+// proxied has the balancers' connections say who their peers are, where there are balancers.
+func (s *service) proxied(name string, l net.Listener) net.Listener {
+	if len(s.balancers) == 0 {
+		return l
+	}
+	return proxied.Listen(l, proxied.Config{From: s.balancers, HeaderTime: s.headerTime, Name: name, Log: s.log, Metrics: s.proxyMetrics})
+}
+
+// serveMQTT: the hub counts strangers by address when it accepts, so the peer is known before.
 func (s *service) serveMQTT(ctx context.Context, group *errgroup.Group, l net.Listener) {
+	l = s.proxied("mqtt", l)
 	group.Go(func() error { return s.hub.Serve(tls.NewListener(l, s.cert.tls())) })
 	group.Go(func() error {
 		<-ctx.Done()

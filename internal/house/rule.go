@@ -25,6 +25,7 @@ var rooms = []struct {
 	{"internal/config/...", nil},
 	{"internal/telemetry/...", nil},
 	{"internal/authority/...", nil},
+	{"internal/proxied/...", nil},
 	{"internal/fsck/...", []string{"internal/registration", "attest/...", "dps/..."}},
 	{"internal/store/*", []string{"internal/registration", "attest/...", "dps/..."}},
 	{"internal/hub/*", []string{"internal/registration", "attest/...", "dps/..."}},
