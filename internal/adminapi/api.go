@@ -134,7 +134,7 @@ func (a *API) enrollmentEndpoints(id string) map[string]endpoint {
 // guarded lets a handler run only for a token that may.
 func (a *API) guarded(e endpoint) func(context.Context, web.Call) (web.Reply, error) {
 	return func(ctx context.Context, call web.Call) (web.Reply, error) {
-		caller, err := a.core.Authorize(host(call.Request), call.URL.Path, call.Header.Get("Authorization"), call.Address, e.right, call.Arrived)
+		caller, err := a.core.Authorize(ctx, host(call.Request), call.URL.Path, call.Header.Get("Authorization"), call.Address, e.right, call.Arrived)
 		if err != nil {
 			return web.Reply{}, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/csv"
 	"net/http"
+	"time"
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
@@ -15,10 +16,16 @@ var exportParameters = []string{"format", "api-version"}
 // judgedLines is how many lines of an export are written between two looks at the caller's rights.
 const judgedLines = 100
 
-// again judges the caller of a stream as when the request came, but for what was changed since: an access policy, its keys, the scope.
+// judgeTime bounds a look at the caller's rights.
+const judgeTime = 10 * time.Second
+
+// again judges the caller of a stream as when the request came, but for what was changed since: an access policy, its keys, the scope. That the client
+// is gone does not hinder it: lines that came whole are still written.
 func (a *API) again(call web.Call, right registration.Right) func() error {
 	return func() error {
-		_, err := a.core.Authorize(host(call.Request), call.URL.Path, call.Header.Get("Authorization"), call.Address, right, call.Arrived)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(call.Context()), judgeTime)
+		defer cancel()
+		_, err := a.core.Authorize(ctx, host(call.Request), call.URL.Path, call.Header.Get("Authorization"), call.Address, right, call.Arrived)
 		return err
 	}
 }

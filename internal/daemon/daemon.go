@@ -52,6 +52,7 @@ const (
 	headerTime     = 10 * time.Second
 	drainTime      = 15 * time.Second
 	maintainEvery  = time.Minute
+	followEvery    = time.Second
 	certCheckEvery = time.Hour
 )
 
@@ -210,6 +211,7 @@ func (s *service) serve(ctx context.Context, opts Options) error {
 		s.serveMetrics(watched, group, listeners.metrics)
 	}
 	group.Go(func() error { s.maintain(ctx); return nil })
+	group.Go(func() error { s.follow(ctx); return nil })
 	group.Go(func() error { s.reloads(ctx, opts); return nil })
 	for what, l := range listeners.all() {
 		s.log.Info("listening", "what", what, "addr", l.Addr().String())
@@ -240,6 +242,25 @@ func (s *service) maintain(ctx context.Context) {
 func (s *service) tidy(ctx context.Context) {
 	if err := s.core.Maintain(ctx); err != nil && ctx.Err() == nil {
 		s.log.Warn("maintenance: tried again in a minute", "err", err)
+	}
+}
+
+// follow takes over what other nodes change of scopes and access policies.
+func (s *service) follow(ctx context.Context) {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			err := s.core.FollowScopes(ctx)
+			if err != nil && !failing && ctx.Err() == nil { // once, not every second
+				s.log.Warn("changes of scopes are not seen: tried again every second", "err", err)
+			}
+			failing = err != nil
+		}
 	}
 }
 

@@ -146,22 +146,11 @@ func createStore(ctx context.Context, cfg config.Config, scope registration.Scop
 
 // createHome writes the first scope.
 func createHome(ctx context.Context, cfg config.Config, store backend, scope registration.Scope) error {
-	scopes, err := store.Scopes(ctx)
-	if err != nil {
-		return err
-	}
-	if len(scopes) > 0 {
-		return installedAlready(cfg)
-	}
 	verdict, err := store.CreateScope(ctx, scope, registration.Audit{At: scope.Created, Actor: registration.ActorLocal, Action: registration.ActionScopeCreate,
 		Object: scope.ID, Outcome: registration.OutcomeOK, Reason: registration.ReasonChanged})
-	if err == nil && verdict != registration.Applied {
-		return installedAlready(cfg)
+	if err != nil || verdict == registration.Applied {
+		return err
 	}
-	return err
-}
-
-func installedAlready(cfg config.Config) error {
 	return fmt.Errorf("%s holds an installation already. A further node of it needs no init, but copies of the first one's %s, %s and %s",
 		storeName(cfg), filepath.Base(cfg.MasterKey), TLSFolder, config.FileName)
 }

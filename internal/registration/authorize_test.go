@@ -54,7 +54,7 @@ func TestAuthorizeLetsInWhoMayAndNobodyElse(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := w.in(t)
-			caller, err := w.core.Authorize(c.host, path, c.token, "198.51.100.9:1", registration.EnrollmentWrite, w.clock.Now())
+			caller, err := w.core.Authorize(w.ctx, c.host, path, c.token, "198.51.100.9:1", registration.EnrollmentWrite, w.clock.Now())
 			if c.reason == 0 {
 				w.must(err)
 				if caller.Scope != scopeOne || caller.Policy != "owner" || caller.Address != "198.51.100.9:1" || len(caller.TrackingID) != 36 {
@@ -79,7 +79,7 @@ func TestEachRightIsNeededAndEnough(t *testing.T) {
 			registration.ServiceConfig, registration.EnrollmentRead, registration.EnrollmentWrite, registration.RegistrationStatusRead,
 			registration.RegistrationStatusWrite, registration.EnrollmentRead | registration.RegistrationStatusRead, registration.AllRights,
 		} {
-			_, err := w.core.Authorize(hubOne, "/enrollments/pump", token, "", needed, w.clock.Now())
+			_, err := w.core.Authorize(w.ctx, hubOne, "/enrollments/pump", token, "", needed, w.clock.Now())
 			if has&needed == needed {
 				w.must(err)
 				continue

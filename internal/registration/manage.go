@@ -19,8 +19,12 @@ type Caller struct {
 	TrackingID string
 }
 
-// Authorize judges a management request's SAS token: right host, right path, right key, right permission. Every failure looks the same.
-func (c *Core) Authorize(host, path, authorization, address string, right Right, arrived time.Time) (Caller, error) {
+// Authorize judges a management request's SAS token: right host, right path, right key, right permission. Every failure looks the same. It looks
+// first whether another node has changed access policies or scopes: what was taken there is refused here from that answer on.
+func (c *Core) Authorize(ctx context.Context, host, path, authorization, address string, right Right, arrived time.Time) (Caller, error) {
+	if err := c.FollowScopes(ctx); err != nil {
+		return Caller{}, c.storeFault(c.scopes.Load().nobody, "following the scopes", err)
+	}
 	table := c.scopes.Load()
 	s, known := table.byHost[host]
 	if !known {

@@ -48,7 +48,7 @@ const (
 
 // The calls below read the scopes again before they judge and after they wrote. So what they answer is the store's truth and not this process's
 // memory, and in this process a key is dead, and a right gone, before the change is acknowledged: if the scopes cannot be read
-// again, the caller gets an error and not a yes. Other processes on the same store learn of a change when they reload their scopes.
+// again, the caller gets an error and not a yes. Other nodes on the same store look for a change at every management request (Authorize).
 
 // Policies lists the access policies of the caller's scope by name, without their keys.
 func (c *Core) Policies(ctx context.Context, by Caller) ([]Policy, error) {

@@ -31,7 +31,7 @@ var eachRight = []registration.Right{
 // opens reports whether a key of an access policy lets a request with a right in.
 func (w *world) opens(core *registration.Core, key []byte, policy string, right registration.Right) bool {
 	w.Helper()
-	_, err := core.Authorize(hubOne, "/enrollments/pump", w.serviceToken(key, hubOne, policy, time.Hour), "", right, w.clock.Now())
+	_, err := core.Authorize(w.ctx, hubOne, "/enrollments/pump", w.serviceToken(key, hubOne, policy, time.Hour), "", right, w.clock.Now())
 	return err == nil
 }
 

@@ -103,7 +103,7 @@ func TestACreatedScopeShowsItsKeyThoughTheScopesCannotBeReadAgain(t *testing.T) 
 	w := newWorld(t)
 	w.store.failNext("Scopes", 1, before)
 	device, made := w.inPlant()
-	_, err := w.core.Authorize(plant, "/", w.serviceToken(made.PrimaryKey, plant, made.Policy, time.Hour), "", registration.AllRights, w.clock.Now())
+	_, err := w.core.Authorize(w.ctx, plant, "/", w.serviceToken(made.PrimaryKey, plant, made.Policy, time.Hour), "", registration.AllRights, w.clock.Now())
 	w.must(err)
 	_, err = device.register(device.token(time.Hour))
 	w.must(err)
@@ -130,7 +130,7 @@ func TestACreateOfUnknownOutcomeIsListed(t *testing.T) {
 	w.newScope(plant)
 }
 
-func TestOtherNodesFollowWithTheirMaintenance(t *testing.T) {
+func TestOtherNodesFollow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	other := w.newCore()
@@ -138,22 +138,45 @@ func TestOtherNodesFollowWithTheirMaintenance(t *testing.T) {
 	if other.HostScope(plant) != "" {
 		t.Fatal("this test needs a node that knows nothing of it")
 	}
-	w.must(other.Maintain(w.ctx))
+	w.must(other.FollowScopes(w.ctx))
 	if other.HostScope(plant) != made.ID {
 		t.Error("a new scope is not known")
 	}
-	before := w.core.HostScope(plant)
-	_, err := w.core.RegeneratePolicy(w.ctx, registration.Caller{Scope: before, Policy: made.Policy}, made.Policy, registration.PrimaryKey)
-	w.must(err)
-	w.must(other.Maintain(w.ctx))
-	_, err = other.Authorize(plant, "/", w.serviceToken(made.PrimaryKey, plant, made.Policy, time.Hour), "", registration.AllRights, w.clock.Now())
-	w.wantFault(err, dps.CodeUnauthorized, registration.ReasonAdminToken)
 	w.must(w.core.DeleteScope(w.ctx, operator, made.ID))
-	w.must(other.Maintain(w.ctx))
+	w.must(other.FollowScopes(w.ctx))
 	w.wantGone(other, device, made.ID, 2) // each node has sessions of its own
 	w.store.take()
+	w.must(other.FollowScopes(w.ctx))
+	if calls := w.store.take(); calls["Scopes"] != 0 {
+		t.Errorf("with nothing new the scopes are read: %v", calls)
+	}
 	w.must(other.Maintain(w.ctx))
 	if reads := w.store.take()["Scopes"]; reads != 1 {
-		t.Errorf("with nothing new the scopes are read %d times", reads)
+		t.Errorf("maintenance reads the scopes %d times", reads)
 	}
+}
+
+// What an access policy may is the store's to say at every request: a key that was taken at one node opens nothing at another, from the answer on.
+func TestAnAccessPolicyIsTheSameAtEveryNode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	other := w.newCore()
+	ask := func(key dps.KeySigner, name string) error {
+		return second(other.Authorize(w.ctx, hubOne, "/", w.serviceToken(key, hubOne, name, time.Hour), "", registration.EnrollmentRead, w.clock.Now()))
+	}
+	made := w.putPolicy("line", registration.EnrollmentRead)
+	w.must(ask(made.Primary, "line"))
+	w.regenerate("line", registration.PrimaryKey)
+	w.wantFault(ask(made.Primary, "line"), dps.CodeUnauthorized, registration.ReasonAdminToken)
+	w.must(ask(made.Secondary, "line"))
+	w.putPolicy("line", registration.RegistrationStatusRead)
+	w.wantFault(ask(made.Secondary, "line"), dps.CodeUnauthorized, registration.ReasonAdminRight)
+	w.must(w.core.DeletePolicy(w.ctx, operator, "line"))
+	w.wantFault(ask(made.Secondary, "line"), dps.CodeUnauthorized, registration.ReasonAdminToken)
+
+	// Who cannot look says so, and lets nobody in by what it remembers.
+	again := w.putPolicy("line", registration.EnrollmentRead)
+	w.must(ask(again.Primary, "line"))
+	w.store.failNext("ScopesRevision", 1, before)
+	w.wantFault(ask(again.Primary, "line"), dps.CodeUnavailable, registration.ReasonStoreDown)
 }

@@ -227,7 +227,7 @@ func (c *Core) certify(s *Scope) error {
 }
 
 // DeleteScope ends a tenant: from the answer on its devices and operators get what those of an unknown scope get, and its hub's sessions are
-// cut; at other nodes that share the store, when they look there, once a minute. Its rows are removed by maintenance; its log stays. The home
+// cut; at other nodes that share the store, when they look there (FollowScopes), once a second. Its rows are removed by maintenance; its log stays. The home
 // scope cannot be deleted.
 func (c *Core) DeleteScope(ctx context.Context, by Caller, id string) error {
 	home, err := c.atHome(by)

@@ -81,7 +81,7 @@ func TestANewScopeServesAtOnce(t *testing.T) {
 	if w.core.Certificate(hubOne) != nil || w.core.Certificate("nobody.example") != nil {
 		t.Error("a certificate for a name that has none of its own")
 	}
-	theirs, err := w.core.Authorize("plant2.example", "/enrollments/x", w.serviceToken(made.PrimaryKey, "plant2.example", made.Policy, time.Hour), "", registration.AllRights, w.clock.Now())
+	theirs, err := w.core.Authorize(w.ctx, "plant2.example", "/enrollments/x", w.serviceToken(made.PrimaryKey, "plant2.example", made.Policy, time.Hour), "", registration.AllRights, w.clock.Now())
 	w.must(err)
 	d := w.device("Pump", softtpm.ECC, 0)
 	d.scope = made.ID
@@ -183,7 +183,7 @@ func TestADeletedScopeIsAsIfItHadNeverBeen(t *testing.T) {
 	w.wantFault(err, dps.CodeNotEnrolled, registration.ReasonUnknownScope)
 	_, err = w.core.Poll(w.ctx, d.request(token), answer.Status.OperationID)
 	w.wantFault(err, dps.CodeUnauthorized, registration.ReasonUnknownOperation)
-	_, err = w.core.Authorize(hubTwo, "/", w.serviceToken(secret("primary "+scopeTwo+"owner"), hubTwo, "owner", time.Hour), "", registration.EnrollmentRead, w.clock.Now())
+	_, err = w.core.Authorize(w.ctx, hubTwo, "/", w.serviceToken(secret("primary "+scopeTwo+"owner"), hubTwo, "owner", time.Hour), "", registration.EnrollmentRead, w.clock.Now())
 	w.wantFault(err, dps.CodeUnauthorized, registration.ReasonAdminToken)
 	if _, ok := w.core.HubScope(hubTwo); ok {
 		t.Error("its hub still has a scope")

@@ -31,9 +31,10 @@ type policyKeys struct {
 }
 
 type scopeTable struct {
-	byID   map[string]*scope
-	byHost map[string]*scope
-	nobody *scope // stands in for an unknown scope: random root, so that the same work is done and nothing verifies
+	revision uint64 // of the scopes, read before they were
+	byID     map[string]*scope
+	byHost   map[string]*scope
+	nobody   *scope // stands in for an unknown scope: random root, so that the same work is done and nothing verifies
 }
 
 // ReloadScopes reads the scopes again; on failure the ones known before stay.
@@ -41,7 +42,19 @@ func (c *Core) ReloadScopes(ctx context.Context) error {
 	return c.changeScopes(ctx, func(*scopeTable) (*scopeTable, error) { return c.readScopes(ctx) })
 }
 
-// followScopes reads the scopes again if they are not as stored: another process may have changed them. Where they are, their groups stay in
+// FollowScopes reads the scopes again if their revision has moved: another node may have changed them.
+func (c *Core) FollowScopes(ctx context.Context) error {
+	revision, err := c.store.ScopesRevision(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the scopes' revision: %w", err)
+	}
+	if revision == c.scopes.Load().revision {
+		return nil
+	}
+	return c.ReloadScopes(ctx)
+}
+
+// followScopes reads the scopes again if they are not as stored, whatever their revision says: another process may have changed them. Where they are, their groups stay in
 // memory.
 func (c *Core) followScopes(ctx context.Context) error {
 	scopes, err := c.store.Scopes(ctx)
@@ -66,7 +79,7 @@ func (c *Core) forgetScope(ctx context.Context, s *scope) {
 
 func (c *Core) amendScopes(ctx context.Context, amend func(*scopeTable)) {
 	_ = c.changeScopes(ctx, func(now *scopeTable) (*scopeTable, error) { // which does not fail
-		table := &scopeTable{byID: maps.Clone(now.byID), byHost: maps.Clone(now.byHost), nobody: now.nobody}
+		table := &scopeTable{revision: now.revision, byID: maps.Clone(now.byID), byHost: maps.Clone(now.byHost), nobody: now.nobody}
 		amend(table)
 		return table, nil
 	})
@@ -103,6 +116,10 @@ func (c *Core) dropHub(ctx context.Context, s *scope) {
 }
 
 func (c *Core) readScopes(ctx context.Context) (*scopeTable, error) {
+	revision, err := c.store.ScopesRevision(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the scopes' revision: %w", err)
+	}
 	scopes, err := c.store.Scopes(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the scopes: %w", err)
@@ -115,7 +132,7 @@ func (c *Core) readScopes(ctx context.Context) (*scopeTable, error) {
 	if err != nil {
 		return nil, err
 	}
-	table := &scopeTable{byID: map[string]*scope{}, byHost: map[string]*scope{}, nobody: &scope{root: root, standIn: standIn, loading: make(chan struct{}, 1)}}
+	table := &scopeTable{revision: revision, byID: map[string]*scope{}, byHost: map[string]*scope{}, nobody: &scope{root: root, standIn: standIn, loading: make(chan struct{}, 1)}}
 	for _, s := range scopes {
 		opened, err := c.openScope(s)
 		if err != nil {

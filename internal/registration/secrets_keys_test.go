@@ -95,7 +95,7 @@ func (w *world) tenant(hear func(error)) canaries {
 	hear(second(w.core.CreateScope(w.ctx, operator, []string{"plant2.example"})))
 	w.issuer.fails = false
 	made := w.newScope("plant2.example")
-	hear(second(w.core.Authorize(hubOne, "/", w.serviceToken(made.PrimaryKey, hubOne, made.Policy, time.Hour), "", registration.AllRights, w.clock.Now())))
+	hear(second(w.core.Authorize(w.ctx, hubOne, "/", w.serviceToken(made.PrimaryKey, hubOne, made.Policy, time.Hour), "", registration.AllRights, w.clock.Now())))
 	c := canaries{"key of the new scope's owner": made.PrimaryKey}
 	scopes, err := w.inner.Scopes(w.ctx)
 	w.must(err)

@@ -103,8 +103,8 @@ func (w *world) misbehave(d *device, got registered, hear func(error)) {
 	d.enroll("*", d.pinning(softtpm.New(softtpm.ECC, 3).SRK.Bytes()))
 	hear(second(d.prove(d.token(d.challenge(), time.Hour))))
 	d.enroll("*", nil)
-	hear(second(w.core.Authorize(hubOne, "/", w.serviceToken(secret("primary "+scopeOne+"config"), hubOne, "config", time.Hour), "", registration.AllRights, w.clock.Now())))
-	hear(second(w.core.Authorize(hubOne, "/", w.serviceToken(secret("root "+scopeOne), hubOne, "nobody", time.Hour), "", registration.AllRights, w.clock.Now())))
+	hear(second(w.core.Authorize(w.ctx, hubOne, "/", w.serviceToken(secret("primary "+scopeOne+"config"), hubOne, "config", time.Hour), "", registration.AllRights, w.clock.Now())))
+	hear(second(w.core.Authorize(w.ctx, hubOne, "/", w.serviceToken(secret("root "+scopeOne), hubOne, "nobody", time.Hour), "", registration.AllRights, w.clock.Now())))
 }
 
 func (w *world) canaries(all ...registered) canaries {

@@ -23,7 +23,7 @@ func TestAKeyThatDiesWhileItsRequestWaitsChangesNoPolicy(t *testing.T) {
 			w := newWorld(t)
 			thief := w.putPolicy("thief", registration.AllRights)
 			w.putPolicy("victim", registration.EnrollmentRead)
-			by, err := w.core.Authorize(hubOne, "/latchkey/v1/accessPolicies", w.serviceToken(thief.Primary, hubOne, "thief", time.Hour), "", registration.ServiceConfig, w.clock.Now())
+			by, err := w.core.Authorize(w.ctx, hubOne, "/latchkey/v1/accessPolicies", w.serviceToken(thief.Primary, hubOne, "thief", time.Hour), "", registration.ServiceConfig, w.clock.Now())
 			w.must(err)
 			dies(w)
 			for what, try := range map[string]func() error{
@@ -60,7 +60,7 @@ func TestACallerMayEndItself(t *testing.T) {
 		},
 	} {
 		self := w.putPolicy("self", registration.AllRights)
-		by, err := w.core.Authorize(hubOne, "/latchkey/v1/accessPolicies", w.serviceToken(self.Primary, hubOne, "self", time.Hour), "", registration.ServiceConfig, w.clock.Now())
+		by, err := w.core.Authorize(w.ctx, hubOne, "/latchkey/v1/accessPolicies", w.serviceToken(self.Primary, hubOne, "self", time.Hour), "", registration.ServiceConfig, w.clock.Now())
 		w.must(err)
 		if err := end(by); err != nil {
 			t.Errorf("%s: %v", what, err)

@@ -48,10 +48,13 @@ const (
 // ScopeStore keeps tenants.
 type ScopeStore interface {
 	// CreateScope writes a scope with its access policies and an audit row, which goes into the log of the home scope too if there is another. Exists
-	// if the id, or a host name of it, is taken (compared without case), or the id was ever a scope's.
+	// if the id, or a host name of it, is taken (compared without case), or the id was ever a scope's, or both it and a stored one are home.
 	CreateScope(ctx context.Context, scope Scope, audit Audit) (Verdict, error)
 	// Scopes returns all scopes, in order of id.
 	Scopes(ctx context.Context) ([]Scope, error)
+	// ScopesRevision moves with every transition after which Scopes may return something else, PruneScopes excepted, so that whoever holds a copy knows when it is
+	// old. What Scopes returns is at least as new as a revision read before.
+	ScopesRevision(ctx context.Context) (uint64, error)
 	// DeleteScope removes a scope with its host names and access policies; the audit row goes into its log, which stays, and into that of the home
 	// scope. Missing if there is none, LastOne if it is the home scope. Its other rows stay until PruneScopes has removed them.
 	DeleteScope(ctx context.Context, id string, audit Audit) (Verdict, error)
@@ -324,6 +327,11 @@ type SealedReplacement struct {
 
 // SealedKind names a sealed column.
 type SealedKind string
+
+// InScopes says whether what Scopes returns has a column of this kind in it.
+func (k SealedKind) InScopes() bool {
+	return k == SealedScopeRoot || k == SealedScopeCertificate || k == SealedPolicyPrimary || k == SealedPolicySecondary
+}
 
 // The closed set of sealed columns. OperationHubKey and RegistrationHubKey share their context.
 const (

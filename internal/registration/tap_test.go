@@ -129,6 +129,10 @@ func newTapStore(w *world) *tapStore {
 	return &tapStore{Store: w.inner, tap: newTap(), w: w, redemptions: map[string]uint64{}}
 }
 
+func (s *tapStore) ScopesRevision(ctx context.Context) (uint64, error) {
+	return through(s.tap, "ScopesRevision", func() (uint64, error) { return s.Store.ScopesRevision(ctx) })
+}
+
 func (s *tapStore) Scopes(ctx context.Context) ([]registration.Scope, error) {
 	return through(s.tap, "Scopes", func() ([]registration.Scope, error) { return s.Store.Scopes(ctx) })
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -174,6 +175,11 @@ func (s *Store) ReplaceSealed(ctx context.Context, values []registration.SealedR
 	replaced := 0
 	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
 		replaced = 0
+		if slices.ContainsFunc(values, func(v registration.SealedReplacement) bool { return v.Kind.InScopes() }) {
+			if err := moveScopes(c); err != nil {
+				return 0, err
+			}
+		}
 		for _, v := range values {
 			n, err := replaceSealed(c, v)
 			if err != nil {

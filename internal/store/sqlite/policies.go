@@ -11,7 +11,7 @@ import (
 func (s *Store) PutPolicy(ctx context.Context, scope string, was *registration.AccessPolicy, policy registration.AccessPolicy,
 	audit registration.Audit,
 ) (registration.Verdict, error) {
-	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+	return s.writeScopes(ctx, func(c *conn) (registration.Verdict, error) {
 		verdict, err := putPolicy(c, scope, was, policy)
 		if verdict != registration.Applied || err != nil {
 			return verdict, err
@@ -77,7 +77,7 @@ func lastManager(c *conn, scope string, p registration.AccessPolicy) (bool, erro
 
 // DeletePolicy implements registration.ScopeStore.
 func (s *Store) DeletePolicy(ctx context.Context, scope, name string, audit registration.Audit) (registration.Verdict, error) {
-	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+	return s.writeScopes(ctx, func(c *conn) (registration.Verdict, error) {
 		stored, found, err := readPolicy(c, scope, name)
 		if !found || err != nil {
 			return registration.Missing, err

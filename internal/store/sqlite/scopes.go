@@ -2,15 +2,49 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
 )
 
+// writeScopes is write for a transition of what Scopes returns. It moves their revision, too.
+func (s *Store) writeScopes(ctx context.Context, run transition) (registration.Verdict, error) {
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		if err := moveScopes(c); err != nil {
+			return 0, err
+		}
+		return run(c)
+	})
+}
+
+func moveScopes(c *conn) error {
+	n, err := c.exec(`UPDATE scopes_revision SET revision = revision + 1 WHERE one = 1`)
+	if err == nil && n != 1 {
+		err = errors.New("the row of scopes_revision is missing")
+	}
+	return err
+}
+
+// ScopesRevision implements registration.ScopeStore.
+func (s *Store) ScopesRevision(ctx context.Context) (revision uint64, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		_, err := c.one(func(r *row) { revision = r.uint() }, `SELECT revision FROM scopes_revision WHERE one = 1`)
+		return err
+	})
+	return revision, err
+}
+
 // CreateScope implements registration.ScopeStore.
 func (s *Store) CreateScope(ctx context.Context, scope registration.Scope, audit registration.Audit) (registration.Verdict, error) {
-	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+	return s.writeScopes(ctx, func(c *conn) (registration.Verdict, error) {
+		if scope.Home {
+			home, err := c.one(func(*row) {}, `SELECT 1 FROM scopes WHERE home`)
+			if home || err != nil {
+				return registration.Exists, err
+			}
+		}
 		used, err := c.one(func(*row) {}, `SELECT 1 FROM deleted_scopes WHERE folded = ?1`, dps.FoldID(scope.ID))
 		if used || err != nil {
 			return registration.Exists, err
@@ -54,7 +88,7 @@ func tellHome(c *conn, scope string, audit registration.Audit) error {
 
 // DeleteScope implements registration.ScopeStore.
 func (s *Store) DeleteScope(ctx context.Context, id string, audit registration.Audit) (registration.Verdict, error) {
-	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+	return s.writeScopes(ctx, func(c *conn) (registration.Verdict, error) {
 		home := false
 		found, err := c.one(func(r *row) { home = r.bool() }, `SELECT home FROM scopes WHERE id = ?1`, id)
 		switch {
@@ -136,7 +170,7 @@ func pruneScope(c *conn, scope string, limit int) (removed int, err error) {
 
 // PutScopeCertificate implements registration.ScopeStore.
 func (s *Store) PutScopeCertificate(ctx context.Context, id string, chain, sealedKey []byte, audit registration.Audit) (registration.Verdict, error) {
-	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+	return s.writeScopes(ctx, func(c *conn) (registration.Verdict, error) {
 		n, err := c.exec(`UPDATE scopes SET certificate = ?2, sealed_certificate_key = ?3 WHERE id = ?1`, id, chain, sealedKey)
 		if n == 0 || err != nil {
 			return registration.Missing, err

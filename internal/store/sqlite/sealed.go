@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -141,6 +142,11 @@ func parseCursor(cursor string) (column, seq int, err error) {
 func (s *Store) ReplaceSealed(ctx context.Context, values []registration.SealedReplacement) (int, error) {
 	replaced := new(int) // the writer's until it answers
 	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		if slices.ContainsFunc(values, func(v registration.SealedReplacement) bool { return v.Kind.InScopes() }) {
+			if err := moveScopes(c); err != nil {
+				return 0, err
+			}
+		}
 		for _, v := range values {
 			n, err := replaceSealed(c, v)
 			if err != nil {

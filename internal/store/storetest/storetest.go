@@ -44,6 +44,9 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 		run  func(w *world)
 	}{
 		{"scope is created once", scopeIsCreatedOnce},
+		{"one scope is home", oneScopeIsHome},
+		{"one scope is home, of many at once", oneScopeIsHomeAtOnce},
+		{"revision of the scopes moves with every change", scopesRevisionMoves},
 		{"scope keeps all it was given", scopeKeepsAll},
 		{"access policy round trip", policyRoundTrip},
 		{"access policy is replaced only as it was read", policyCompared},
