@@ -17,12 +17,14 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -36,8 +38,11 @@ type Options struct {
 	// least 8.
 	Conns int
 
-	tracer pgx.QueryTracer // sees every statement
-	hooks  hooks
+	connectTime time.Duration   // for a connection, its settings too; zero means what the address says (connect_timeout) or 5 s
+	pingTime    time.Duration   // for an answer of a connection that was idle; zero means 2 s
+	pingAlways  bool            // however short it was idle; else after a second
+	tracer      pgx.QueryTracer // sees every statement
+	hooks       hooks
 }
 
 // hooks let tests break the connection where it matters.
@@ -55,6 +60,16 @@ func (o Options) conns(config *pgxpool.Config, address string) int32 {
 		return config.MaxConns
 	}
 	return int32(max(8, 4*runtime.GOMAXPROCS(0)))
+}
+
+// bound makes a connection that leads nowhere, as to a server whose host is gone, one that fails soon: it would else be waited for as long as a request
+// may take, and the next request would get the next one of that kind.
+func (o Options) bound(config *pgxpool.Config) {
+	config.ConnConfig.ConnectTimeout = cmp.Or(o.connectTime, config.ConnConfig.ConnectTimeout, 5*time.Second)
+	config.PingTimeout = cmp.Or(o.pingTime, config.PingTimeout, 2*time.Second)
+	if o.pingAlways {
+		config.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return true }
+	}
 }
 
 // Store is an open database. Its methods are safe together.
@@ -75,6 +90,7 @@ func Open(ctx context.Context, address string, opts Options) (*Store, error) {
 	}
 	config.MaxConns = opts.conns(config, address)
 	config.ConnConfig.Tracer = opts.tracer
+	opts.bound(config)
 	// Settings may differ by role and database and may change while we run: each connection is looked at.
 	config.AfterConnect = func(ctx context.Context, pg *pgx.Conn) error {
 		return errors.Join(settle(ctx, pg), checkServer(ctx, pg))
