@@ -10,13 +10,22 @@ SUITE    := $(GO) run ./scripts/suite
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build build-demo demo check test test-long fuzz bench bench-import cover clean setup-demo setup-test
+.PHONY: help build build-demo deb demo check test test-long fuzz bench bench-import cover clean setup-demo setup-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build bin/latchkey and bin/latchkey-device, both static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/latchkey ./cmd/latchkey-device
+
+# GOARCH=arm64 and others work too: nothing here runs what was built for another machine.
+ARCH     := $(shell $(GO) env GOARCH)
+PACKAGES ?= bin
+
+deb: ## build bin/latchkey_VERSION_ARCH.deb; the same sources give the same bytes
+	@mkdir -p bin/$(ARCH) $(PACKAGES)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/$(ARCH)/ ./cmd/latchkey
+	@packaging/deb.sh $(VERSION) $(ARCH) bin/$(ARCH)/latchkey $(PACKAGES)
 
 # The simulated TPM is C code, so the demo alone is built with cgo.
 build-demo: setup-demo

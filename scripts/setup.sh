@@ -2,7 +2,7 @@
 # Installs what a make target needs and this machine lacks; says what and why; does nothing the second time.
 #
 #   scripts/setup.sh demo         a C compiler, libc and OpenSSL headers: the simulated TPM is C code over OpenSSL
-#   scripts/setup.sh test         the same, and swtpm, tpm2-tools, PostgreSQL, Node.js and the npm packages of test/sdk/node
+#   scripts/setup.sh test         the same, and swtpm, tpm2-tools, PostgreSQL, systemd, fakeroot, Node.js and the npm packages of test/sdk/node
 #   scripts/setup.sh -n GROUP     only names what is missing (exit 1 if anything is)
 #
 # Whether a thing is there is asked of the machine (does the command run, does the header compile), not of the
@@ -71,6 +71,8 @@ need_test() {
   want tpm2-tools "opens our activation blobs with code we did not write" has tpm2_activatecredential
   want libtss2-tcti-swtpm0 "lets tpm2-tools reach swtpm" tcti_swtpm
   want postgresql "the shared store's tests start a server of their own" postgres
+  want systemd "judges the unit of the Debian package" has systemd-analyze
+  want fakeroot "installs the Debian package into a directory without root" has fakeroot
   want nodejs "runs the device SDK from npm" has node
   want npm "fetches the device SDK" has npm
 }
