@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"errors"
 	"time"
 
 	"latchkey.example/latchkey/dps"
@@ -130,8 +131,29 @@ type Identity struct {
 	Hub        string
 	DeviceID   string // case-sensitive
 	SealedKey  []byte // sealed under ContextIdentityKey
-	Generation uint64 // HubDevice.Generation of the last EnsureDevice; never moves back
+	Generation uint64 // HubDevice.Generation of the last EnsureDevice; never moves back; at least 1
 	Updated    time.Time
+	// Cutting says that sessions made with what it held before may still be up at the process that serves the hub.
+	Cutting bool
+}
+
+// ErrNoGeneration refuses an identity of generation 0, which stands for none.
+var ErrNoGeneration = errors.New("an identity must have a generation")
+
+// IdentityPut is a compare-and-set of an identity.
+type IdentityPut struct {
+	Identity
+	Was uint64 // generation of the identity that was read; 0: there was none
+	// Owner is the HubOwner.ID that the hub must have, so that who is not the owner any more writes nothing; empty: nobody serves it. Nil: whoever does.
+	Owner *string
+}
+
+// HubOwner is the process that has the sessions of the embedded hub. The zero value but for its beat is nobody.
+type HubOwner struct {
+	ID    string    // opaque, another one at each start
+	Host  string    // where it runs, for people
+	Since time.Time // by its own clock, for people
+	Beat  uint64    // moves as long as the process serves; nothing else of it says anything about time
 }
 
 // Scope is one tenant.

@@ -24,6 +24,7 @@ type Store interface {
 	ListStore
 	DeviceStore
 	OwnerMemory
+	OutboxStore
 	AuditStore
 	SealedStore
 }
@@ -43,6 +44,7 @@ const (
 	Superseded         // the operation is no longer the registration's current one
 	Taken              // another registration of the scope has the device id at that hub, or another entry of the scope the certificate
 	LastOne            // nobody could manage the scope any more: no other access policy of it has ServiceConfig
+	OtherOwner         // the hub is served by another process than was named
 )
 
 // ScopeStore keeps tenants.
@@ -208,6 +210,7 @@ type Redemption struct {
 	RegistrationBefore uint64 // expected revision of the registration; 0: none
 	Operation          Operation
 	Registration       Registration
+	Outbox             *Outbox // written with the rest, due at once; nil: none
 	Audit              Audit
 }
 
@@ -242,7 +245,7 @@ type Refused struct {
 	Audit      Audit
 }
 
-// Finish is the end of an operation.
+// Finish is the end of an operation. The outbox row that was to advance it goes with it, if there is one.
 type Finish struct {
 	OperationID    string
 	RegistrationID string

@@ -51,7 +51,15 @@ func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, d registratio
 		return err
 	}
 	defer unlock()
-	if err := h.putCredential(ctx, scope, hub, d); err != nil {
+	// Another node may have written the identity since it was read: it is read anew, then.
+	again := true
+	for try := 0; again && err == nil; try++ {
+		if try == putTries {
+			return errors.New("hub: the identity moved each time it was read")
+		}
+		again, err = h.putCredential(ctx, scope, hub, d)
+	}
+	if err != nil {
 		return err
 	}
 	digests := digestsOf(d.Credential)
@@ -65,46 +73,50 @@ func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, d registratio
 	return nil
 }
 
-// putCredential makes d's credential the durable one, if it is not already, and never goes back to an older generation.
-func (h *Hub) putCredential(ctx context.Context, scope, hub string, d registration.HubDevice) error {
+// putTries bounds how often EnsureDevice reads an identity anew.
+const putTries = 4
+
+// putCredential makes d's credential the durable one, if it is not already, and never goes back to an older generation. It writes nothing, and
+// says so, if the identity has moved since it was read.
+func (h *Hub) putCredential(ctx context.Context, scope, hub string, d registration.HubDevice) (moved bool, err error) {
 	sealContext := registration.ContextIdentityKey(scope, hub, d.DeviceID)
 	before, err := h.config.Identities.Identity(ctx, scope, hub, d.DeviceID)
 	known := err == nil
 	if !known && !errors.Is(err, registration.ErrNotFound) {
-		return fmt.Errorf("hub: reading the identity: %w", err)
+		return false, fmt.Errorf("hub: reading the identity: %w", err)
 	}
 	same := false
 	if known {
 		if before.Generation > d.Generation {
-			return registration.ErrStale
+			return false, registration.ErrStale
 		}
 		old, err := h.config.Sealer.Open(sealContext, before.SealedKey)
 		if err != nil {
-			return fmt.Errorf("hub: opening the device key: %w", err)
+			return false, fmt.Errorf("hub: opening the device key: %w", err)
 		}
 		same = subtle.ConstantTimeCompare(old, d.Credential.Encode()) == 1
 	}
 	if same && before.Generation == d.Generation {
-		return nil
+		return false, nil
 	}
 	// Sealed anew even if the key is the same: the value read could be under a master key that was just rotated away.
 	sealed, err := h.config.Sealer.Seal(sealContext, d.Credential.Encode())
 	if err != nil {
-		return fmt.Errorf("hub: sealing the device key: %w", err)
+		return false, fmt.Errorf("hub: sealing the device key: %w", err)
 	}
-	return h.write(ctx, scope, registration.Identity{
+	return h.write(ctx, scope, registration.IdentityPut{Was: before.Generation, Identity: registration.Identity{
 		Hub: hub, DeviceID: d.DeviceID, SealedKey: sealed, Generation: d.Generation, Updated: h.config.Now(),
-	}, known && !same)
+	}}, known && !same)
 }
 
-func (h *Hub) write(ctx context.Context, scope string, id registration.Identity, rekeyed bool) error {
+func (h *Hub) write(ctx context.Context, scope string, id registration.IdentityPut, rekeyed bool) (moved bool, err error) {
 	detail, err := json.Marshal(struct {
 		Hub        string `json:"hub"`
 		Generation uint64 `json:"generation"`
 		Rekeyed    bool   `json:"rekeyed"`
 	}{id.Hub, id.Generation, rekeyed})
 	if err != nil {
-		return err
+		return false, err
 	}
 	verdict, err := h.config.Identities.PutIdentity(ctx, scope, id, registration.Audit{
 		At: id.Updated, Actor: registration.ActorService, Action: registration.ActionIdentityPut, Object: id.DeviceID,
@@ -112,16 +124,16 @@ func (h *Hub) write(ctx context.Context, scope string, id registration.Identity,
 	})
 	switch {
 	case err != nil:
-		return fmt.Errorf("hub: writing the identity: %w", err)
+		return false, fmt.Errorf("hub: writing the identity: %w", err)
 	case verdict == registration.Conflict:
-		return registration.ErrStale
+		return true, nil
 	case verdict != registration.Applied:
-		return fmt.Errorf("hub: writing the identity: verdict %d", verdict)
+		return false, fmt.Errorf("hub: writing the identity: verdict %d", verdict)
 	}
 	if rekeyed {
 		h.metrics.rekeyed.Inc()
 	}
-	return nil
+	return false, nil
 }
 
 // Drop implements registration.Hub. Logins fail already, as Config.Names does not know the hub any more. All connections are cut before any

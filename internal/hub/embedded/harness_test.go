@@ -61,7 +61,7 @@ func newMemory(t testing.TB) *memory {
 
 func rowKey(scope, hub, deviceID string) string { return scope + "|" + hub + "|" + deviceID }
 
-func (m *memory) PutIdentity(ctx context.Context, scope string, id registration.Identity, audit registration.Audit) (registration.Verdict, error) {
+func (m *memory) PutIdentity(ctx context.Context, scope string, id registration.IdentityPut, audit registration.Audit) (registration.Verdict, error) {
 	if m.beforePut != nil {
 		m.beforePut()
 	}
@@ -78,10 +78,10 @@ func (m *memory) PutIdentity(ctx context.Context, scope string, id registration.
 		return 0, m.failPut
 	}
 	k := rowKey(scope, id.Hub, id.DeviceID)
-	if old, ok := m.rows[k]; ok && old.Generation > id.Generation {
+	if old := m.rows[k]; old.Generation != id.Was || old.Generation > id.Generation {
 		return registration.Conflict, nil
 	}
-	m.rows[k] = id
+	m.rows[k] = id.Identity
 	m.audits = append(m.audits, audit)
 	return registration.Applied, m.losePut
 }

@@ -58,6 +58,7 @@ func writeFinish(c *conn, scope string, is entry, f registration.Finish) error {
 		WHERE scope = $1 AND folded = $2`,
 		scope, folded, f.Status, f.Substatus, f.Hub, f.DeviceID, f.ErrorCode, f.ErrorMessage, f.At)
 	is.freeDevice(&b, scope, folded, f.Hub, f.DeviceID)
+	b.add(`DELETE FROM outbox WHERE scope = $1 AND kind = $2 AND object = $3`, scope, string(registration.OutboxAdvance), f.OperationID)
 	b.audit(scope, f.Audit)
 	return c.send(&b)
 }

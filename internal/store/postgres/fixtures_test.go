@@ -51,6 +51,16 @@ func redeemed(t *testing.T, s *Store, id, operation string) {
 	applied(t, verdict, err)
 }
 
+// ordered redeems with an outbox row.
+func ordered(t *testing.T, s *Store, id, operation string) {
+	t.Helper()
+	enroll(t, s, id)
+	r := redemption(t, s, id, operation)
+	r.Outbox = &registration.Outbox{Kind: registration.OutboxAdvance, Object: operation}
+	_, verdict, err := s.Redeem(t.Context(), scope, r)
+	applied(t, verdict, err)
+}
+
 func finishOf(id, operation, device string) registration.Finish {
 	return registration.Finish{OperationID: operation, RegistrationID: id, Status: registration.Assigned, Hub: "hub", DeviceID: device, At: epoch,
 		Audit: testAudit("finish " + operation)}

@@ -15,6 +15,7 @@ func aLittle(t *testing.T, s *Store) {
 	ctx, a := t.Context(), testAudit("operator")
 	enroll(t, s, "dev")
 	redeemed(t, s, "dev", "op-1")
+	ordered(t, s, "remote", "op-2")
 	_, verdict, err := s.PutGroup(ctx, scope, registration.Group{ID: "line", Certificates: [][32]byte{{1}}, Created: epoch, Updated: epoch}, nil, a)
 	applied(t, verdict, err)
 	verdict, err = s.CreateScope(ctx, registration.Scope{ID: "gone", Hosts: []string{"gone"}}, a)
@@ -40,7 +41,15 @@ func operatorCalls(t *testing.T, s *Store) {
 	_, err11 := s.AuditPage(ctx, scope, 0, 10)
 	_, err12 := s.AuditByTrackingID(ctx, scope, "operator")
 	_, err13 := s.ExpireAudit(ctx, scope, epoch.Add(time.Second), 1, &a)
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11, err12, err13); err != nil {
+	work := registration.Outbox{Kind: registration.OutboxAdvance, Object: "op-2"}
+	_, err14 := s.ClaimOutbox(ctx, registration.OutboxClaim{ID: "c", Kind: work.Kind, Limit: 10})
+	_, err15 := s.PostponeOutbox(ctx, scope, work, "c", 0, "")
+	_, err16 := s.SettleOutbox(ctx, scope, work, "c")
+	_, err17 := s.OutboxBacklog(ctx)
+	_, err18 := s.HubOwner(ctx)
+	_, err19 := s.MoveHub(ctx, registration.HubOwner{}, registration.HubOwner{ID: "me"})
+	_, err20 := s.MoveHub(ctx, registration.HubOwner{ID: "me"}, registration.HubOwner{ID: "me", Beat: 1})
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11, err12, err13, err14, err15, err16, err17, err18, err19, err20); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -50,6 +59,11 @@ func fillLog(t *testing.T, s *Store, n int) {
 	t.Helper()
 	err := s.read(t.Context(), func(c *conn) error {
 		_, err := c.exec(`UPDATE operations SET created = revision, status = CASE WHEN revision % 200 = 0 THEN 'assigning' ELSE 'assigned' END`)
+		if err != nil {
+			return err
+		}
+		_, err = c.exec(`INSERT INTO outbox (scope, kind, object, created, due, claim, attempts, failure)
+			SELECT $1, 'advance', 'x' || i, i, i, '', 0, '' FROM generate_series(1, $2::int) AS i`, scope, n)
 		if err != nil {
 			return err
 		}

@@ -63,8 +63,11 @@ func (n node) walk(visit func(node)) {
 // deviceCalls makes every kind of call that a device causes.
 func deviceCalls(t *testing.T, s *Store) {
 	redeemed(t, s, "dev", "op-1")
-	redeemed(t, s, "dev", "op-2")
-	verdict, err := s.Finish(t.Context(), scope, finishOf("dev", "op-2", "another name"))
+	remote := redemption(t, s, "dev", "op-2")
+	remote.Outbox = &registration.Outbox{Kind: registration.OutboxAdvance, Object: "op-2"}
+	_, verdict, err := s.Redeem(t.Context(), scope, remote)
+	applied(t, verdict, err)
+	verdict, err = s.Finish(t.Context(), scope, finishOf("dev", "op-2", "another name"))
 	applied(t, verdict, err)
 	if _, err := s.Operation(t.Context(), scope, "op-2"); err != nil {
 		t.Fatal(err)
@@ -83,8 +86,11 @@ func deviceCalls(t *testing.T, s *Store) {
 	if _, err := s.Owners(t.Context(), scope, "dev", epoch); err != nil {
 		t.Fatal(err)
 	}
-	verdict, err = s.PutIdentity(t.Context(), scope, registration.Identity{Hub: "hub", DeviceID: "dev", Updated: epoch}, testAudit("i"))
-	applied(t, verdict, err)
+	put := registration.IdentityPut{Identity: registration.Identity{Hub: "hub", DeviceID: "dev", Generation: 1, Updated: epoch}, Owner: new(string)}
+	for put.Was = range uint64(2) {
+		verdict, err = s.PutIdentity(t.Context(), scope, put, testAudit("i"))
+		applied(t, verdict, err)
+	}
 	if _, err := s.Identity(t.Context(), scope, "hub", "dev"); err != nil {
 		t.Fatal(err)
 	}

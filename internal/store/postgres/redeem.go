@@ -120,6 +120,7 @@ func writeProof(c *conn, scope string, is entry, r registration.Redemption) (rev
 	insertOperation(&b, scope, r.Operation)
 	writeRegistration(&b, scope, r.Registration)
 	is.freeDevice(&b, scope, folded, r.Registration.Hub, r.Registration.DeviceID)
+	order(&b, scope, r.Outbox)
 	b.audit(scope, r.Audit)
 	return revision, c.send(&b)
 }

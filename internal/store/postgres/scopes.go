@@ -125,6 +125,7 @@ var leftovers = []struct {
 	{"enrollments", []string{"folded"}}, {"registrations", []string{"folded"}}, {"device_ids", []string{"hub", "device_id"}}, {"operations", []string{"id"}},
 	{"generations", []string{"folded"}}, {"identities", []string{"hub", "device_id"}}, {"enrollment_groups", []string{"folded"}},
 	{"ca_certificates", []string{"folded"}}, {"group_revisions", nil}, {"entry_certificates", []string{"sha256"}}, {"owners", []string{"folded", "digest"}},
+	{"outbox", []string{"kind", "object"}},
 }
 
 // PruneScopes implements registration.ScopeStore. A scope that another node is at is left to it.

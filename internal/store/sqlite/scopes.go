@@ -119,7 +119,7 @@ func (s *Store) DeleteScope(ctx context.Context, id string, audit registration.A
 // leftovers are the tables that hold rows of a scope, but for its log.
 var leftovers = []string{
 	"enrollments", "registrations", "operations", "generations", "identities", "enrollment_groups", "ca_certificates", "group_revisions",
-	"entry_certificates", "revisions",
+	"entry_certificates", "revisions", "outbox",
 }
 
 // PruneScopes implements registration.ScopeStore.

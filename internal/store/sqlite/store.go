@@ -34,6 +34,7 @@ type Options struct {
 	// VFS names a registered file layer; empty means the operating system's.
 	VFS string
 
+	now    func() time.Time // of the outbox; nil: time.Now
 	faults faults
 
 	// The growth of the log, in pages, after which the background copies it into the database, and its length at which the
@@ -67,6 +68,9 @@ func (o Options) withDefaults() Options {
 	if o.checkpointEvery == 0 {
 		o.checkpointEvery, o.checkpointForce = defaultCheckpointEvery, defaultCheckpointForce
 	}
+	if o.now == nil {
+		o.now = time.Now
+	}
 	return o
 }
 
@@ -75,6 +79,7 @@ type Store struct {
 	writer  *writer
 	readers *readers
 	owners  *owners
+	now     func() time.Time
 }
 
 var _ registration.Store = (*Store)(nil)
@@ -102,7 +107,7 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("database %s.volatile: %w", path, err), r.close(), w.close())
 	}
-	return &Store{writer: w, readers: r, owners: o}, nil
+	return &Store{writer: w, readers: r, owners: o, now: opts.now}, nil
 }
 
 // Close refuses new transitions, finishes those that wait, and closes the files. Calls after it fail.

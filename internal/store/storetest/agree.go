@@ -48,6 +48,10 @@ func (h *history) check(t *rapid.T) {
 	}
 	h.checkUnfinished(h.now)
 	h.checkUnfinished(h.now.Add(time.Minute))
+	owner, err := h.store.HubOwner(h.ctx)
+	h.same("hub owner", owner, err, h.model.hub)
+	backlog, err := h.store.OutboxBacklog(h.ctx)
+	h.same("outbox", backlog.Waiting, err, len(h.model.outbox))
 }
 
 func (h *history) checkUnfinished(createdBefore time.Time) {

@@ -74,7 +74,7 @@ func scopesAreDeleted(w *world) {
 		w.group(id, "line")
 		_, verdict, err := w.store.PutCACertificate(w.ctx, id, caCertificate("plant", "a"), nil, audit("ca", epoch))
 		w.applied(verdict, err)
-		w.applied(w.store.PutIdentity(w.ctx, id, identity("hub", "dev", "key", 1), audit("i", epoch)))
+		w.putIdentity(id, identity("hub", "dev", "key", 1), "i")
 	}
 	kept := w.device(scope, numbered("dev", 0))
 

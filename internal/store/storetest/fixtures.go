@@ -120,8 +120,8 @@ func (w *world) finish(scope, id, operationID string, status registration.Status
 	w.applied(w.store.Finish(w.ctx, scope, finish(id, operationID, status, epoch.Add(time.Minute))))
 }
 
-func pointer(revision uint64) *uint64 { return &revision }
+func pointer[T any](v T) *T { return &v }
 
-var anyRevision = pointer(registration.AnyRevision)
+var anyRevision = pointer(uint64(registration.AnyRevision))
 
 func numbered(prefix string, n int) string { return fmt.Sprintf("%s-%03d", prefix, n) }

@@ -25,7 +25,8 @@ func Histories(t *testing.T, open func(t *testing.T) Store) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"put": h.put, "put many": h.putMany, "put all": h.putAll, "delete enrollment": h.deleteEnrollment, "delete registration": h.deleteRegistration,
 			"redeem": h.redeem, "refuse": h.refuse, "finish": h.finish, "prune": h.prune, "remember": h.remember,
-			"identity": h.identity, "put group": h.putGroup, "delete group": h.deleteGroup, "redeem in a group": h.redeemInGroup, "": h.check,
+			"identity": h.identity, "put group": h.putGroup, "delete group": h.deleteGroup, "redeem in a group": h.redeemInGroup,
+			"move hub": h.moveHub, "claim": h.claim, "settle": h.settle, "postpone": h.postpone, "": h.check,
 		})
 	})
 }
@@ -194,6 +195,9 @@ func (h *history) redeem(t *rapid.T) {
 	case 2:
 		r.Generation, r.Operation.Generation = r.Generation+1, r.Operation.Generation+1
 	}
+	if rapid.Bool().Draw(t, "remote") {
+		r.Outbox = advance(name)
+	}
 	revision, verdict, err := h.store.Redeem(h.ctx, scope, r)
 	if verdict == registration.Applied && err == nil {
 		r.Operation.Revision, r.Registration.Revision = revision, h.registrationRevision(scope, id)
@@ -304,8 +308,13 @@ func (h *history) remember(t *rapid.T) {
 
 func (h *history) identity(t *rapid.T) {
 	scope, id, name := h.step(t)
-	i := identity("hub", id, name, uint64(rapid.IntRange(0, 5).Draw(t, "generation")))
-	a := audit(name, h.now)
-	verdict, err := h.store.PutIdentity(h.ctx, scope, i, a)
-	h.agree("identity", verdict, err, h.model.putIdentity(scope, i, a))
+	i := identity("hub", id, name, uint64(rapid.IntRange(1, 5).Draw(t, "generation")))
+	i.Cutting = rapid.Bool().Draw(t, "cutting")
+	p, a := identityPut(i, h.model.identities[key{scope, id}].Generation), audit(name, h.now)
+	if rapid.IntRange(0, 4).Draw(t, "stale") == 0 {
+		p.Was = uint64(rapid.IntRange(0, 5).Draw(t, "was"))
+	}
+	p.Owner = rapid.SampledFrom([]*string{nil, nil, pointer(""), pointer("one"), pointer("two")}).Draw(t, "owner")
+	verdict, err := h.store.PutIdentity(h.ctx, scope, p, a)
+	h.agree("identity", verdict, err, h.model.putIdentity(scope, p, a))
 }

@@ -15,7 +15,7 @@ func scopesAreIsolated(w *world) {
 		w.redeem(scope, "dev", "op-1", epoch)
 		w.ok(w.store.RememberOwner(w.ctx, scope, "dev", []byte("srk of "+scope), epoch))
 		id := registration.Identity{Hub: "hub", DeviceID: "dev", SealedKey: []byte("key of " + scope), Generation: 3, Updated: epoch}
-		w.applied(w.store.PutIdentity(w.ctx, scope, id, audit("identity", epoch)))
+		w.putIdentity(scope, id, "identity")
 	}
 	fill(scope)
 	w.same("other scope while one is filled", w.picture(otherScope), picture{})
@@ -38,7 +38,7 @@ func scopesAreIsolated(w *world) {
 		"remember": func() { w.ok(w.store.RememberOwner(w.ctx, otherScope, "dev", []byte("new"), epoch)) },
 		"identity": func() {
 			id := registration.Identity{Hub: "hub", DeviceID: "dev", SealedKey: []byte("new"), Generation: 4, Updated: epoch}
-			w.applied(w.store.PutIdentity(w.ctx, otherScope, id, audit("3", epoch)))
+			w.putIdentity(otherScope, id, "3")
 		},
 		"replace sealed": func() {
 			n, err := w.store.ReplaceSealed(w.ctx, []registration.SealedReplacement{{

@@ -22,6 +22,8 @@ type model struct {
 	last          map[string]uint64            // revision of a scope
 	groups        map[key]registration.Group
 	groupsMoved   map[string]uint64 // the revision of the last change of a scope's groups
+	outbox        map[key]waiting   // by operation id
+	hub           registration.HubOwner
 }
 
 type key struct{ scope, id string }
@@ -40,7 +42,7 @@ func newModel() *model {
 	return &model{
 		map[key]registration.Enrollment{}, map[key]registration.Registration{}, map[key]registration.Operation{},
 		map[key]generation{}, map[key][]owner{}, map[key]registration.Identity{}, map[key][]registration.Audit{}, map[string]uint64{},
-		map[key]registration.Group{}, map[string]uint64{},
+		map[key]registration.Group{}, map[string]uint64{}, map[key]waiting{}, registration.HubOwner{Since: time.UnixMicro(0).UTC()},
 	}
 }
 
@@ -146,6 +148,9 @@ func (m *model) redeem(scope string, r registration.Redemption) registration.Ver
 	m.registrations[k] = r.Registration
 	m.operations[key{scope, r.Operation.ID}] = r.Operation
 	m.generations[k] = generation{r.Operation.Generation, r.Audit.At}
+	if r.Outbox != nil {
+		m.outbox[key{scope, r.Outbox.Object}] = waiting{}
+	}
 	return m.note(scope, r.Audit)
 }
 
@@ -172,6 +177,7 @@ func (m *model) finish(scope string, f registration.Finish) registration.Verdict
 		return registration.Conflict
 	}
 	m.operations[ok], m.registrations[k] = finished(o, f), finishedRegistration(r, f)
+	delete(m.outbox, ok)
 	return m.note(scope, f.Audit)
 }
 
@@ -221,12 +227,15 @@ func (m *model) remember(scope, id, srk string, at time.Time) {
 	m.owners[k] = all[:min(len(all), registration.MaxOwners)]
 }
 
-func (m *model) putIdentity(scope string, id registration.Identity, a registration.Audit) registration.Verdict {
-	k := key{scope, id.Hub + "/" + id.DeviceID}
-	if m.identities[k].Generation > id.Generation {
+func (m *model) putIdentity(scope string, put registration.IdentityPut, a registration.Audit) registration.Verdict {
+	k := key{scope, put.Hub + "/" + put.DeviceID}
+	switch has := m.identities[k].Generation; {
+	case put.Owner != nil && *put.Owner != m.hub.ID:
+		return registration.OtherOwner
+	case has != put.Was || has > put.Generation:
 		return registration.Conflict
 	}
-	m.identities[k] = id
+	m.identities[k] = put.Identity
 	return m.note(scope, a)
 }
 

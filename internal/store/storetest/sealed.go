@@ -66,7 +66,7 @@ func sealedWorld(w *world) (want []registration.SealedValue) {
 		add(registration.SealedOperationHubKey, id, "Op-"+id+"\x00dev-1", "hub key Op-"+id)
 		add(registration.SealedOperationKey, id, "Op-"+id, "challenge key Op-"+id)
 
-		w.applied(w.store.PutIdentity(w.ctx, id, identity("Hub.example", "Dev-1", "identity "+id, 1), audit("i", epoch)))
+		w.putIdentity(id, identity("Hub.example", "Dev-1", "identity "+id, 1), "i")
 		add(registration.SealedHubIdentity, id, "Hub.example\x00Dev-1", "identity "+id)
 	}
 	keyless := enrollment("bare", "bare")
@@ -121,7 +121,7 @@ func sealedListedWhileChanging(w *world) {
 		id := numbered("dev", i)
 		w.enroll(scope, id)
 		w.redeem(scope, id, "op-"+id, epoch)
-		w.applied(w.store.PutIdentity(w.ctx, scope, identity("hub", id, "key", 1), audit("i", epoch)))
+		w.putIdentity(scope, identity("hub", id, "key", 1), "i")
 		if i%3 != 2 { // every third will be deleted
 			survivors[sealedPlace{registration.SealedRegistrationKey, scope, id}] = 0
 			survivors[sealedPlace{registration.SealedOperationKey, scope, "op-" + id}] = 0
@@ -137,7 +137,7 @@ func sealedListedWhileChanging(w *world) {
 			w.applied(w.store.DeleteEnrollment(w.ctx, scope, id, nil, audit("d", epoch)))
 		case d.Enrollment != nil:
 			w.redeem(scope, id, numbered("page", page), epoch)
-			w.applied(w.store.PutIdentity(w.ctx, scope, identity("hub", id, numbered("key", page), uint64(page)+2), audit("i", epoch)))
+			w.putIdentity(scope, identity("hub", id, numbered("key", page), uint64(page)+2), "i")
 		}
 		if page < 20 { // the listing must be able to end
 			w.enroll(scope, numbered("new", page))

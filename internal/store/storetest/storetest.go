@@ -20,10 +20,15 @@ import (
 type Store interface {
 	registration.Store
 
-	// PutIdentity writes a device identity of a hub; Conflict if the stored generation is higher.
-	PutIdentity(ctx context.Context, scope string, id registration.Identity, audit registration.Audit) (registration.Verdict, error)
+	// PutIdentity writes a device identity of a hub; Conflict if the stored generation is not the one that was read, or the new one is smaller; OtherOwner if
+	// an owner is named that does not have the hub.
+	PutIdentity(ctx context.Context, scope string, put registration.IdentityPut, audit registration.Audit) (registration.Verdict, error)
 	// Identity reads one; registration.ErrNotFound.
 	Identity(ctx context.Context, scope, hub, deviceID string) (registration.Identity, error)
+	// HubOwner reads which process has the sessions of the hub; nobody in a new store.
+	HubOwner(ctx context.Context) (registration.HubOwner, error)
+	// MoveHub makes to the owner in the place of from; Conflict if the owner has another id than from by now, or another beat.
+	MoveHub(ctx context.Context, from, to registration.HubOwner) (registration.Verdict, error)
 
 	Close() error
 }
@@ -101,6 +106,20 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 		{"audit is paged in order of sequence, within its scope", auditPaged},
 		{"a reader that goes on misses no audit row", auditFollowed},
 		{"identity never moves back", identityNeverMovesBack},
+		{"identity is replaced only as it was read", identityReplacedAsRead},
+		{"one of many concurrent writers of an identity wins", identityOneWins},
+		{"identity is written only by the hub's owner, where one is named", identityByOwner},
+		{"hub changes hands only as it was seen", hubChangesHands},
+		{"one of many who take a hub has it", hubOneTakes},
+		{"who lost the hub writes no identity of it", hubLostWritesNothing},
+		{"outbox row comes with its transition or not at all", outboxComesWithItsTransition},
+		{"outbox rows are claimed, those first that are due longest", outboxClaimedInOrder},
+		{"outbox row is one claim's at a time", outboxOneClaim},
+		{"outbox row of a claim that ran out is taken over", outboxTakenOver},
+		{"outbox row is ended only by the claim that has it", outboxEndedByItsClaim},
+		{"outbox row that was postponed comes back with its failure", outboxPostponed},
+		{"outbox row of an operation goes when that is finished", outboxGoesWithFinish},
+		{"outbox backlog counts what waits", outboxBacklog},
 		{"identity names keep their case", identityKeepsCase},
 		{"sealed values are all listed with their contexts", sealedListed},
 		{"sealed values are listed once while rows change", sealedListedWhileChanging},
