@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Of the migrations, those in optional hold what PostgreSQL adds to the step of the same name, in the same transaction.
@@ -50,34 +50,54 @@ var errNoSchema = errors.New("it holds no Latchkey schema: run `latchkey init --
 
 // Create makes the current schema in an empty database. It refuses one that has a schema already.
 func Create(ctx context.Context, address string) error {
-	return migrating(ctx, address, func(tx pgx.Tx, steps []string, from int) error {
-		if from > 0 {
+	m, err := newMigrator()
+	if err != nil {
+		return err
+	}
+	return m.run(ctx, address, func(tx pgx.Tx, have standing) error {
+		if have.version > 0 {
 			return errors.New("it holds a Latchkey schema already")
 		}
-		return migrate(ctx, tx, steps, 0)
+		return m.migrate(ctx, tx, 0)
 	})
 }
 
-// Migrate brings the database to the current schema, all steps in one transaction, and returns the schema before (0: none) and after. Of several that
-// run at once one does the work.
+// Migrate brings the database to the current schema, all steps in one transaction, and returns the schema before (0: none) and after. A newer schema
+// that this release works with stays as it is. Of several that run at once one does the work. Nodes may serve meanwhile: who waits for a lock on a
+// table makes all others wait, so it gives up soon, lets them go by, and tries again.
 func Migrate(ctx context.Context, address string) (from, to int, err error) {
-	err = migrating(ctx, address, func(tx pgx.Tx, steps []string, have int) error {
-		from, to = have, len(steps)
-		if have > to {
-			return newerSchema(have, to)
+	m, err := newMigrator()
+	if err != nil {
+		return 0, 0, err
+	}
+	return m.bring(ctx, address)
+}
+
+// migrator makes and changes schemas. Tests put other things in place of what newMigrator gives it.
+type migrator struct {
+	steps    []string
+	advisory func(ctx context.Context, pg *pgx.Conn) error // waits for others who migrate
+	pause    time.Duration                                 // how long those go first who waited behind a migration for a table
+}
+
+func newMigrator() (*migrator, error) {
+	steps, err := migrations()
+	return &migrator{steps: steps, advisory: advisoryLock, pause: time.Second}, err
+}
+
+func (m *migrator) bring(ctx context.Context, address string) (from, to int, err error) {
+	err = m.run(ctx, address, func(tx pgx.Tx, have standing) error {
+		if from, to = have.version, max(have.version, len(m.steps)); from > len(m.steps) {
+			return have.checkNewer(len(m.steps))
 		}
-		return migrate(ctx, tx, steps, have)
+		return m.migrate(ctx, tx, from)
 	})
 	return from, to, err
 }
 
-// migrating runs fn with the schema that is there, alone: the row of latchkey_schema is the lock. The advisory lock comes first where there
-// are such locks, since tables that do not exist have no rows.
-func migrating(ctx context.Context, address string, fn func(tx pgx.Tx, steps []string, from int) error) (err error) {
-	steps, err := migrations()
-	if err != nil {
-		return err
-	}
+// run runs fn with the schema that is there, alone: the row of latchkey_schema is the lock. The advisory lock comes first where there
+// are such locks; either alone is enough.
+func (m *migrator) run(ctx context.Context, address string, fn func(tx pgx.Tx, have standing) error) (err error) {
 	config, err := pgx.ParseConfig(address)
 	if err != nil {
 		return fmt.Errorf("database address: %w", err)
@@ -95,70 +115,89 @@ func migrating(ctx context.Context, address string, fn func(tx pgx.Tx, steps []s
 	if err := checkServer(ctx, pg); err != nil {
 		return err
 	}
-	if _, err := pg.Exec(ctx, `SELECT pg_advisory_lock($1)`, advisoryKey); err != nil && !lacks(err) {
+	if err := m.advisory(ctx, pg); err != nil {
 		return err
 	}
-	if err := makeLock(ctx, pg); err != nil {
+	if err := makeStanding(ctx, pg); err != nil {
 		return err
 	}
-	return pgx.BeginFunc(ctx, pg, func(tx pgx.Tx) error {
-		var from int
-		if err := tx.QueryRow(ctx, `SELECT version FROM latchkey_schema WHERE one = 1 FOR UPDATE`).Scan(&from); err != nil {
-			return err
-		}
-		return fn(tx, steps, from)
+	return m.patiently(ctx, func() error {
+		return pgx.BeginFunc(ctx, pg, func(tx pgx.Tx) error {
+			have, err := lockStanding(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, lockTimeout); err != nil {
+				return err
+			}
+			return fn(tx, have)
+		})
 	})
 }
 
-// makeLock makes the table of one row that names the schema; it is part of no migration.
-func makeLock(ctx context.Context, pg *pgx.Conn) error {
-	_, err := pg.Exec(ctx, `CREATE TABLE IF NOT EXISTS latchkey_schema (one bigint NOT NULL PRIMARY KEY, version bigint NOT NULL)`)
-	if err != nil {
+// advisoryLock waits for its turn, where the server has such locks.
+func advisoryLock(ctx context.Context, pg *pgx.Conn) error {
+	_, err := pg.Exec(ctx, `SELECT pg_advisory_lock($1)`, advisoryKey)
+	if err != nil && !lacks(err) {
 		return err
 	}
-	_, err = pg.Exec(ctx, `INSERT INTO latchkey_schema (one, version) VALUES (1, 0) ON CONFLICT (one) DO NOTHING`)
-	return err
+	return nil
+}
+
+// A migration waits this long for a table, so many times. It is set once the row that is the lock is held: for that one it waits as long as
+// another migration takes.
+const (
+	lockTimeout  = `SET LOCAL lock_timeout = '1s'`
+	lockAttempts = 30
+)
+
+// patiently runs a migration again that could not get at a table. Nothing of it was written.
+func (m *migrator) patiently(ctx context.Context, migrate func() error) error {
+	for n := 1; ; n++ {
+		err := migrate()
+		if sqlState(err) != "55P03" {
+			return err
+		}
+		if n == lockAttempts {
+			return fmt.Errorf("a table is in use by a long transaction (see pg_stat_activity), so nothing was changed: end that and try again: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(m.pause):
+		}
+	}
 }
 
 // lacks reports whether a server has no such function.
-func lacks(err error) bool {
-	var refused *pgconn.PgError
-	return errors.As(err, &refused) && (refused.Code == "42883" || refused.Code == "0A000")
-}
+func lacks(err error) bool { return sqlState(err) == "42883" || sqlState(err) == "0A000" }
 
-// migrate runs steps[from:] and records the schema. A step is many statements, which only the simple protocol takes at once.
-func migrate(ctx context.Context, tx pgx.Tx, steps []string, from int) error {
-	for i, step := range steps[from:] {
+// migrate runs the steps behind from and records the schema. A step is many statements, which only the simple protocol takes at once.
+func (m *migrator) migrate(ctx context.Context, tx pgx.Tx, from int) error {
+	for i, step := range m.steps[from:] {
 		if _, err := tx.Exec(ctx, step, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return fmt.Errorf("migration %d: %w", from+i+1, err)
 		}
 	}
-	_, err := tx.Exec(ctx, `UPDATE latchkey_schema SET version = $1 WHERE one = 1`, len(steps))
-	return err
+	return writeStanding(ctx, tx, len(m.steps), worksFrom(m.steps))
 }
 
-// checkSchema refuses every schema but the current one.
+// checkSchema refuses every schema but the current one, and a newer one that this release works with.
 func checkSchema(c *conn) error {
 	steps, err := migrations()
 	if err != nil {
 		return err
 	}
-	var have int
-	_, err = c.one(func(r *row) { have = r.int() }, `SELECT version FROM latchkey_schema WHERE one = 1`)
-	var refused *pgconn.PgError
+	have, err := readStanding(c)
 	switch {
-	case errors.As(err, &refused) && refused.Code == "42P01", err == nil && have == 0:
-		return errNoSchema
 	case err != nil:
 		return err
-	case have < len(steps):
-		return fmt.Errorf("it has the older schema %d, this latchkey needs %d: run `latchkey store migrate`", have, len(steps))
-	case have > len(steps):
-		return newerSchema(have, len(steps))
+	case have.version == 0:
+		return errNoSchema
+	case have.version < len(steps):
+		return fmt.Errorf("it has the older schema %d, this latchkey needs %d: run `latchkey store migrate`", have.version, len(steps))
+	case have.version > len(steps):
+		return have.checkNewer(len(steps))
 	}
 	return nil
-}
-
-func newerSchema(have, want int) error {
-	return fmt.Errorf("it was written by a newer latchkey (schema %d, this one knows %d)", have, want)
 }

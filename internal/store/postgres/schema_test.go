@@ -44,7 +44,7 @@ func TestOpenRefusesADatabaseWithoutOurSchema(t *testing.T) {
 	if err := Create(t.Context(), address); err == nil || !strings.Contains(err.Error(), "already") {
 		t.Fatalf("created again: %v", err)
 	}
-	if err := server.Psql(t.Context(), name, `UPDATE latchkey_schema SET version = 99`); err != nil {
+	if err := server.Psql(t.Context(), name, `UPDATE latchkey_schema SET version = 99, works_from = 98`); err != nil {
 		t.Fatal(err)
 	}
 	refused(t, address, "newer latchkey")

@@ -130,11 +130,15 @@ func migrate(c *conn, steps []string, from int) error {
 			return fmt.Errorf("migration %d: %w", from+i+1, err)
 		}
 	}
-	return c.db.Exec("PRAGMA user_version = " + strconv.Itoa(len(steps)))
+	if err := c.db.Exec("PRAGMA user_version = " + strconv.Itoa(len(steps))); err != nil {
+		return err
+	}
+	return writeStanding(c, worksFrom(steps))
 }
 
 // Migrate brings the database at path to the current schema, all steps in one transaction, and returns the schema before and
-// after. It refuses what Open refuses, an older schema excepted. Nothing else may have the database open.
+// after. A newer schema that this release works with stays as it is. It refuses what Open refuses, an older schema excepted. Nothing else may
+// have the database open.
 func Migrate(ctx context.Context, path string) (from, to int, err error) {
 	return migrateVFS(ctx, path, "")
 }
@@ -158,15 +162,15 @@ func migrateVFS(ctx context.Context, path, vfsName string) (from, to int, err er
 		if from, err = schemaVersion(c, path); err != nil {
 			return err
 		}
-		if from > len(steps) {
-			return newerSchema(path, from, len(steps))
+		if to = max(from, len(steps)); from > len(steps) {
+			return checkNewer(c, path, from, len(steps))
 		}
 		return migrate(c, steps, from)
 	})
-	return from, len(steps), err
+	return from, to, err
 }
 
-// checkSchema refuses every schema but the current one.
+// checkSchema refuses every schema but the current one, and a newer one that this release works with.
 func checkSchema(c *conn, path string) error {
 	steps, err := migrations()
 	if err != nil {
@@ -180,13 +184,19 @@ func checkSchema(c *conn, path string) error {
 		return fmt.Errorf("database %s has the older schema %d, this latchkey needs %d: stop the service and run `latchkey store migrate`",
 			path, have, len(steps))
 	case have > len(steps):
-		return newerSchema(path, have, len(steps))
+		return checkNewer(c, path, have, len(steps))
 	}
 	return nil
 }
 
-func newerSchema(path string, have, want int) error {
-	return fmt.Errorf("database %s was written by a newer latchkey (schema %d, this one knows %d)", path, have, want)
+// checkNewer refuses a newer schema unless it says that a release which knows as much as this one can work with it.
+func checkNewer(c *conn, path string, have, known int) error {
+	s, err := readStanding(c)
+	if err == nil && (s.worksFrom == 0 || s.worksFrom > known) {
+		err = fmt.Errorf("database %s was written by a newer latchkey (schema %d, this one knows %d and cannot work with it): install that release again, or restore a backup from before the upgrade",
+			path, have, known)
+	}
+	return err
 }
 
 func schemaVersion(c *conn, path string) (int, error) {

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,7 +25,7 @@ func TestOpenRefusesWhatItDidNotMake(t *testing.T) {
 		{"another file", func(t *testing.T, path string) { write(t, path, strings.Repeat("no database ", 100)) }, "is not a Latchkey database"},
 		{"another program's database", func(t *testing.T, path string) { pragma(t, path, "application_id = 1", "user_version = 1") }, "is not a Latchkey database"},
 		{"older schema", func(t *testing.T, path string) { created(t, path); pragma(t, path, "user_version = 0") }, "run `latchkey store migrate`"},
-		{"newer schema", func(t *testing.T, path string) { created(t, path); pragma(t, path, "user_version = 1000") }, "was written by a newer latchkey"},
+		{"newer schema", func(t *testing.T, path string) { newer(t, path, 1000) }, "was written by a newer latchkey"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "latchkey.db")
@@ -66,6 +67,25 @@ func pragma(t *testing.T, path string, pragmas ...string) {
 		t.Fatal(err)
 	}
 	if err := c.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newer makes a database of a release to come, which says that releases from a schema on work with it.
+func newer(t *testing.T, path string, worksFrom int) {
+	t.Helper()
+	created(t, path)
+	pragma(t, path, "user_version = 1000")
+	statement(t, path, "UPDATE latchkey_schema SET works_from = "+strconv.Itoa(worksFrom))
+}
+
+func statement(t *testing.T, path, sql string) {
+	t.Helper()
+	c, err := dial(path, "", sqlite3.OPEN_READWRITE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.db.Exec(sql), c.close()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -180,12 +200,11 @@ func TestMigrateBringsAnOlderSchemaForward(t *testing.T) {
 func TestMigrateRefusesWhatItCannotRead(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	newer, foreign := filepath.Join(dir, "newer.db"), filepath.Join(dir, "foreign.db")
-	created(t, newer)
-	pragma(t, newer, "user_version = 1000")
+	later, foreign := filepath.Join(dir, "newer.db"), filepath.Join(dir, "foreign.db")
+	newer(t, later, 999)
 	pragma(t, foreign, "application_id = 1")
 	for path, want := range map[string]string{
-		newer: "newer latchkey", foreign: "is not a Latchkey database", filepath.Join(dir, "missing.db"): "run `latchkey init`",
+		later: "newer latchkey", foreign: "is not a Latchkey database", filepath.Join(dir, "missing.db"): "run `latchkey init`",
 	} {
 		if _, _, err := Migrate(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
