@@ -10,10 +10,10 @@ SUITE    := $(GO) run ./scripts/suite
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build build-demo deb demo check test test-long fuzz bench bench-import cover clean setup-demo setup-test
+.PHONY: help build build-demo deb demo cluster cluster-stop check test test-long fuzz bench bench-import cover clean setup-demo setup-cluster setup-test
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build bin/latchkey and bin/latchkey-device, both static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/latchkey ./cmd/latchkey-device
@@ -33,6 +33,14 @@ build-demo: setup-demo
 
 demo: build build-demo ## watch a device with a simulated TPM provision itself, and three attacks fail
 	bin/latchkey-demo
+
+# The simulated TPM again.
+cluster: build setup-cluster ## run three nodes on PostgreSQL behind HAProxy, for you to use and to break; Ctrl-C ends it
+	CGO_ENABLED=1 $(GO) build -trimpath -o bin/latchkey-cluster ./test/cluster/run
+	@bin/latchkey-cluster start
+
+cluster-stop: ## end what make cluster runs, from another terminal
+	@if [ -x bin/latchkey-cluster ]; then bin/latchkey-cluster stop; else echo 'no cluster was ever started here'; fi
 
 check: setup-demo ## under a minute: format, vet, staticcheck, import rules, unit tests
 	@echo 'gofmt'; files=$$(git ls-files -co --exclude-standard -- '*.go' | xargs -r ls -d 2>/dev/null | xargs -r gofmt -l); \
@@ -68,6 +76,9 @@ clean: ## remove what was built (not what was installed)
 
 setup-demo:
 	@scripts/setup.sh demo
+
+setup-cluster:
+	@scripts/setup.sh cluster
 
 setup-test:
 	@scripts/setup.sh test

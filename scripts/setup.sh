@@ -2,7 +2,8 @@
 # Installs what a make target needs and this machine lacks; says what and why; does nothing the second time.
 #
 #   scripts/setup.sh demo         a C compiler, libc and OpenSSL headers: the simulated TPM is C code over OpenSSL
-#   scripts/setup.sh test         the same, and swtpm, tpm2-tools, PostgreSQL, systemd, fakeroot, Node.js and the npm packages of test/sdk/node
+#   scripts/setup.sh cluster      the same, and PostgreSQL and HAProxy: three nodes behind a load balancer
+#   scripts/setup.sh test         the same, and swtpm, tpm2-tools, systemd, fakeroot, Node.js and the npm packages of test/sdk/node
 #   scripts/setup.sh -n GROUP     only names what is missing (exit 1 if anything is)
 #
 # Whether a thing is there is asked of the machine (does the command run, does the header compile), not of the
@@ -46,6 +47,9 @@ tcti_swtpm() { PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -F libtss2-tcti-swt
 # postgres: the server's programs, which Debian keeps off the PATH.
 postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' || has initdb; }
 
+# haproxy: Debian installs it where only root's PATH leads.
+haproxy() { [ -x /usr/sbin/haproxy ] || has haproxy; }
+
 # at_least WANT HAVE: true when version HAVE is at least WANT.
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
@@ -64,13 +68,19 @@ need_demo() {
   want libssl-dev "OpenSSL headers, the simulated TPM's cryptography" header openssl/evp.h
 }
 
-need_test() {
+need_cluster() {
   need_demo
+  want postgresql "the database that nodes share; programs and tests start a server of their own" postgres
+  want haproxy "the load balancer in front of the nodes" haproxy
+  want curl "asks the nodes through it" has curl
+}
+
+need_test() {
+  need_cluster
   want swtpm "a second TPM implementation, independent of the first" has swtpm
   want swtpm-tools "sets up and drives swtpm" has swtpm_setup
   want tpm2-tools "opens our activation blobs with code we did not write" has tpm2_activatecredential
   want libtss2-tcti-swtpm0 "lets tpm2-tools reach swtpm" tcti_swtpm
-  want postgresql "the shared store's tests start a server of their own" postgres
   want systemd "judges the unit of the Debian package" has systemd-analyze
   want fakeroot "installs the Debian package into a directory without root" has fakeroot
   want nodejs "runs the device SDK from npm" has node
@@ -103,6 +113,12 @@ no_cluster() {
   echo 'create_main_cluster = false' | "${root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
 }
 
+# no_haproxy stops the HAProxy that Debian starts with nothing to do, if it was installed for the tests.
+no_haproxy() {
+  [[ " ${packages[*]} " == *" haproxy "* ]] && has systemctl >/dev/null || return 0
+  "${root[@]}" systemctl disable --now haproxy.service >/dev/null 2>&1 || true # no systemd runs: nothing was started
+}
+
 install_packages() {
   [ ${#packages[@]} -gt 0 ] || return 0
   [ $dry = no ] || exit 1
@@ -112,6 +128,7 @@ install_packages() {
   quietly "${root[@]}" apt-get update
   no_cluster
   quietly "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
+  no_haproxy
 }
 
 # install_sdk fetches exactly what the lockfile names, and runs none of the packages' install scripts. The copy of
@@ -140,10 +157,14 @@ demo)
   need_demo
   install_packages
   ;;
+cluster)
+  need_cluster
+  install_packages
+  ;;
 test)
   need_test
   install_packages
   install_sdk
   ;;
-*) die "usage: scripts/setup.sh [-n] demo|test" ;;
+*) die "usage: scripts/setup.sh [-n] demo|cluster|test" ;;
 esac

@@ -120,7 +120,7 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.bin, name), args...)
 	cmd.Dir = s.dir
 	cmd.Env = []string{"PATH=" + s.bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.who, Pdeathsig: syscall.SIGQUIT}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.who, Pdeathsig: syscall.SIGQUIT, Setpgid: true} // Ctrl-C is for who started it
 	return cmd
 }
 
@@ -182,6 +182,23 @@ func ready(log io.Reader) error {
 		}
 	}
 	return fmt.Errorf("the server did not start:\n%s", &said)
+}
+
+// Done is closed when the server that Run started has ended, by us or by itself.
+func (s *Server) Done() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
+// PID of the server's first process; 0 if it was ended.
+func (s *Server) PID() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return 0
+	}
+	return s.process.Pid
 }
 
 // Kill ends the server at once: its processes get no time to write anything, but they may say goodbye to their clients. Run starts it

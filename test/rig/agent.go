@@ -11,14 +11,19 @@ type Device struct {
 // Agent runs the device agent with the settings that a device of this service
 // has.
 func (s *Access) Agent(ctx context.Context, d Device, arguments ...string) (Result, error) {
-	return Run(ctx, Command{Path: s.programs.Agent, Args: arguments, Env: []string{
+	return Run(ctx, Command{Path: s.programs.Agent, Args: arguments, Env: s.AgentEnv(d)})
+}
+
+// AgentEnv is the agent's environment, NAME=value.
+func (s *Access) AgentEnv(d Device) []string {
+	return []string{
 		"LATCHKEY_TPM=" + d.TPM,
 		"LATCHKEY_STATE_DIR=" + d.StateDir,
 		"LATCHKEY_ENDPOINT=" + s.Host,
 		"LATCHKEY_CONNECT=" + s.HTTPS,
 		"LATCHKEY_ID_SCOPE=" + s.IDScope,
 		"LATCHKEY_CA_FILE=" + s.CAFile,
-	}})
+	}
 }
 
 // Register runs the agent's register command.

@@ -43,6 +43,9 @@ func (s Access) At(https, mqtt string) Access {
 	return s
 }
 
+// Programs are those that it was made with.
+func (s *Access) Programs() Programs { return s.programs }
+
 // TLS is the configuration of a client that trusts the service's CA and
 // expects its name.
 func (s *Access) TLS() *tls.Config {

@@ -23,11 +23,17 @@ func (s *Access) Latchkey(ctx context.Context, arguments ...string) (Result, err
 
 // LatchkeyReading is Latchkey with something on the command's standard input.
 func (s *Access) LatchkeyReading(ctx context.Context, in io.Reader, arguments ...string) (Result, error) {
-	return Run(ctx, Command{Path: s.programs.Service, Args: arguments, In: in, Env: []string{
+	return Run(ctx, Command{Path: s.programs.Service, Args: arguments, In: in, Env: s.OperatorEnv()})
+}
+
+// OperatorEnv is the environment, NAME=value, of commands that run at another
+// machine. It holds the connection string.
+func (s *Access) OperatorEnv() []string {
+	return []string{
 		"LATCHKEY_CONNECTION_STRING=" + s.ConnectionString,
 		"LATCHKEY_CONNECT=" + s.HTTPS,
 		"LATCHKEY_CA_FILE=" + s.CAFile,
-	}})
+	}
 }
 
 // Enroll adds an individual enrollment with `latchkey enroll add`. The EK is

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,7 @@ type Config struct {
 	Store    string    // postgres:// address of a database without an installation; empty: the embedded store
 	Listen   Addresses // of its listeners; empty ones: a free port, another at each Run
 	Proxy    string    // address of the load balancer that all HTTPS and MQTT connections come from; empty: none
+	Log      io.Writer // where a copy of its log goes, as it comes; nil: nowhere
 	Flags    []string  // more flags for `latchkey serve`
 	Env      []string  // more environment for it, NAME=value
 }
@@ -134,7 +136,11 @@ func (s *Service) Run() error {
 	}
 	cmd := exec.Command(s.config.Programs.Service, s.arguments()...)
 	cmd.Env = append(environment(), s.config.Env...)
-	cmd.Stdout, cmd.Stderr = s.log, s.log
+	var log io.Writer = s.log
+	if s.config.Log != nil {
+		log = io.MultiWriter(s.log, s.config.Log)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
 	s.log.forget()
 	p, err := start(cmd)
 	if err != nil {
@@ -204,6 +210,10 @@ func (s *Service) Running() bool {
 	}
 }
 
+// Done is closed when the process that Run started has ended, by us or by
+// itself.
+func (s *Service) Done() <-chan struct{} { return s.process.done }
+
 // PID of the process that runs; 0 if none does.
 func (s *Service) PID() int {
 	if !s.Running() {
@@ -266,3 +276,6 @@ func (s *Service) Close() error {
 // Log is what the service has written so far, of all its runs: the last 16 MB at
 // least.
 func (s *Service) Log() string { return s.log.String() }
+
+// LogEnd is the last lines of it.
+func (s *Service) LogEnd(lines int) string { return lastLines(s.Log(), lines) }

@@ -1,0 +1,102 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"latchkey.example/latchkey/test/rig"
+)
+
+func TestMain(m *testing.M) { os.Exit(rig.Main(m)) }
+
+// What three nodes and a load balancer are for.
+func TestNodesBehindALoadBalancerAreOneService(t *testing.T) {
+	c := New(t, Config{})
+	t.Run("each request of a device goes to another node", func(t *testing.T) { eachRequestElsewhere(t, c) })
+	t.Run("nodes come and go under a device", func(t *testing.T) { nodesComeAndGo(t, c) })
+	t.Run("the hub lets in who was assigned by any node", func(t *testing.T) { hubLetsIn(t, c) })
+	t.Run("the store is whole", func(t *testing.T) { storeIsWhole(t, c) })
+}
+
+// eachRequestElsewhere: the load balancer takes turns, so that of some devices one has met three nodes.
+func eachRequestElsewhere(t *testing.T, c *Cluster) {
+	met := 0
+	for chip := range 4 {
+		var nodes []int
+		for _, tracking := range newDevice(t, &c.Access, chip).register() {
+			nodes = append(nodes, nodeOf(t, c, tracking))
+		}
+		slices.Sort(nodes)
+		met = max(met, len(slices.Compact(nodes)))
+	}
+	if met != 3 {
+		t.Errorf("no device met three nodes, but at most %d", met)
+	}
+}
+
+// nodeOf finds the node that gave an answer; the line in its log comes behind the answer.
+func nodeOf(t *testing.T, c *Cluster, tracking string) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	found, err := rig.Poll(ctx, func() (int, bool, error) {
+		found := slices.IndexFunc(c.Nodes, func(s *rig.Service) bool { return strings.Contains(s.Log(), `"trackingId":"`+tracking+`"`) })
+		return found, found >= 0, nil
+	})
+	if err != nil {
+		t.Fatalf("no node has answered %s: %v", tracking, err)
+	}
+	return found
+}
+
+// nodesComeAndGo: between a device's requests one node is stopped and another is killed; the one that is left finishes it. Then they come back, and
+// the first goes.
+func nodesComeAndGo(t *testing.T, c *Cluster) {
+	d := newDevice(t, &c.Access, 10)
+	d.contact()
+	must(t, c.Nodes[1].Stop())
+	d.prove()
+	must(t, c.Nodes[2].Kill())
+	if node := nodeOf(t, c, d.poll()); node != 0 {
+		t.Errorf("node %d answered, which is not there", node+1)
+	}
+	must(t, c.Nodes[1].Run())
+	must(t, c.Nodes[2].Run())
+	must(t, c.Nodes[0].Kill())
+	d.register()
+	must(t, c.Nodes[0].Run())
+}
+
+func hubLetsIn(t *testing.T, c *Cluster) {
+	for chip := range 3 {
+		d := newDevice(t, &c.Access, 20+chip)
+		d.register()
+		if err := d.login(); err != nil {
+			t.Errorf("device %d: %v", chip, err)
+		}
+		want := fmt.Sprintf("%s|%s|%s", c.IDScope, c.Host, d.id)
+		if got, err := c.Database.Ask(t.Context(), "postgres", `SELECT scope, hub, device_id FROM identities WHERE device_id = '`+d.id+`'`); got != want || err != nil {
+			t.Errorf("the store's identity is %q, want %q, %v", got, want, err)
+		}
+	}
+}
+
+func storeIsWhole(t *testing.T, c *Cluster) {
+	for _, node := range c.Nodes {
+		result, err := rig.Run(t.Context(), rig.Command{Path: c.Programs().Service, Args: []string{"fsck", "--data", node.DataDir}})
+		if err != nil || !strings.Contains(result.Stdout, "8 registrations") || !strings.Contains(result.Stdout, ": 0 problems") {
+			t.Errorf("fsck: %v: %s", err, result.Stdout)
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
