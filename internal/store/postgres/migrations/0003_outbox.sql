@@ -1,3 +1,4 @@
+-- works-from: 1
 -- Work that a transition has ordered and that is done after it. Times are of the server's clock, no node's.
 CREATE TABLE outbox (
     scope    text   COLLATE "C" NOT NULL,

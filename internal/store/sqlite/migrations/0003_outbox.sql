@@ -1,3 +1,4 @@
+-- works-from: 1
 -- Work that a transition has ordered and that is done after it. Times are of the clock of the process that has the database open.
 CREATE TABLE outbox (
     seq      INTEGER PRIMARY KEY,
