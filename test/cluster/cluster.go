@@ -19,6 +19,9 @@ import (
 // servedLimit is what the whole may take to serve, once all of it runs.
 const servedLimit = 30 * time.Second
 
+// balancerSource is where the load balancer's connections come from.
+const balancerSource = "127.0.0.1"
+
 // Config says what to run. The zero value is three nodes on a PostgreSQL of their own.
 type Config struct {
 	Programs rig.Programs             // zero: those of rig.Build
@@ -114,7 +117,7 @@ func (c *Cluster) startNode(i int) (*rig.Service, error) {
 		return nil, err
 	}
 	config := rig.Config{Programs: c.config.Programs, Host: c.config.Host, Store: c.config.Store, Dir: filepath.Join(c.config.Dir, fmt.Sprintf("node%d", i+1)),
-		Listen: listen, Flags: c.config.Flags, Env: c.config.Env}
+		Listen: listen, Proxy: balancerSource, Flags: c.config.Flags, Env: c.config.Env}
 	if c.config.Log != nil {
 		config.Log = c.config.Log(i)
 	}

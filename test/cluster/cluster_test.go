@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -18,6 +19,7 @@ func TestNodesBehindALoadBalancerAreOneService(t *testing.T) {
 	c := New(t, Config{})
 	t.Run("each request of a device goes to another node", func(t *testing.T) { eachRequestElsewhere(t, c) })
 	t.Run("nodes come and go under a device", func(t *testing.T) { nodesComeAndGo(t, c) })
+	t.Run("the audit log has a device's own address", func(t *testing.T) { auditHasAddresses(t, c) })
 	t.Run("the hub lets in who was assigned by any node", func(t *testing.T) { hubLetsIn(t, c) })
 	t.Run("the store is whole", func(t *testing.T) { storeIsWhole(t, c) })
 }
@@ -53,6 +55,19 @@ func nodeOf(t *testing.T, c *Cluster, tracking string) int {
 	return found
 }
 
+// auditHasAddresses: the load balancer's is 127.0.0.1, as is that of the operator here.
+func auditHasAddresses(t *testing.T, c *Cluster) {
+	d := newDevice(t, &c.Access, 15)
+	d.register()
+	got := map[string]string{}
+	for _, row := range audited(t, c, d.id) {
+		got[row.Action] = row.Address
+	}
+	if got["device.register"] != comesFrom || got["enrollment.put"] != balancerSource {
+		t.Errorf("addresses in the audit log: %v", got)
+	}
+}
+
 // nodesComeAndGo: between a device's requests one node is stopped and another is killed; the one that is left finishes it. Then they come back, and
 // the first goes.
 func nodesComeAndGo(t *testing.T, c *Cluster) {
@@ -75,9 +90,7 @@ func hubLetsIn(t *testing.T, c *Cluster) {
 	for chip := range 3 {
 		d := newDevice(t, &c.Access, 20+chip)
 		d.register()
-		if err := d.login(); err != nil {
-			t.Errorf("device %d: %v", chip, err)
-		}
+		d.mustLogin()
 		want := fmt.Sprintf("%s|%s|%s", c.IDScope, c.Host, d.id)
 		if got, err := c.Database.Ask(t.Context(), "postgres", `SELECT scope, hub, device_id FROM identities WHERE device_id = '`+d.id+`'`); got != want || err != nil {
 			t.Errorf("the store's identity is %q, want %q, %v", got, want, err)
@@ -88,10 +101,30 @@ func hubLetsIn(t *testing.T, c *Cluster) {
 func storeIsWhole(t *testing.T, c *Cluster) {
 	for _, node := range c.Nodes {
 		result, err := rig.Run(t.Context(), rig.Command{Path: c.Programs().Service, Args: []string{"fsck", "--data", node.DataDir}})
-		if err != nil || !strings.Contains(result.Stdout, "8 registrations") || !strings.Contains(result.Stdout, ": 0 problems") {
+		if err != nil || !strings.Contains(result.Stdout, "9 registrations") || !strings.Contains(result.Stdout, ": 0 problems") {
 			t.Errorf("fsck: %v: %s", err, result.Stdout)
 		}
 	}
+}
+
+// auditRow is a line of `latchkey audit --output json`.
+type auditRow struct{ Actor, Address, Action, TrackingID string }
+
+// audited reads the audit rows about a registration id.
+func audited(t *testing.T, c *Cluster, id string) (rows []auditRow) {
+	t.Helper()
+	result, err := c.Latchkey(t.Context(), "audit", "--object", id, "--output", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(result.Stdout) {
+		var row auditRow
+		if err := json.Unmarshal([]byte(line), &row); err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 func must(t *testing.T, err error) {
