@@ -6,11 +6,12 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 1m
 COUNT    ?= 6
 N        ?= 1000000
+KILLS    ?= 1000
 SUITE    := $(GO) run ./scripts/suite
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build build-demo deb demo cluster cluster-stop check test test-long fuzz bench bench-import cover clean setup-demo setup-cluster setup-test
+.PHONY: help build build-demo deb demo cluster cluster-stop check test test-long faults fuzz bench bench-import cover clean setup-demo setup-cluster setup-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +55,11 @@ test: setup-test check ## everything is proven: check, all tests under the race 
 
 test-long: setup-test check ## the same three times over in random order, and FUZZTIME (1m) for each fuzz target
 	LATCHKEY_LONG=1 $(SUITE) -noskip -fuzz $(FUZZTIME) -- -race -count=3 -shuffle=on -timeout 60m ./...
+
+# One package at a time, so that what one measures is not the load of another; what a fault needs is drawn from seeds, which are printed.
+faults: setup-test ## kill KILLS (1000) nodes under load and KILLS/5 database servers, and every other fault test in its long form
+	LATCHKEY_LONG=1 KILLS=$(KILLS) $(SUITE) -noskip -show -- -count=1 -p 1 -timeout 12h ./test/faults \
+	  -- -count=1 -p 1 -timeout 2h -run 'PowerLoss|Kill' ./internal/store/sqlite -- -count=1 -p 1 -timeout 2h ./internal/store/postgres
 
 fuzz: ## every fuzz target for FUZZTIME (1m)
 	$(SUITE) -fuzz $(FUZZTIME)

@@ -37,13 +37,14 @@ func (t tally) String() string {
 type reporter struct {
 	out    io.Writer
 	total  *tally
+	show   bool                // what tests print is printed at once
 	held   map[string][]string // by package and test: the output so far
 	broken map[string]bool     // packages with a failed test
 }
 
 // report turns go test's events into what a person reads, and counts. Lines that are no event are passed through.
-func report(out io.Writer, total *tally, events io.Reader) {
-	r := reporter{out: out, total: total, held: map[string][]string{}, broken: map[string]bool{}}
+func report(out io.Writer, total *tally, show bool, events io.Reader) {
+	r := reporter{out: out, total: total, show: show, held: map[string][]string{}, broken: map[string]bool{}}
 	lines := bufio.NewReader(events)
 	for {
 		line, err := lines.ReadString('\n')
@@ -63,6 +64,12 @@ func (r *reporter) take(e event) {
 	key := e.Package + " " + e.Test
 	switch e.Action {
 	case "output":
+		if r.show && e.Test != "" && !strings.Contains(e.Test, "/") {
+			if !noise(e.Output) {
+				fmt.Fprint(r.out, e.Output)
+			}
+			return
+		}
 		r.held[key] = append(r.held[key], e.Output)
 	case "build-output":
 		fmt.Fprint(r.out, e.Output)

@@ -31,7 +31,7 @@ const imports = "import (\"os\"; \"testing\")\nvar _ = os.Exit\nvar _ testing.TB
 func TestWhatTheRunSays(t *testing.T) {
 	tests := []struct {
 		name, source string
-		noskip       bool
+		noskip, show bool
 		fuzz         time.Duration
 		code         int
 		last         string   // the closing line
@@ -44,6 +44,22 @@ func TestWhatTheRunSays(t *testing.T) {
 			last:   "latchkey: 2 passed, 0 failed",
 			shown:  []string{"ok  \texample.test/m"},
 			hidden: []string{"quiet", "=== RUN", `"Action"`},
+		},
+		{
+			name:   "what passing tests say is shown to whoever asks, but not what subtests say",
+			source: imports + `func TestA(t *testing.T) { t.Log("SEED=1"); t.Run("b", func(t *testing.T) { t.Log("quiet") }) }`,
+			show:   true,
+			last:   "latchkey: 2 passed, 0 failed",
+			shown:  []string{"SEED=1", "--- PASS: TestA", "all of it took"},
+			hidden: []string{"quiet", "=== RUN"},
+		},
+		{
+			name:   "what a failing test says is shown once to whoever asks",
+			source: imports + `func TestA(t *testing.T) { t.Run("b", func(t *testing.T) { t.Error("the reason") }) }`,
+			show:   true,
+			code:   1,
+			last:   "latchkey: 0 passed, 2 failed",
+			shown:  []string{"the reason", "--- FAIL: TestA", "all of it took"},
 		},
 		{
 			name: "a failure is shown and a passing neighbour is not",
@@ -116,7 +132,7 @@ f.Fuzz(func(t *testing.T, b []byte) { if string(b) != "a" { t.Fatal("the reason"
 		t.Run(tt.name, func(t *testing.T) {
 			module(t, tt.source)
 			var out bytes.Buffer
-			code := run(&out, [][]string{{"./..."}}, tt.noskip, tt.fuzz)
+			code := run(&out, [][]string{{"./..."}}, options{tt.noskip, tt.show, tt.fuzz})
 			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 			if last := lines[len(lines)-1]; code != tt.code || last != tt.last {
 				t.Errorf("exit %d, closing line %q; want %d, %q\n%s", code, last, tt.code, tt.last, &out)
@@ -138,7 +154,7 @@ f.Fuzz(func(t *testing.T, b []byte) { if string(b) != "a" { t.Fatal("the reason"
 func TestABadPatternFails(t *testing.T) {
 	module(t, imports)
 	var out bytes.Buffer
-	if code := run(&out, [][]string{{"./nowhere"}}, false, 0); code == 0 || !strings.Contains(out.String(), "1 failed") {
+	if code := run(&out, [][]string{{"./nowhere"}}, options{}); code == 0 || !strings.Contains(out.String(), "1 failed") {
 		t.Errorf("exit %d:\n%s", code, &out)
 	}
 }

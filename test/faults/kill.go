@@ -42,7 +42,11 @@ type Killing struct {
 	// come back. Less is no load, and a run without load shows nothing.
 	Floor float64
 	Grace time.Duration
+	Tell  func(format string, args ...any) // is told now and then how far it is; may be nil
 }
+
+// tellEvery is so many strikes.
+const tellEvery = 50
 
 // Report says what a kill loop did.
 type Report struct {
@@ -60,7 +64,7 @@ func (k Killing) Run() (Report, error) {
 	random := rand.New(rand.NewPCG(k.Seed, 0))
 	report := Report{Kills: map[string]int{}}
 	began, before := time.Now(), k.Load.Told()
-	for rest := k.order(random); len(rest) > 0; {
+	for n, rest := 1, k.order(random); len(rest) > 0; n++ {
 		strike := rest[:1]
 		if len(rest) > 1 && rest[0].Name != rest[1].Name && random.IntN(5) == 0 {
 			strike = rest[:2] // at once
@@ -69,8 +73,11 @@ func (k Killing) Run() (Report, error) {
 		if err := k.strike(random, strike, &report); err != nil {
 			return report, err
 		}
+		report.Took, report.Told = time.Since(began), k.Load.Told()-before
+		if k.Tell != nil && n%tellEvery == 0 {
+			k.Tell("%v", report)
+		}
 	}
-	report.Took, report.Told = time.Since(began), k.Load.Told()-before
 	return report, nil
 }
 

@@ -31,20 +31,20 @@ func seed(t *testing.T) uint64 {
 	return n
 }
 
-// kills is a number for the short form, and one for the long form that KILLS may set.
-func kills(t *testing.T, short, long int) int {
+// kills is a number for the short form; the long form has KILLS (1000) or a share of it.
+func kills(t *testing.T, short, share int) int {
 	t.Helper()
 	if os.Getenv("LATCHKEY_LONG") == "" {
 		return short
 	}
+	all := 1000
 	if given := os.Getenv("KILLS"); given != "" {
-		n, err := strconv.Atoi(given)
-		if err != nil || n < 1 {
-			t.Fatalf("KILLS must be a number of kills, not %q", given)
+		var err error
+		if all, err = strconv.Atoi(given); err != nil || all < share {
+			t.Fatalf("KILLS must be a number of kills, at least %d, not %q", share, given)
 		}
-		return n
 	}
-	return long
+	return all / share
 }
 
 const endLimit = 60 * time.Second // for what devices have begun

@@ -99,11 +99,11 @@ func (h *house) stop(t *testing.T) {
 // any of them was told holds afterwards.
 func TestNodesAndTheirDatabaseKilledLoseNothingAcknowledged(t *testing.T) {
 	h := newHouse(t, rig.Programs{}, 3)
-	n, nodes := seed(t), kills(t, 30, 1000)
+	n := seed(t)
 	load := h.load(t, n)
 	report, err := Killing{
-		Load: load, Victims: h.victims(nodes, max(10, nodes/5)),
-		Seed: n, Least: 10, Most: 60, Floor: 5, Grace: 30 * time.Second,
+		Load: load, Victims: h.victims(kills(t, 30, 1), kills(t, 10, 5)),
+		Seed: n, Least: 10, Most: 60, Floor: 5, Grace: 30 * time.Second, Tell: t.Logf,
 	}.Run()
 	load.Stop(endLimit)
 	t.Logf("%v\n%v", report, load)
