@@ -11,7 +11,7 @@ SUITE    := $(GO) run ./scripts/suite
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build build-demo deb demo cluster cluster-stop check test test-long faults fuzz bench bench-import cover clean setup-demo setup-cluster setup-test
+.PHONY: help build build-demo deb demo cluster cluster-stop check test test-unit test-long faults fuzz bench bench-import cover clean setup-demo setup-cluster setup-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +52,9 @@ check: setup-demo ## under a minute: format, vet, staticcheck, import rules, uni
 
 test: setup-test check ## everything is proven: check, all tests under the race detector, every fuzz target for some seconds
 	$(SUITE) -noskip -fuzz 4s -- -race -count=1 -timeout 10m ./...
+
+test-unit: ## as root: the Debian package under its own systemd unit, in a systemd that is booted in namespaces
+	$(GO) test -tags systemd -count=1 -run 'LivesUnderItsUnit|UnitWithLess' ./test/packaging
 
 test-long: setup-test check ## the same three times over in random order, and FUZZTIME (1m) for each fuzz target
 	LATCHKEY_LONG=1 $(SUITE) -noskip -fuzz $(FUZZTIME) -- -race -count=3 -shuffle=on -timeout 60m ./...
