@@ -64,7 +64,7 @@ func createPlain(ctx context.Context, address string) error {
 		return err
 	}
 	defer pg.Close(ctx)
-	if err := makeLock(ctx, pg); err != nil {
+	if err := makeStanding(ctx, pg); err != nil {
 		return err
 	}
 	names, err := fs.Glob(migrationFiles, "migrations/*.sql")
