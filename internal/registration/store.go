@@ -260,10 +260,11 @@ type Finish struct {
 }
 
 // OwnerMemory remembers the SRKs of open challenges for clients that omit the tpm object on their second PUT.
-// It need not be durable, but all nodes share it. At most MaxOwners per id: a new one drops the oldest.
+// It need not be durable, but all nodes share it. At most MaxOwners per id: a new one drops the one remembered longest ago. Newest means remembered
+// last, whatever the times say: clocks of nodes differ, and jump.
 type OwnerMemory interface {
 	RememberOwner(ctx context.Context, scope, id string, srk []byte, at time.Time) error
-	// Owners returns the SRKs remembered at or after since, newest first, each once.
+	// Owners returns the SRKs whose time is since or later, newest first, each once.
 	Owners(ctx context.Context, scope, id string, since time.Time) ([][]byte, error)
 }
 

@@ -17,7 +17,7 @@ func (s *Store) RememberOwner(ctx context.Context, scope, id string, srk []byte,
 	return s.read(ctx, func(c *conn) error { // may be repeated: to remember twice is to remember once
 		_, err := c.exec(`WITH dropped AS (DELETE FROM owners WHERE scope = $1 AND folded = $2 AND digest IN
 				(SELECT digest FROM owners WHERE scope = $1 AND folded = $2 AND digest <> $3
-				ORDER BY at DESC, place DESC OFFSET $6::bigint))
+				ORDER BY place DESC OFFSET $6::bigint))
 			INSERT INTO owners (scope, folded, digest, srk, at) VALUES ($1, $2, $3, $4, $5)
 			ON CONFLICT (scope, folded, digest) DO UPDATE SET at = excluded.at, place = excluded.place`,
 			scope, dps.FoldID(id), digest[:], srk, at, registration.MaxOwners-1)
@@ -31,7 +31,7 @@ func (s *Store) Owners(ctx context.Context, scope, id string, since time.Time) (
 	err := s.read(ctx, func(c *conn) error {
 		srks = srks[:0]
 		return c.each(func(r *row) { srks = append(srks, r.blob()) },
-			`SELECT srk FROM owners WHERE scope = $1 AND folded = $2 AND at >= $3 ORDER BY at DESC, place DESC LIMIT $4`,
+			`SELECT srk FROM owners WHERE scope = $1 AND folded = $2 AND at >= $3 ORDER BY place DESC LIMIT $4`,
 			scope, dps.FoldID(id), since, registration.MaxOwners)
 	})
 	if err != nil {

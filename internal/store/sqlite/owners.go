@@ -116,7 +116,7 @@ func (s *Store) RememberOwner(ctx context.Context, scope, id string, srk []byte,
 	folded := dps.FoldID(id)
 	return s.owners.with(ctx, func(c *conn) error {
 		return c.transaction(func() error {
-			// Anew rather than updated: seq then tells the newer of two with the same time.
+			// Anew rather than updated: seq then tells which was remembered last, whatever clocks say.
 			_, err := c.exec(`DELETE FROM owners WHERE scope = ?1 AND folded = ?2 AND srk = ?3`, scope, folded, srk)
 			if err != nil {
 				return err
@@ -126,7 +126,7 @@ func (s *Store) RememberOwner(ctx context.Context, scope, id string, srk []byte,
 				return err
 			}
 			_, err = c.exec(`DELETE FROM owners WHERE seq IN (SELECT seq FROM owners
-				WHERE scope = ?1 AND folded = ?2 ORDER BY at DESC, seq DESC LIMIT -1 OFFSET ?3)`,
+				WHERE scope = ?1 AND folded = ?2 ORDER BY seq DESC LIMIT -1 OFFSET ?3)`,
 				scope, folded, registration.MaxOwners)
 			return err
 		})
@@ -138,7 +138,7 @@ func (s *Store) Owners(ctx context.Context, scope, id string, since time.Time) (
 	var srks [][]byte
 	err := s.owners.with(ctx, func(c *conn) error {
 		return c.each(func(r *row) { srks = append(srks, r.blob()) },
-			`SELECT srk FROM owners WHERE scope = ?1 AND folded = ?2 AND at >= ?3 ORDER BY at DESC, seq DESC`,
+			`SELECT srk FROM owners WHERE scope = ?1 AND folded = ?2 AND at >= ?3 ORDER BY seq DESC`,
 			scope, dps.FoldID(id), since)
 	})
 	if err != nil {
@@ -152,6 +152,15 @@ func (o *owners) prune(ctx context.Context, before time.Time, limit int) (remove
 	err = o.with(ctx, func(c *conn) error {
 		removed, err = c.exec(`DELETE FROM owners WHERE seq IN
 			(SELECT seq FROM owners WHERE at < ?1 ORDER BY at LIMIT ?2)`, before, limit)
+		return err
+	})
+	return removed, err
+}
+
+// pruneScope forgets at most limit owners of a scope.
+func (o *owners) pruneScope(ctx context.Context, scope string, limit int) (removed int, err error) {
+	err = o.with(ctx, func(c *conn) error {
+		removed, err = c.exec(`DELETE FROM owners WHERE seq IN (SELECT seq FROM owners WHERE scope = ?1 LIMIT ?2)`, scope, limit)
 		return err
 	})
 	return removed, err

@@ -122,25 +122,35 @@ var leftovers = []string{
 	"entry_certificates", "revisions", "outbox",
 }
 
-// PruneScopes implements registration.ScopeStore.
+// deleted is a scope of which rows may be left.
+type deleted struct {
+	seq   int
+	scope string
+}
+
+func unsettled(c *conn) (left []deleted, err error) {
+	err = c.each(func(r *row) { left = append(left, deleted{r.int(), r.text()}) }, `SELECT seq, scope FROM deleted_scopes WHERE done = 0 ORDER BY seq`)
+	return left, err
+}
+
+// PruneScopes implements registration.ScopeStore. Remembered owners go first: once a scope has settled nobody looks for them again.
 func (s *Store) PruneScopes(ctx context.Context, settledBefore time.Time, limit int) (int, error) {
+	owners, err := s.pruneOwners(ctx, limit)
+	if err != nil || owners >= limit {
+		return owners, err
+	}
 	removed := new(int) // the writer's until it answers
-	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
-		type deleted struct {
-			seq   int
-			scope string
-		}
-		var left []deleted
-		err := c.each(func(r *row) { left = append(left, deleted{r.int(), r.text()}) }, `SELECT seq, scope FROM deleted_scopes WHERE done = 0 ORDER BY seq`)
+	_, err = s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		left, err := unsettled(c)
 		if err != nil {
 			return 0, err
 		}
 		for _, d := range left {
-			n, err := pruneScope(c, d.scope, limit-*removed)
+			n, err := pruneScope(c, d.scope, limit-owners-*removed)
 			if err != nil {
 				return 0, err
 			}
-			if *removed += n; *removed >= limit {
+			if *removed += n; owners+*removed >= limit {
 				return registration.Applied, nil
 			}
 			if _, err = c.exec(`UPDATE deleted_scopes SET done = 1 WHERE seq = ?1 AND at < ?2`, d.seq, settledBefore); err != nil {
@@ -152,7 +162,25 @@ func (s *Store) PruneScopes(ctx context.Context, settledBefore time.Time, limit 
 	if err != nil {
 		return 0, err
 	}
-	return *removed, nil
+	return owners + *removed, nil
+}
+
+// pruneOwners forgets owners of deleted scopes.
+func (s *Store) pruneOwners(ctx context.Context, limit int) (removed int, err error) {
+	var left []deleted
+	err = s.read(ctx, func(c *conn) error {
+		left, err = unsettled(c)
+		return err
+	})
+	for _, d := range left {
+		if err != nil || removed >= limit {
+			break
+		}
+		var n int
+		n, err = s.owners.pruneScope(ctx, d.scope, limit-removed)
+		removed += n
+	}
+	return removed, err
 }
 
 func pruneScope(c *conn, scope string, limit int) (removed int, err error) {

@@ -1,320 +1,272 @@
 package storetest
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
-	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
 )
 
-// Histories runs random operations on a store and on the model; both must answer the same and hold the same after every step.
-// A failure prints the seed and a shortened history.
+// A history is a sequence of random calls that is played on several stores at once. Each call gives one line for each store: the method, what it was
+// called with, the verdict, every value that came back. The lines must be equal, word for word. The first player is the model: what
+// it holds decides what is likely to be interesting next.
+//
+// What stores are free to choose is replaced by names before lines are compared, and by nothing else:
+//   - revisions: which numbers a store gives out is its own matter. They must rise within a scope from one write to the next, which is checked, and then
+//     the nth that is seen is called n. What a caller expects is said in these names.
+//   - places in the audit log: they rise with gaps, and are named in the same way.
+//   - cursors of sealed values: opaque; the pages are read to their end and put in order of kind, scope and key, since a store lists
+//     them in an order of its own.
+//   - the revision of the scopes may move though nothing changed, so it is only held against what Scopes returned before.
+//   - rows of the outbox have ages by each store's own clock, and those that are claimed together have no order.
+//   - rows that PruneScopes counts: a store counts what it has, and some keep a row where others keep none. It is called until nothing is left.
+//
+// Expired audit rows: a store may keep its very newest row for ever, so a row is appended before a call that expires some.
+
+// Draw gives a number from 0 to n-1. What it is for helps who reads a shortened history.
+type Draw func(n int, what string) int
+
+// Seeded draws from a seed.
+func Seeded(seed uint64) Draw {
+	source := rand.New(rand.NewPCG(seed, 0))
+	return func(n int, _ string) int { return source.IntN(n) }
+}
+
+// History is one sequence of calls.
+type History struct {
+	// Lines is what was called so far, and what came back.
+	Lines []string
+	// Verdicts counts lines by method and verdict.
+	Verdicts map[string]int
+
+	ctx     context.Context
+	draw    Draw
+	players []*player
+	chosen  []string // the lines of calls that were drawn, without those that only look
+	now     time.Time
+	moments []time.Time // of all calls
+	steps   int
+	scopes  []string // that were ever created
+	gone    map[string]deletedScope
+	ops     []string // operation ids that were ever given
+	claims  []string // of the outbox
+	sums    int      // of sealed values written anew
+}
+
+// player is one store that takes part.
+type player struct {
+	Store
+	revisions map[string]*names // by scope
+	places    map[string]*names
+	scopes    string // as Scopes returned them last, and their revision before
+	moved     uint64
+	err       error // the last that a line calls "error"
+}
+
+// NewHistory begins a history on empty stores; the first should be a Model.
+func NewHistory(ctx context.Context, draw Draw, stores ...Store) *History {
+	h := &History{Verdicts: map[string]int{}, ctx: ctx, draw: draw, now: epoch, moments: []time.Time{epoch}, gone: map[string]deletedScope{}}
+	for _, s := range stores {
+		h.players = append(h.players, &player{Store: s, revisions: map[string]*names{}, places: map[string]*names{}})
+	}
+	return h
+}
+
+// call is one call of a method, as a player makes it. What it returns is the rest of its line.
+type call struct {
+	method string
+	args   string
+	run    func(p *player) string
+	looks  []key // ids that are read afterwards: what was given a revision shows it, before anything else is
+}
+
+// Play makes n calls, and then reads everything. The error is the first difference, with the calls that led to it.
+func (h *History) Play(n int) error {
+	if h.steps == 0 {
+		if err := h.step(h.createScope()); err != nil {
+			return err
+		}
+	}
+	for i := range n {
+		h.steps++
+		h.move()
+		if err := h.step(h.choose()); err != nil {
+			return err
+		}
+		if i%100 == 99 || i == n-1 {
+			if err := h.all(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// choose draws one of the calls in the mix.
+func (h *History) choose() call {
+	total := 0
+	for _, m := range mix {
+		total += m.weight
+	}
+	at := h.draw(total, "call")
+	for _, m := range mix {
+		if at -= m.weight; at < 0 {
+			return m.make(h)
+		}
+	}
+	panic("not reached")
+}
+
+// move moves the clock: mostly on, sometimes back, never to a time it has shown before, since the order of rows of one time is left to the stores.
+func (h *History) move() {
+	seconds := []int{1, 1, 20, 60, 120, 300, 600, -240}[h.draw(8, "seconds")]
+	h.now = h.now.Add(time.Duration(seconds)*time.Second + 4096*time.Microsecond)
+	h.moments = append(h.moments, h.now)
+}
+
+func (h *History) step(c call) error {
+	if err := h.play(c); err != nil {
+		return err
+	}
+	h.chosen = append(h.chosen, h.Lines[len(h.Lines)-1])
+	slices.SortStableFunc(c.looks, func(a, b key) int { return cmp.Compare(h.enrolled(a), h.enrolled(b)) })
+	for _, k := range c.looks {
+		if err := h.play(h.look(k.scope, k.id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enrolled is the revision of an enrollment.
+func (h *History) enrolled(k key) uint64 {
+	if e := h.model(k.scope, k.id).Enrollment; e != nil {
+		return e.Revision
+	}
+	return 0
+}
+
+// play makes a call on every player.
+func (h *History) play(c call) error {
+	var first string
+	for i, p := range h.players {
+		p.err = nil
+		result := c.run(p)
+		line := fmt.Sprintf("%d %s(%s) = %s", h.steps, c.method, c.args, result)
+		switch {
+		case i == 0:
+			first = line
+			h.Lines = append(h.Lines, line)
+			h.count(c.method, result)
+		case line != first:
+			return h.difference(i, line, p.err)
+		}
+	}
+	return nil
+}
+
+// count notes what a transition came to: the first word behind the call.
+func (h *History) count(method, result string) {
+	word, _, _ := strings.Cut(result, " ")
+	h.Verdicts[method+" "+word]++
+}
+
+// difference tells how a player has left the history.
+func (h *History) difference(player int, line string, err error) error {
+	return fmt.Errorf("after %d calls, store %d differs (error: %v)\nthe last calls:\n  %s\nstore 0: %s\nstore %d: %s",
+		h.steps, player, err, strings.Join(h.chosen[max(0, len(h.chosen)-15):], "\n  "), h.Lines[len(h.Lines)-1], player, line)
+}
+
+// names gives numbers that a store has chosen names of their own: 1 for the first that is seen, and so on; 0 stands for itself.
+type names struct {
+	of   map[uint64]uint64
+	real []uint64
+}
+
+func (n *names) name(real uint64) string {
+	if real == 0 {
+		return "0"
+	}
+	name, known := n.of[real]
+	if !known {
+		if len(n.real) > 0 && real < n.real[len(n.real)-1] {
+			return fmt.Sprintf("%d, which does not rise", real)
+		}
+		n.real = append(n.real, real)
+		name = uint64(len(n.real))
+		n.of[real] = name
+	}
+	return fmt.Sprint(name)
+}
+
+// number is what a store calls a name; of one that nothing has, a number that nothing has.
+func (n *names) number(name uint64) uint64 {
+	switch {
+	case name == 0:
+		return 0
+	case name > uint64(len(n.real)):
+		return registration.AnyRevision - 1
+	}
+	return n.real[name-1]
+}
+
+func in(of map[string]*names, scope string) *names {
+	if of[scope] == nil {
+		of[scope] = &names{of: map[uint64]uint64{}}
+	}
+	return of[scope]
+}
+
+func (p *player) revision(scope string) *names { return in(p.revisions, scope) }
+func (p *player) place(scope string) *names    { return in(p.places, scope) }
+
+// verdict is how a line tells what a transition came to.
+func (p *player) verdict(v registration.Verdict, err error) string {
+	if err != nil {
+		return p.failed(err)
+	}
+	return [...]string{"applied", "conflict", "exists", "missing", "superseded", "taken", "last one", "other owner"}[v]
+}
+
+// failed is how a line tells an error: of the text it says nothing, which is each store's own.
+func (p *player) failed(err error) string {
+	if errors.Is(err, registration.ErrNotFound) {
+		return "not found"
+	}
+	p.err = err
+	return "error"
+}
+
+// Histories plays random histories on a store and on the model. A failure prints the seed and a shortened history.
 func Histories(t *testing.T, open func(t *testing.T) Store) {
 	rapid.Check(t, func(rt *rapid.T) {
-		h := &history{T: rt, ctx: t.Context(), store: open(t), model: newModel(), now: epoch}
+		store := open(t)
 		defer func() {
-			if err := h.store.Close(); err != nil {
+			if err := store.Close(); err != nil {
 				rt.Errorf("close: %v", err)
 			}
 		}()
-		rt.Repeat(map[string]func(*rapid.T){
-			"put": h.put, "put many": h.putMany, "put all": h.putAll, "delete enrollment": h.deleteEnrollment, "delete registration": h.deleteRegistration,
-			"redeem": h.redeem, "refuse": h.refuse, "finish": h.finish, "prune": h.prune, "remember": h.remember,
-			"identity": h.identity, "put group": h.putGroup, "delete group": h.deleteGroup, "redeem in a group": h.redeemInGroup,
-			"move hub": h.moveHub, "claim": h.claim, "settle": h.settle, "postpone": h.postpone, "": h.check,
-		})
+		draw := func(n int, what string) int { return rapid.IntRange(0, n-1).Draw(rt, what) }
+		if err := NewHistory(t.Context(), draw, NewModel(), store).Play(rapid.IntRange(1, 60).Draw(rt, "calls")); err != nil {
+			rt.Fatal(err)
+		}
 	})
 }
 
-type history struct {
-	*rapid.T
-	ctx   context.Context
-	store Store
-	model *model
-	now   time.Time
-	steps int
-}
-
-var (
-	historyScopes = rapid.SampledFrom([]string{"s1", "s2"})
-	historyIDs    = rapid.SampledFrom([]string{"a", "A", "b"})
-)
-
-// step moves the clock and makes a name that no other step has.
-func (h *history) step(t *rapid.T) (scope, id, name string) {
-	h.T = t
-	h.steps++
-	h.now = h.now.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "minutes")) * time.Minute)
-	return historyScopes.Draw(t, "scope"), historyIDs.Draw(t, "id"), numbered("step", h.steps)
-}
-
-func (h *history) agree(what string, got registration.Verdict, err error, want registration.Verdict) {
-	if err != nil || got != want {
-		h.Fatalf("%s: verdict %d, %v; the model says %d", what, got, err, want)
+// Methods names what a history calls, in order.
+func Methods() (list []string) {
+	for _, m := range mix {
+		list = append(list, m.method)
 	}
-}
-
-// revision draws what a caller expects: nothing, any, the current one or one that is not.
-func (h *history) revision(current uint64) *uint64 {
-	return rapid.SampledFrom([]*uint64{nil, anyRevision, pointer(current), pointer(current), pointer(current + 1)}).Draw(h.T, "expect")
-}
-
-// fresh checks that the store has given a new revision of the scope.
-func (h *history) fresh(scope string, revision uint64) uint64 {
-	if revision <= h.model.last[scope] {
-		h.Fatalf("revision %d of %s after %d", revision, scope, h.model.last[scope])
-	}
-	h.model.last[scope] = revision
-	return revision
-}
-
-func (h *history) put(t *rapid.T) {
-	scope, id, name := h.step(t)
-	var current uint64
-	if e := h.model.device(scope, id).Enrollment; e != nil {
-		current = e.Revision
-	}
-	e := enrollment(id, name)
-	e.Created, e.Updated = h.now, h.now
-	expect, a := h.revision(current), audit(name, h.now)
-	stored, verdict, err := h.store.PutEnrollment(h.ctx, scope, e, expect, a)
-	if verdict == registration.Applied && err == nil {
-		e.Revision = h.fresh(scope, stored.Revision)
-	}
-	h.agree("put", verdict, err, h.model.put(scope, e, expect, a))
-}
-
-// putMany is put for several ids in one transition. Rows of one id meet each other in a sentence of the contract.
-func (h *history) putMany(t *rapid.T) {
-	scope, _, _ := h.step(t)
-	ids := rapid.SampledFrom([][]string{{}, {"b"}, {"a", "b"}, {"b", "A"}}).Draw(t, "ids")
-	puts := make([]registration.EnrollmentPut, len(ids))
-	for i, id := range ids {
-		var current uint64
-		if e := h.model.device(scope, id).Enrollment; e != nil {
-			current = e.Revision
-		}
-		h.steps++
-		e := enrollment(id, numbered("step", h.steps))
-		e.Created, e.Updated = h.now, h.now
-		puts[i] = registration.EnrollmentPut{Enrollment: e, Expect: h.revision(current), Audit: audit(numbered("step", h.steps), h.now)}
-	}
-	verdicts, err := h.store.PutEnrollments(h.ctx, scope, puts)
-	if err != nil || len(verdicts) != len(puts) {
-		h.Fatalf("put many: %d verdicts for %d rows, %v", len(verdicts), len(puts), err)
-	}
-	for i, put := range puts {
-		e := put.Enrollment
-		if verdicts[i] == registration.Applied {
-			d, err := h.store.Device(h.ctx, scope, e.ID)
-			if err != nil || d.Enrollment == nil {
-				h.Fatalf("enrollment after its transition: %+v, %v", d, err)
-			}
-			e.Revision = h.fresh(scope, d.Enrollment.Revision)
-		}
-		h.agree("put many", verdicts[i], nil, h.model.put(scope, e, put.Expect, put.Audit))
-	}
-}
-
-// putAll is put for several rows, of one id too, of which all are applied or none.
-func (h *history) putAll(t *rapid.T) {
-	scope, _, _ := h.step(t)
-	ids := rapid.SampledFrom([][]string{{}, {"b"}, {"a", "b"}, {"b", "A"}, {"a", "A"}, {"a", "b", "A"}, {"b", "a", "B"}}).Draw(t, "ids")
-	puts, last := make([]registration.EnrollmentPut, len(ids)), map[string]int{}
-	for i, id := range ids {
-		var current uint64
-		if e := h.model.device(scope, id).Enrollment; e != nil {
-			current = e.Revision
-		}
-		h.steps++
-		e := enrollment(id, numbered("step", h.steps))
-		e.Created, e.Updated = h.now, h.now
-		expect := h.revision(current)
-		if _, again := last[dps.FoldID(id)]; again { // the row before it has a revision that nobody knows
-			expect = rapid.SampledFrom([]*uint64{nil, anyRevision, anyRevision, pointer(current)}).Draw(t, "again")
-		}
-		last[dps.FoldID(id)] = i
-		puts[i] = registration.EnrollmentPut{Enrollment: e, Expect: expect, Audit: audit(numbered("step", h.steps), h.now)}
-	}
-	verdicts, err := h.store.PutAllEnrollments(h.ctx, scope, puts)
-	want, applied := h.model.putAll(scope, puts)
-	if err != nil || !slices.Equal(verdicts, want) {
-		h.Fatalf("put all: verdicts %d, %v; the model says %d", verdicts, err, want)
-	}
-	for i := range puts {
-		k := h.key(scope, ids[i])
-		if !applied || last[k.id] != i {
-			continue
-		}
-		d, err := h.store.Device(h.ctx, scope, ids[i])
-		if err != nil || d.Enrollment == nil {
-			h.Fatalf("enrollment after its transition: %+v, %v", d, err)
-		}
-		e := h.model.enrollments[k]
-		e.Revision = h.fresh(scope, d.Enrollment.Revision)
-		h.model.enrollments[k] = e
-	}
-}
-
-func (h *history) deleteEnrollment(t *rapid.T) {
-	scope, id, name := h.step(t)
-	var current uint64
-	if e := h.model.device(scope, id).Enrollment; e != nil {
-		current = e.Revision
-	}
-	expect, a := h.revision(current), audit(name, h.now)
-	verdict, err := h.store.DeleteEnrollment(h.ctx, scope, id, expect, a)
-	h.agree("delete enrollment", verdict, err, h.model.deleteEnrollment(scope, id, expect, a))
-}
-
-func (h *history) deleteRegistration(t *rapid.T) {
-	scope, id, name := h.step(t)
-	var current uint64
-	if r := h.model.device(scope, id).Registration; r != nil {
-		current = r.Revision
-	}
-	expect, a := h.revision(current), audit(name, h.now)
-	verdict, err := h.store.DeleteRegistration(h.ctx, scope, id, expect, a)
-	h.agree("delete registration", verdict, err, h.model.deleteRegistration(scope, id, expect, a))
-}
-
-func (h *history) redeem(t *rapid.T) {
-	scope, id, name := h.step(t)
-	r := redemption(id, h.model.device(scope, id), name, h.now)
-	r.Audit.TrackingID = name
-	switch rapid.IntRange(0, 9).Draw(t, "stale") {
-	case 0:
-		r.EnrollmentRevision++
-	case 1:
-		r.RegistrationBefore++
-	case 2:
-		r.Generation, r.Operation.Generation = r.Generation+1, r.Operation.Generation+1
-	}
-	if rapid.Bool().Draw(t, "remote") {
-		r.Outbox = advance(name)
-	}
-	revision, verdict, err := h.store.Redeem(h.ctx, scope, r)
-	if verdict == registration.Applied && err == nil {
-		r.Operation.Revision, r.Registration.Revision = revision, h.registrationRevision(scope, id)
-	}
-	h.agree("redeem", verdict, err, h.model.redeem(scope, r))
-}
-
-// registrationRevision reads the revision that a transition gave the registration.
-func (h *history) registrationRevision(scope, id string) uint64 {
-	d, err := h.store.Device(h.ctx, scope, id)
-	if err != nil || d.Registration == nil {
-		h.Fatalf("registration after its transition: %+v, %v", d, err)
-	}
-	return h.fresh(scope, d.Registration.Revision)
-}
-
-// redeemInGroup is the proof of a device that a group lets in, if it has no enrollment of its own.
-func (h *history) redeemInGroup(t *rapid.T) {
-	scope, id, name := h.step(t)
-	d := h.model.device(scope, id)
-	r := redemption(id, d, name, h.now)
-	r.Audit.TrackingID = name
-	r.Registration.Group, r.Operation.Group = "line", "line"
-	r.GroupsRevision = d.GroupsRevision + uint64(rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "stale"))
-	revision, verdict, err := h.store.Redeem(h.ctx, scope, r)
-	if verdict == registration.Applied && err == nil {
-		r.Operation.Revision, r.Registration.Revision = revision, h.registrationRevision(scope, id)
-	}
-	h.agree("redeem in a group", verdict, err, h.model.redeem(scope, r))
-}
-
-func (h *history) putGroup(t *rapid.T) {
-	scope, id, name := h.step(t)
-	g := group(id, name)
-	g.Created, g.Updated = h.now, h.now
-	expect, a := h.revision(h.model.groups[h.key(scope, id)].Revision), audit(name, h.now)
-	stored, verdict, err := h.store.PutGroup(h.ctx, scope, g, expect, a)
-	if verdict == registration.Applied && err == nil {
-		g.Revision = h.fresh(scope, stored.Revision)
-		h.model.groupsMoved[scope] = g.Revision
-	}
-	h.agree("put group", verdict, err, h.model.putGroup(scope, g, expect, a))
-}
-
-func (h *history) deleteGroup(t *rapid.T) {
-	scope, id, name := h.step(t)
-	expect, a := h.revision(h.model.groups[h.key(scope, id)].Revision), audit(name, h.now)
-	verdict, err := h.store.DeleteGroup(h.ctx, scope, id, expect, a)
-	h.agree("delete group", verdict, err, h.model.deleteGroup(scope, id, expect, a))
-	if verdict == registration.Applied {
-		revision, err := h.store.GroupsRevision(h.ctx, scope)
-		if err != nil {
-			h.Fatal(err)
-		}
-		h.model.groupsMoved[scope] = h.fresh(scope, revision)
-	}
-}
-
-func (h *history) refuse(t *rapid.T) {
-	scope, id, name := h.step(t)
-	r := registration.Refused{ID: id, Generation: h.model.device(scope, id).Generation, Audit: audit(name, h.now)}
-	r.Generation += uint64(rapid.IntRange(0, 1).Draw(t, "stale"))
-	verdict, err := h.store.Refuse(h.ctx, scope, r)
-	h.agree("refuse", verdict, err, h.model.refuse(scope, r))
-}
-
-func (h *history) finish(t *rapid.T) {
-	scope, id, name := h.step(t)
-	operation := "none"
-	if r := h.model.device(scope, id).Registration; r != nil {
-		operation = r.OperationID
-	}
-	operations := []string{operation, operation, operation, "none"}
-	if h.steps > 1 {
-		operations = append(operations, numbered("step", rapid.IntRange(1, h.steps-1).Draw(t, "earlier")))
-	}
-	operation = rapid.SampledFrom(operations).Draw(t, "operation")
-	f := finish(id, operation, rapid.SampledFrom([]registration.Status{registration.Assigned, registration.Failed}).Draw(t, "status"), h.now)
-	f.Audit.TrackingID = name
-	verdict, err := h.store.Finish(h.ctx, scope, f)
-	want := h.model.finish(scope, f)
-	h.agree("finish", verdict, err, want)
-	if want == registration.Applied {
-		r := h.model.registrations[h.key(scope, id)]
-		r.Revision = h.registrationRevision(scope, id)
-		h.model.registrations[h.key(scope, id)] = r
-	}
-}
-
-func (h *history) prune(t *rapid.T) {
-	h.step(t)
-	before := h.now.Add(-time.Duration(rapid.IntRange(0, 10).Draw(t, "age")) * time.Minute)
-	idle := h.now.Add(-time.Duration(rapid.IntRange(0, 10).Draw(t, "idle")) * time.Minute)
-	removed, err := h.store.Prune(h.ctx, before, idle, 1000)
-	if want := h.model.prune(before, idle); err != nil || removed != want {
-		h.Fatalf("pruned %d, %v; the model says %d", removed, err, want)
-	}
-}
-
-func (h *history) remember(t *rapid.T) {
-	scope, id, _ := h.step(t)
-	srk := numbered("srk", rapid.IntRange(0, registration.MaxOwners+3).Draw(t, "srk"))
-	if err := h.store.RememberOwner(h.ctx, scope, id, []byte(srk), h.now); err != nil {
-		h.Fatal(err)
-	}
-	h.model.remember(scope, id, srk, h.now)
-}
-
-func (h *history) identity(t *rapid.T) {
-	scope, id, name := h.step(t)
-	i := identity("hub", id, name, uint64(rapid.IntRange(1, 5).Draw(t, "generation")))
-	i.Cutting = rapid.Bool().Draw(t, "cutting")
-	p, a := identityPut(i, h.model.identities[key{scope, id}].Generation), audit(name, h.now)
-	if rapid.IntRange(0, 4).Draw(t, "stale") == 0 {
-		p.Was = uint64(rapid.IntRange(0, 5).Draw(t, "was"))
-	}
-	p.Owner = rapid.SampledFrom([]*string{nil, nil, pointer(""), pointer("one"), pointer("two")}).Draw(t, "owner")
-	verdict, err := h.store.PutIdentity(h.ctx, scope, p, a)
-	h.agree("identity", verdict, err, h.model.putIdentity(scope, p, a))
+	slices.Sort(list)
+	return slices.Compact(list)
 }

@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"latchkey.example/latchkey/internal/registration"
 )
 
@@ -142,24 +140,4 @@ func hubLostWritesNothing(w *world) {
 		done.Wait()
 		w.identity(taken)
 	}
-}
-
-// moveHub draws an owner as seen, now and then an old one, and who is next.
-func (h *history) moveHub(t *rapid.T) {
-	h.step(t)
-	from := h.model.hub
-	if rapid.IntRange(0, 3).Draw(t, "stale") == 0 {
-		from.ID = rapid.SampledFrom([]string{"", "one", "two"}).Draw(t, "from")
-		from.Beat = uint64(rapid.IntRange(0, 3).Draw(t, "seen"))
-	}
-	to := hubOwner(rapid.SampledFrom([]string{"", "one", "two"}).Draw(t, "to"), uint64(rapid.IntRange(0, 3).Draw(t, "beat")))
-	if to.ID == from.ID {
-		to.Host, to.Since = from.Host, from.Since
-	}
-	want := registration.Conflict
-	if from.ID == h.model.hub.ID && from.Beat == h.model.hub.Beat {
-		want, h.model.hub = registration.Applied, to
-	}
-	verdict, err := h.store.MoveHub(h.ctx, from, to)
-	h.agree("move hub", verdict, err, want)
 }

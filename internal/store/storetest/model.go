@@ -1,32 +1,64 @@
 package storetest
 
 import (
+	"context"
+	"errors"
 	"maps"
+	"path"
+	"runtime"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
 )
 
-// model is the contract in a few maps: slow, in memory, one caller at a time. It does not choose revisions: callers tell it
-// the one that the store gave out.
-type model struct {
-	enrollments   map[key]registration.Enrollment
+// Model is the contract in a few maps: a Store that is slow, in memory, and plain enough to be believed. Histories hold the real stores
+// against it, and it passes the sentences of the contract like any of them.
+//
+// Keys are pairs of scope and id, the id folded where ids are compared so.
+type Model struct {
+	mu     sync.Mutex
+	closed bool
+	calls  map[string]int // by method
+
+	scopes   map[string]registration.Scope
+	moved    uint64                  // the revision of the scopes
+	deleted  map[string]deletedScope // by folded id: never used again
+	log      []registration.AuditLine
+	logOf    []string // scope of each row of log
+	lastSeq  uint64
+	revision map[string]uint64 // the last one given out, by scope
+
+	entries
 	registrations map[key]registration.Registration
 	operations    map[key]registration.Operation // by operation id
 	generations   map[key]generation
 	owners        map[key][]owner // newest first
 	identities    map[key]registration.Identity
-	audit         map[key][]registration.Audit // by tracking id
-	last          map[string]uint64            // revision of a scope
-	groups        map[key]registration.Group
-	groupsMoved   map[string]uint64 // the revision of the last change of a scope's groups
-	outbox        map[key]waiting   // by operation id
 	hub           registration.HubOwner
+	outbox        map[outboxKey]*waiting
+}
+
+// entries is what an operator has put into scopes.
+type entries struct {
+	enrollments map[key]registration.Enrollment
+	groups      map[key]registration.Group
+	authorities map[key]registration.CACertificate
+	groupsMoved map[string]uint64 // the revision of the last change of a scope's groups
 }
 
 type key struct{ scope, id string }
+
+func fold(scope, id string) key { return key{scope, dps.FoldID(id)} }
+
+type deletedScope struct {
+	id   string
+	at   time.Time
+	done bool
+}
 
 type generation struct {
 	count uint64
@@ -38,250 +70,251 @@ type owner struct {
 	at  time.Time
 }
 
-func newModel() *model {
-	return &model{
-		map[key]registration.Enrollment{}, map[key]registration.Registration{}, map[key]registration.Operation{},
-		map[key]generation{}, map[key][]owner{}, map[key]registration.Identity{}, map[key][]registration.Audit{}, map[string]uint64{},
-		map[key]registration.Group{}, map[string]uint64{}, map[key]waiting{}, registration.HubOwner{Since: time.UnixMicro(0).UTC()},
+// NewModel is an empty store.
+func NewModel() *Model {
+	return &Model{
+		calls: map[string]int{}, scopes: map[string]registration.Scope{}, deleted: map[string]deletedScope{}, revision: map[string]uint64{},
+		entries: entries{
+			map[key]registration.Enrollment{}, map[key]registration.Group{}, map[key]registration.CACertificate{}, map[string]uint64{},
+		},
+		registrations: map[key]registration.Registration{}, operations: map[key]registration.Operation{},
+		generations: map[key]generation{}, owners: map[key][]owner{}, identities: map[key]registration.Identity{},
+		moved: 1, hub: registration.HubOwner{Since: time.UnixMicro(0).UTC()}, outbox: map[outboxKey]*waiting{},
 	}
 }
 
-func (m *model) note(scope string, a registration.Audit) registration.Verdict {
-	k := key{scope, a.TrackingID}
-	m.audit[k] = append(m.audit[k], a)
+var errClosed = errors.New("the model is closed")
+
+// enter lets one caller in at a time, and none that has given up. It counts the method that calls it.
+func (m *Model) enter(ctx context.Context) (leave func(), err error) {
+	caller, _, _, _ := runtime.Caller(1)
+	m.mu.Lock()
+	m.calls[path.Ext(runtime.FuncForPC(caller).Name())[1:]]++
+	if err = ctx.Err(); m.closed {
+		err = errClosed
+	}
+	if err != nil {
+		m.mu.Unlock()
+		return nil, err
+	}
+	return m.mu.Unlock, nil
+}
+
+// Calls says how often each method was called.
+func (m *Model) Calls() map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.calls)
+}
+
+// Close implements Store.
+func (m *Model) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return nil
+}
+
+// next gives out a revision.
+func (m *Model) next(scope string) uint64 {
+	m.revision[scope]++
+	return m.revision[scope]
+}
+
+// moveGroups gives out the revision of a change of groups or CA certificates.
+func (m *Model) moveGroups(scope string) uint64 {
+	m.groupsMoved[scope] = m.next(scope)
+	return m.groupsMoved[scope]
+}
+
+func (m *Model) note(scope string, a registration.Audit) registration.Verdict {
+	m.lastSeq++
+	m.log, m.logOf = append(m.log, registration.AuditLine{Seq: m.lastSeq, Audit: a}), append(m.logOf, scope)
 	return registration.Applied
 }
 
-func matches(expect *uint64, revision uint64) bool {
-	return expect == nil || *expect == registration.AnyRevision || *expect == revision
-}
-
-func (m *model) put(scope string, e registration.Enrollment, expect *uint64, a registration.Audit) registration.Verdict {
-	k := key{scope, dps.FoldID(e.ID)}
-	old, found := m.enrollments[k]
+// judge compares what a caller expects with the revision of the row that is there, 0 if none is.
+func judge(expect *uint64, revision uint64) registration.Verdict {
 	switch {
-	case expect == nil && found:
+	case expect == nil && revision != 0:
 		return registration.Exists
-	case expect != nil && !found:
+	case expect != nil && revision == 0:
 		return registration.Missing
-	case found && !matches(expect, old.Revision):
-		return registration.Conflict
-	case found:
-		e.Created = old.Created
-	}
-	m.enrollments[k] = e
-	return m.note(scope, a)
-}
-
-// unknownRevision stands for the one that the store gives out and nobody has been told: no caller expects it.
-const unknownRevision = registration.AnyRevision - 1
-
-// putAll leaves unknownRevision in the enrollments that it applied.
-func (m *model) putAll(scope string, puts []registration.EnrollmentPut) (verdicts []registration.Verdict, applied bool) {
-	enrollments, notes := maps.Clone(m.enrollments), maps.Clone(m.audit)
-	applied = true
-	verdicts = []registration.Verdict{}
-	for _, put := range puts {
-		put.Enrollment.Revision = unknownRevision
-		verdict := m.put(scope, put.Enrollment, put.Expect, put.Audit)
-		verdicts, applied = append(verdicts, verdict), applied && verdict == registration.Applied
-	}
-	if !applied {
-		m.enrollments, m.audit = enrollments, notes
-	}
-	return verdicts, applied
-}
-
-func (m *model) deleteEnrollment(scope, id string, expect *uint64, a registration.Audit) registration.Verdict {
-	k := key{scope, dps.FoldID(id)}
-	e, found := m.enrollments[k]
-	if !found {
-		return registration.Missing
-	}
-	if !matches(expect, e.Revision) {
+	case expect != nil && *expect != registration.AnyRevision && *expect != revision:
 		return registration.Conflict
 	}
-	delete(m.enrollments, k)
-	m.forget(k, a.At)
-	return m.note(scope, a)
+	return registration.Applied
 }
 
-func (m *model) deleteRegistration(scope, id string, expect *uint64, a registration.Audit) registration.Verdict {
-	k := key{scope, dps.FoldID(id)}
-	r, found := m.registrations[k]
-	if !found {
-		return registration.Missing
+// judgeDelete is judge for a caller who deletes: nil is any.
+func judgeDelete(expect *uint64, revision uint64) registration.Verdict {
+	if expect == nil {
+		expect = anyRevision
 	}
-	if !matches(expect, r.Revision) {
-		return registration.Conflict
-	}
-	m.forget(k, a.At)
-	return m.note(scope, a)
+	return judge(expect, revision)
 }
 
-func (m *model) forget(k key, at time.Time) {
-	delete(m.registrations, k)
-	for ok, o := range m.operations {
-		if ok.scope == k.scope && dps.FoldID(o.RegistrationID) == k.id {
-			delete(m.operations, ok)
+// CreateScope implements registration.ScopeStore.
+func (m *Model) CreateScope(ctx context.Context, scope registration.Scope, a registration.Audit) (registration.Verdict, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	home := slices.ContainsFunc(slices.Collect(maps.Values(m.scopes)), func(s registration.Scope) bool { return s.Home })
+	if _, used := m.deleted[dps.FoldID(scope.ID)]; used || scope.Home && home || m.scopeTaken(scope) {
+		return registration.Exists, nil
+	}
+	for i, host := range scope.Hosts {
+		if scope.Hosts = slices.Clone(scope.Hosts); slices.Contains(scope.Hosts[:i], dps.FoldID(host)) {
+			return registration.Exists, nil
+		}
+		scope.Hosts[i] = dps.FoldID(host)
+	}
+	scope.Policies = slices.Clone(scope.Policies)
+	m.setScope(scope)
+	m.note(scope.ID, a)
+	m.tellHome(scope.ID, a)
+	return registration.Applied, nil
+}
+
+func (m *Model) setScope(scope registration.Scope) {
+	m.scopes[scope.ID] = scope
+	m.moved++
+}
+
+// ScopesRevision implements registration.ScopeStore.
+func (m *Model) ScopesRevision(ctx context.Context) (uint64, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	return m.moved, nil
+}
+
+func (m *Model) scopeTaken(scope registration.Scope) bool {
+	for id, other := range m.scopes {
+		if dps.FoldID(id) == dps.FoldID(scope.ID) {
+			return true
+		}
+		for _, host := range scope.Hosts {
+			if slices.Contains(other.Hosts, dps.FoldID(host)) {
+				return true
+			}
 		}
 	}
-	if g, found := m.generations[k]; found {
-		m.generations[k] = generation{g.count, at}
+	return false
+}
+
+func (m *Model) tellHome(scope string, a registration.Audit) {
+	for id, home := range m.scopes {
+		if home.Home && id != scope {
+			m.note(id, a)
+		}
 	}
 }
 
-func (m *model) redeem(scope string, r registration.Redemption) registration.Verdict {
-	k := key{scope, dps.FoldID(r.ID)}
-	e, enrolled := m.enrollments[k]
-	old, registered := m.registrations[k] // Revision 0 if there is none
-	entry := enrolled && e.Revision == r.EnrollmentRevision
-	if r.Registration.Group != "" {
-		entry = !enrolled && m.groupsMoved[scope] != 0 && m.groupsMoved[scope] == r.GroupsRevision
+// Scopes implements registration.ScopeStore.
+func (m *Model) Scopes(ctx context.Context) ([]registration.Scope, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return nil, err
 	}
-	if !entry || old.Revision != r.RegistrationBefore || m.generations[k].count != r.Generation {
-		return registration.Conflict
+	defer leave()
+	list := slices.SortedFunc(maps.Values(m.scopes), func(a, b registration.Scope) int { return strings.Compare(a.ID, b.ID) })
+	for i := range list {
+		list[i].Policies = slices.Clone(list[i].Policies)
 	}
-	if registered {
-		r.Registration.Created = old.Created
-	}
-	m.registrations[k] = r.Registration
-	m.operations[key{scope, r.Operation.ID}] = r.Operation
-	m.generations[k] = generation{r.Operation.Generation, r.Audit.At}
-	if r.Outbox != nil {
-		m.outbox[key{scope, r.Outbox.Object}] = waiting{}
-	}
-	return m.note(scope, r.Audit)
+	return list, nil
 }
 
-func (m *model) refuse(scope string, r registration.Refused) registration.Verdict {
-	k := key{scope, dps.FoldID(r.ID)}
-	if m.generations[k].count != r.Generation {
-		return registration.Conflict
+// DeleteScope implements registration.ScopeStore.
+func (m *Model) DeleteScope(ctx context.Context, id string, a registration.Audit) (registration.Verdict, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
 	}
-	m.generations[k] = generation{r.Generation + 1, r.Audit.At}
-	return m.note(scope, r.Audit)
+	defer leave()
+	switch scope, found := m.scopes[id]; {
+	case !found:
+		return registration.Missing, nil
+	case scope.Home:
+		return registration.LastOne, nil
+	}
+	delete(m.scopes, id)
+	m.moved++
+	m.deleted[dps.FoldID(id)] = deletedScope{id: id, at: a.At}
+	m.note(id, a)
+	m.tellHome(id, a)
+	return registration.Applied, nil
 }
 
-func (m *model) finish(scope string, f registration.Finish) registration.Verdict {
-	k, ok := key{scope, dps.FoldID(f.RegistrationID)}, key{scope, f.OperationID}
-	r, registered := m.registrations[k]
-	if !registered || r.OperationID != f.OperationID {
-		return registration.Superseded
+// PruneScopes implements registration.ScopeStore. Which rows a limited call takes, and what counts as a row, is each store's own.
+func (m *Model) PruneScopes(ctx context.Context, settledBefore time.Time, limit int) (removed int, err error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
 	}
-	o, found := m.operations[ok]
-	if !found {
-		return registration.Missing
+	defer leave()
+	for folded, d := range m.deleted {
+		if d.done {
+			continue
+		}
+		if removed += m.pruneScope(d.id, limit-removed); removed >= limit {
+			return removed, nil
+		}
+		d.done = d.at.Before(settledBefore)
+		m.deleted[folded] = d
 	}
-	if o.Status != registration.Assigning {
-		return registration.Conflict
-	}
-	m.operations[ok], m.registrations[k] = finished(o, f), finishedRegistration(r, f)
-	delete(m.outbox, ok)
-	return m.note(scope, f.Audit)
+	return removed, nil
 }
 
-// prune is without a limit: which rows a limited one takes is tested elsewhere.
-func (m *model) prune(operationsBefore, idleBefore time.Time) (removed int) {
-	for k, o := range m.operations {
-		if o.Created.Before(operationsBefore) && !m.isUnfinished(k.scope, o) {
-			delete(m.operations, k)
+func (m *Model) pruneScope(scope string, limit int) (removed int) {
+	for _, of := range []func(scope string, limit int) int{
+		without(m.enrollments), without(m.groups), without(m.authorities), without(m.registrations), without(m.operations), without(m.generations),
+		without(m.owners), without(m.identities),
+	} {
+		removed += of(scope, limit-removed)
+	}
+	for k := range m.outbox {
+		if k.scope == scope && removed < limit {
+			delete(m.outbox, k)
 			removed++
 		}
 	}
-	for k, g := range m.generations {
-		_, enrolled := m.enrollments[k]
-		_, registered := m.registrations[k]
-		if !enrolled && !registered && g.moved.Before(idleBefore) {
-			delete(m.generations, k)
-			removed++
-		}
-	}
-	for k, owners := range m.owners {
-		m.owners[k] = slices.DeleteFunc(owners, func(o owner) bool { return o.at.Before(idleBefore) })
-		removed += len(owners) - len(m.owners[k])
+	if removed < limit {
+		delete(m.groupsMoved, scope)
+		delete(m.revision, scope)
 	}
 	return removed
 }
 
-func (m *model) isUnfinished(scope string, o registration.Operation) bool {
-	r := m.registrations[key{scope, dps.FoldID(o.RegistrationID)}]
-	return o.Status == registration.Assigning && r.OperationID == o.ID
-}
-
-// unfinished is without a limit.
-func (m *model) unfinished(createdBefore time.Time) (list []registration.Unfinished) {
-	for k, o := range m.operations {
-		if o.Created.Before(createdBefore) && m.isUnfinished(k.scope, o) {
-			list = append(list, registration.Unfinished{Scope: k.scope, Operation: o})
+// without removes rows of a scope from a table, at most so many.
+func without[V any](rows map[key]V) func(scope string, limit int) int {
+	return func(scope string, limit int) (removed int) {
+		for k := range rows {
+			if k.scope == scope && removed < limit {
+				delete(rows, k)
+				removed++
+			}
 		}
+		return removed
 	}
-	return list
 }
 
-// remember expects times that do not run backwards.
-func (m *model) remember(scope, id, srk string, at time.Time) {
-	k := key{scope, dps.FoldID(id)}
-	others := slices.DeleteFunc(slices.Clone(m.owners[k]), func(o owner) bool { return o.srk == srk })
-	all := append([]owner{{srk, at}}, others...)
-	m.owners[k] = all[:min(len(all), registration.MaxOwners)]
-}
-
-func (m *model) putIdentity(scope string, put registration.IdentityPut, a registration.Audit) registration.Verdict {
-	k := key{scope, put.Hub + "/" + put.DeviceID}
-	switch has := m.identities[k].Generation; {
-	case put.Owner != nil && *put.Owner != m.hub.ID:
-		return registration.OtherOwner
-	case has != put.Was || has > put.Generation:
-		return registration.Conflict
+// PutScopeCertificate implements registration.ScopeStore.
+func (m *Model) PutScopeCertificate(ctx context.Context, id string, chain, sealedKey []byte, a registration.Audit) (registration.Verdict, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
 	}
-	m.identities[k] = put.Identity
-	return m.note(scope, a)
-}
-
-// putGroup and deleteGroup do not move groupsMoved: callers do, with the revision that the store gave out.
-func (m *model) putGroup(scope string, g registration.Group, expect *uint64, a registration.Audit) registration.Verdict {
-	k := key{scope, dps.FoldID(g.ID)}
-	old, found := m.groups[k]
-	switch {
-	case expect == nil && found:
-		return registration.Exists
-	case expect != nil && !found:
-		return registration.Missing
-	case found && !matches(expect, old.Revision):
-		return registration.Conflict
-	case found:
-		g.Created = old.Created
+	defer leave()
+	scope, found := m.scopes[id]
+	if !found {
+		return registration.Missing, nil
 	}
-	m.groups[k] = g
-	return m.note(scope, a)
-}
-
-func (m *model) deleteGroup(scope, id string, expect *uint64, a registration.Audit) registration.Verdict {
-	k := key{scope, dps.FoldID(id)}
-	g, found := m.groups[k]
-	switch {
-	case !found:
-		return registration.Missing
-	case !matches(expect, g.Revision):
-		return registration.Conflict
-	}
-	delete(m.groups, k)
-	return m.note(scope, a)
-}
-
-func (m *model) device(scope, id string) (d registration.Device) {
-	k := key{scope, dps.FoldID(id)}
-	d.GroupsRevision = m.groupsMoved[scope]
-	d.Generation = m.generations[k].count
-	if e, found := m.enrollments[k]; found {
-		d.Enrollment = &e
-	}
-	if r, found := m.registrations[k]; found {
-		d.Registration = &r
-		if o, found := m.operations[key{scope, r.OperationID}]; found {
-			d.Operation = &o
-		}
-	}
-	return d
+	scope.Certificate, scope.SealedCertificateKey = chain, sealedKey
+	m.setScope(scope)
+	return m.note(id, a), nil
 }

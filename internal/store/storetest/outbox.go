@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"latchkey.example/latchkey/internal/registration"
 )
 
@@ -226,79 +224,4 @@ func outboxBacklog(w *world) {
 	if backlog.Waiting != 2 || backlog.Oldest <= before.Oldest || backlog.Oldest > time.Hour {
 		w.Fatalf("backlog %+v after %+v", backlog, before)
 	}
-}
-
-// waiting is a row of the model.
-type waiting struct {
-	claim    string
-	away     bool // by a lease or a postponement that does not end in a history
-	attempts int
-	failure  string
-}
-
-var historySpans = []time.Duration{shortLease, shortLease, longLease}
-
-func (h *history) claim(t *rapid.T) {
-	_, _, name := h.step(t)
-	lease := rapid.SampledFrom(historySpans).Draw(t, "lease")
-	got, err := h.store.ClaimOutbox(h.ctx, registration.OutboxClaim{ID: name, Kind: registration.OutboxAdvance, Lease: lease, Limit: 1000})
-	for i := range got {
-		got[i].Age = 0
-	}
-	slices.SortFunc(got, byObject)
-	want := h.model.claim(name, lease)
-	slices.SortFunc(want, byObject)
-	h.same("claimed", got, err, want)
-}
-
-func (m *model) claim(claim string, lease time.Duration) (rows []registration.OutboxRow) {
-	for k, o := range m.outbox {
-		if o.away {
-			continue
-		}
-		o.claim, o.attempts, o.away = claim, o.attempts+1, lease > 0
-		m.outbox[k] = o
-		rows = append(rows, registration.OutboxRow{Scope: k.scope, Outbox: *advance(k.id), Attempts: o.attempts, Failure: o.failure})
-	}
-	return rows
-}
-
-// ending draws a row that may be there and a claim that may have it.
-func (h *history) ending(t *rapid.T) (k key, claim string) {
-	scope, _, _ := h.step(t)
-	k = key{scope, numbered("step", rapid.IntRange(1, h.steps).Draw(t, "operation"))}
-	claim = rapid.SampledFrom([]string{h.model.outbox[k].claim, h.model.outbox[k].claim, "another", ""}).Draw(t, "claim")
-	return k, claim
-}
-
-func (h *history) settle(t *rapid.T) {
-	k, claim := h.ending(t)
-	verdict, err := h.store.SettleOutbox(h.ctx, k.scope, *advance(k.id), claim)
-	want := h.model.mayEnd(k, claim)
-	h.agree("settle", verdict, err, want)
-	if want == registration.Applied {
-		delete(h.model.outbox, k)
-	}
-}
-
-func (h *history) postpone(t *rapid.T) {
-	k, claim := h.ending(t)
-	by := rapid.SampledFrom(historySpans).Draw(t, "by")
-	verdict, err := h.store.PostponeOutbox(h.ctx, k.scope, *advance(k.id), claim, by, "why "+claim)
-	want := h.model.mayEnd(k, claim)
-	h.agree("postpone", verdict, err, want)
-	if want == registration.Applied {
-		h.model.outbox[k] = waiting{away: by > 0, attempts: h.model.outbox[k].attempts, failure: "why " + claim}
-	}
-}
-
-func (m *model) mayEnd(k key, claim string) registration.Verdict {
-	o, found := m.outbox[k]
-	switch {
-	case !found:
-		return registration.Missing
-	case claim == "" || o.claim != claim:
-		return registration.Conflict
-	}
-	return registration.Applied
 }

@@ -1,0 +1,137 @@
+package storetest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"latchkey.example/latchkey/internal/registration"
+)
+
+var someOwners = []string{"", "one", "two"}
+
+// putIdentity replaces what is there as it was read, mostly; now and then for an owner that may have the hub or not.
+func (h *History) putIdentity() call {
+	scope, id := h.scope(), from(h, "id", someIDs)
+	is := identity("hub", id, h.name(), uint64(h.draw(6, "generation")))
+	is.Cutting = h.draw(2, "cutting") == 1
+	now, err := h.players[0].Store.Identity(h.ctx, scope, "hub", id)
+	if err != nil && !isNotFound(err) {
+		panic(err)
+	}
+	put, a := identityPut(is, now.Generation), h.audit()
+	if h.draw(3, "newer") > 0 {
+		put.Generation = put.Was + 1
+	}
+	if h.rarely(5, "stale") {
+		put.Was = uint64(h.draw(6, "was"))
+	}
+	put.Owner = from(h, "owner", []*string{nil, nil, nil, pointer(""), pointer("one"), pointer("two")})
+	return call{method: "PutIdentity", args: scope + " " + show(put) + show(a), run: func(p *player) string {
+		return p.verdict(p.PutIdentity(h.ctx, scope, put, a))
+	}}
+}
+
+func (h *History) readIdentity() call { return h.showIdentity(h.scope(), from(h, "id", someIDs)) }
+
+func (h *History) showIdentity(scope, id string) call {
+	return call{method: "Identity", args: scope + " " + id, run: func(p *player) string {
+		i, err := p.Identity(h.ctx, scope, "hub", id)
+		if err != nil {
+			return p.failed(err)
+		}
+		return show(i)
+	}}
+}
+
+func (h *History) readHubOwner() call {
+	return call{method: "HubOwner", run: func(p *player) string {
+		owner, err := p.HubOwner(h.ctx)
+		if err != nil {
+			return p.failed(err)
+		}
+		return show(owner)
+	}}
+}
+
+// moveHub draws an owner as seen, now and then an old one, and who is next.
+func (h *History) moveHub() call {
+	has, err := h.players[0].Store.HubOwner(h.ctx)
+	if err != nil {
+		panic(err)
+	}
+	if h.rarely(4, "stale") {
+		has.ID, has.Beat = from(h, "from", someOwners), uint64(h.draw(4, "seen"))
+	}
+	to := hubOwner(from(h, "to", someOwners), uint64(h.draw(4, "beat")))
+	return call{method: "MoveHub", args: show(has) + show(to), run: func(p *player) string { return p.verdict(p.MoveHub(h.ctx, has, to)) }}
+}
+
+// spans of leases and postponements: one that has run out when it is given, and one that outlives every history. Stores keep them by their own clock.
+var spans = []time.Duration{shortLease, shortLease, longLease}
+
+// claimOutbox takes all rows that are due, which has no order: rows that are claimed together are due again together.
+func (h *History) claimOutbox() call {
+	claim := registration.OutboxClaim{ID: h.name(), Kind: registration.OutboxAdvance, Lease: from(h, "lease", spans), Limit: 10_000}
+	if h.rarely(5, "another kind") {
+		claim.Kind = "another"
+	}
+	h.claims = append(h.claims, claim.ID)
+	return call{method: "ClaimOutbox", args: show(claim), run: func(p *player) string {
+		rows, err := p.ClaimOutbox(h.ctx, claim)
+		slices.SortFunc(rows, byObject)
+		return list(rows, err, p, func(r registration.OutboxRow) string {
+			if r.Age < 0 || r.Age > time.Hour {
+				return "a row of this history is " + r.Age.String() + " old"
+			}
+			r.Age = 0
+			return show(r)
+		})
+	}}
+}
+
+// ending draws a row that may be there, and a claim that may have it.
+func (h *History) ending() (scope string, work registration.Outbox, claim string) {
+	scope, work = h.scope(), *advance("none")
+	var rows []outboxKey
+	for k := range h.players[0].Store.(*Model).outbox {
+		if k.scope == scope {
+			rows = append(rows, k)
+		}
+	}
+	slices.SortFunc(rows, func(a, b outboxKey) int { return cmp.Compare(a.Object, b.Object) })
+	if len(rows) > 0 && !h.rarely(6, "no row") {
+		k := from(h, "row", rows)
+		work, claim = k.Outbox, h.players[0].Store.(*Model).outbox[k].claim
+	}
+	if len(h.claims) > 0 && h.rarely(4, "another claim") {
+		claim = from(h, "claim", h.claims)
+	}
+	return scope, work, claim
+}
+
+func (h *History) settleOutbox() call {
+	scope, work, claim := h.ending()
+	return call{method: "SettleOutbox", args: fmt.Sprintf("%s %s %q", scope, show(work), claim), run: func(p *player) string {
+		return p.verdict(p.SettleOutbox(h.ctx, scope, work, claim))
+	}}
+}
+
+func (h *History) postponeOutbox() call {
+	scope, work, claim := h.ending()
+	by, why := from(h, "by", spans), "why "+h.name()
+	return call{method: "PostponeOutbox", args: fmt.Sprintf("%s %s %q %s %q", scope, show(work), claim, by, why), run: func(p *player) string {
+		return p.verdict(p.PostponeOutbox(h.ctx, scope, work, claim, by, why))
+	}}
+}
+
+func (h *History) outboxBacklog() call {
+	return call{method: "OutboxBacklog", run: func(p *player) string {
+		backlog, err := p.OutboxBacklog(h.ctx)
+		if err != nil {
+			return p.failed(err)
+		}
+		return fmt.Sprintf("%d wait", backlog.Waiting)
+	}}
+}

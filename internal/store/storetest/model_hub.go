@@ -1,0 +1,164 @@
+package storetest
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// PutIdentity implements Store.
+func (m *Model) PutIdentity(ctx context.Context, scope string, put registration.IdentityPut, a registration.Audit) (registration.Verdict, error) {
+	if put.Generation == 0 {
+		return 0, registration.ErrNoGeneration
+	}
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	k := key{scope, put.Hub + "\x00" + put.DeviceID}
+	switch has := m.identities[k].Generation; {
+	case put.Owner != nil && *put.Owner != m.hub.ID:
+		return registration.OtherOwner, nil
+	case has != put.Was || has > put.Generation:
+		return registration.Conflict, nil
+	}
+	m.identities[k] = put.Identity
+	return m.note(scope, a), nil
+}
+
+// Identity implements Store.
+func (m *Model) Identity(ctx context.Context, scope, hub, deviceID string) (registration.Identity, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return registration.Identity{}, err
+	}
+	defer leave()
+	id, found := m.identities[key{scope, hub + "\x00" + deviceID}]
+	if !found {
+		return registration.Identity{}, registration.ErrNotFound
+	}
+	return id, nil
+}
+
+// HubOwner implements Store.
+func (m *Model) HubOwner(ctx context.Context) (registration.HubOwner, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return registration.HubOwner{}, err
+	}
+	defer leave()
+	return m.hub, nil
+}
+
+// MoveHub implements Store.
+func (m *Model) MoveHub(ctx context.Context, from, to registration.HubOwner) (registration.Verdict, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	switch {
+	case m.hub.ID != from.ID || m.hub.Beat != from.Beat:
+		return registration.Conflict, nil
+	case from.ID == to.ID:
+		m.hub.Beat = to.Beat
+	default:
+		m.hub = to
+	}
+	return registration.Applied, nil
+}
+
+type outboxKey struct {
+	scope string
+	registration.Outbox
+}
+
+// waiting is a row of the outbox. Its times are the model's own clock's, as the contract says.
+type waiting struct {
+	claim        string
+	written, due time.Time
+	attempts     int
+	failure      string
+}
+
+// ClaimOutbox implements registration.OutboxStore.
+func (m *Model) ClaimOutbox(ctx context.Context, claim registration.OutboxClaim) (rows []registration.OutboxRow, err error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	now := time.Now()
+	var due []outboxKey
+	for k, w := range m.outbox {
+		if k.Kind == claim.Kind && !w.due.After(now) {
+			due = append(due, k)
+		}
+	}
+	slices.SortFunc(due, func(a, b outboxKey) int { return m.outbox[a].due.Compare(m.outbox[b].due) })
+	for _, k := range due[:min(claim.Limit, len(due))] {
+		w := m.outbox[k]
+		w.claim, w.attempts, w.due = claim.ID, w.attempts+1, now.Add(registration.OutboxSpan(claim.Lease))
+		rows = append(rows, registration.OutboxRow{Scope: k.scope, Outbox: k.Outbox, Attempts: w.attempts, Failure: w.failure, Age: now.Sub(w.written)})
+	}
+	return rows, nil
+}
+
+// ended judges who wants to end a row.
+func (m *Model) ended(k outboxKey, claim string) registration.Verdict {
+	switch w := m.outbox[k]; {
+	case w == nil:
+		return registration.Missing
+	case claim == "" || w.claim != claim:
+		return registration.Conflict
+	}
+	return registration.Applied
+}
+
+// SettleOutbox implements registration.OutboxStore.
+func (m *Model) SettleOutbox(ctx context.Context, scope string, work registration.Outbox, claim string) (registration.Verdict, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	k := outboxKey{scope, work}
+	verdict := m.ended(k, claim)
+	if verdict == registration.Applied {
+		delete(m.outbox, k)
+	}
+	return verdict, nil
+}
+
+// PostponeOutbox implements registration.OutboxStore.
+func (m *Model) PostponeOutbox(ctx context.Context, scope string, work registration.Outbox, claim string, by time.Duration, failure string) (registration.Verdict, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	k := outboxKey{scope, work}
+	verdict := m.ended(k, claim)
+	if verdict == registration.Applied {
+		w := m.outbox[k]
+		w.claim, w.due, w.failure = "", time.Now().Add(registration.OutboxSpan(by)), failure
+	}
+	return verdict, nil
+}
+
+// OutboxBacklog implements registration.OutboxStore.
+func (m *Model) OutboxBacklog(ctx context.Context) (backlog registration.OutboxBacklog, err error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return backlog, err
+	}
+	defer leave()
+	for _, w := range m.outbox {
+		backlog.Waiting++
+		backlog.Oldest = max(backlog.Oldest, time.Since(w.written))
+	}
+	return backlog, nil
+}
