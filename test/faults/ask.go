@@ -34,6 +34,7 @@ type answer struct {
 	status int
 	body   []byte
 	after  time.Duration // its Retry-After, scaled
+	lost   bool          // the question was sent before, and what came of that is not known
 }
 
 var errHungUp = errors.New("hung up without waiting for the answer")
@@ -41,12 +42,14 @@ var errHungUp = errors.New("hung up without waiting for the answer")
 // ask sends a question, each time to any door, until it has an answer that says something: not one of a service that is overloaded, ending
 // or without its database.
 func (w *worker) ask(ctx context.Context, q question) (answer, error) {
-	pause := firstPause
+	pause, lost := firstPause, false
 	for try := 0; ; try++ {
 		got, err := w.send(ctx, q, q.lose && try == 0)
+		got.lost = lost
 		if err == nil && got.status != http.StatusTooManyRequests && got.status < http.StatusInternalServerError {
 			return got, nil
 		}
+		lost = true
 		w.load.note(got, err)
 		if w.wait(ctx, max(pause/2+time.Duration(w.random.Int64N(int64(pause))), got.after)) != nil {
 			return answer{}, ctx.Err()
@@ -90,7 +93,7 @@ func (w *worker) send(ctx context.Context, q question, lose bool) (answer, error
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, dps.MaxMessage))
 	seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
-	return answer{response.StatusCode, body, min(time.Duration(seconds)*time.Second/scale, longestWait)}, err
+	return answer{status: response.StatusCode, body: body, after: min(time.Duration(seconds)*time.Second/scale, longestWait)}, err
 }
 
 // note judges an answer that a device does not take for one. A service in trouble says 503 and when to come again; a certificate that is

@@ -29,6 +29,7 @@ type checker struct {
 	findings
 
 	redeemed map[string][]redeemed // by registration id, in the log's order
+	refused  map[string]int        // refused proofs in the log, likewise
 	assigned map[string]int        // assignments in the log, by operation
 }
 
@@ -41,7 +42,7 @@ type redeemed struct {
 // Check compares all that the devices were told with a store that nobody writes to any more. The audit log has every proof that was accepted, each
 // once; what it says is compared as a whole, and then each device's registration, operation and identity at its hub.
 func Check(ctx context.Context, store fsck.Store, sealer registration.Sealer, scope string, devices []*Device) ([]Finding, error) {
-	c := &checker{ctx: ctx, store: store, sealer: sealer, scope: scope, redeemed: map[string][]redeemed{}, assigned: map[string]int{}}
+	c := &checker{ctx: ctx, store: store, sealer: sealer, scope: scope, redeemed: map[string][]redeemed{}, refused: map[string]int{}, assigned: map[string]int{}}
 	if err := c.readAudit(); err != nil {
 		return nil, err
 	}
@@ -70,7 +71,11 @@ func (c *checker) readAudit() error {
 		}
 		for _, line := range lines {
 			after = line.Seq
-			if line.Outcome != registration.OutcomeOK || line.Action != registration.ActionRegister && line.Action != registration.ActionAssign {
+			switch {
+			case line.Action != registration.ActionRegister && line.Action != registration.ActionAssign:
+				continue
+			case line.Outcome == registration.OutcomeRefused:
+				c.refused[line.Object]++
 				continue
 			}
 			var r redeemed
@@ -115,14 +120,20 @@ func (c *checker) device(d *Device) error {
 	if err != nil {
 		return err
 	}
-	acknowledged, unknown := d.count()
-	if n := int(stored.Generation); n < acknowledged {
-		c.add(Lost, d.ID, "%d proofs were acknowledged and %d are counted", acknowledged, n)
-	} else if n > acknowledged+unknown {
-		c.add(Doubled, d.ID, "%d proofs were sent and %d are counted", acknowledged+unknown, n)
+	acknowledged, refused, unknown := d.count()
+	if n := int(stored.Generation); n < acknowledged+refused {
+		c.add(Lost, d.ID, "%d proofs were acknowledged, %d refused, and %d are counted", acknowledged, refused, n)
+	} else if n > acknowledged+refused+unknown {
+		c.add(Doubled, d.ID, "%d proofs were sent and %d are counted", acknowledged+refused+unknown, n)
+	}
+	if n := c.refused[d.ID]; n < refused || n > refused+unknown {
+		c.add(Wrong, d.ID, "%d proofs were refused, and the audit log has %d", refused, n)
 	}
 	last := d.last()
 	switch {
+	case last == nil && unknown == 0 && stored.Registration != nil:
+		c.add(Invented, d.ID, "no proof was acknowledged, and it is registered")
+		return nil
 	case last == nil:
 		return nil
 	case stored.Registration == nil:
@@ -139,7 +150,7 @@ func (c *checker) device(d *Device) error {
 // proofs compares what a device was told with its rows in the audit log: each acknowledged proof has one, in their order, and no other has any.
 func (c *checker) proofs(d *Device) {
 	rows := c.redeemed[d.ID]
-	_, unknown := d.count()
+	_, _, unknown := d.count()
 	places := map[string]int{}
 	for i, row := range rows {
 		if _, twice := places[row.Operation]; twice {

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,8 @@ type Device struct {
 	chip   *softtpm.TPM
 	ek     []byte // TPM2B_PUBLIC
 	srk    []byte // likewise, of the present owner
+	rival  bool   // another device's enrollment has the same device id: the first to register has it, and the other is refused
+	terse  bool   // it sends its keys with the first request and not with its proof, as some SDKs do
 	proofs []*Proof
 }
 
@@ -28,6 +31,7 @@ type Proof struct {
 	Owner     []byte    // TPM2B_PUBLIC of the storage root key
 	Operation string    // of the 202; empty: it never came
 	Told      time.Time // when it came
+	Refused   bool      // it was refused, which spent it too
 	Assigned  bool      // a poll said so, and told what follows
 	Hub       string
 	DeviceID  string
@@ -39,18 +43,29 @@ type Operator interface {
 	LatchkeyReading(ctx context.Context, in io.Reader, arguments ...string) (rig.Result, error)
 }
 
-// Enroll makes devices, from a chip number on, and enrolls them in bulk with the operator's own command.
+// Enroll makes devices, from a chip number on, and enrolls them in bulk with the operator's own command. Of each ten, two are rivals for one device
+// id and one is terse.
 func Enroll(ctx context.Context, o Operator, firstChip, count int) ([]*Device, error) {
 	devices := make([]*Device, count)
 	var lines strings.Builder
 	for i := range devices {
 		chip := softtpm.New(softtpm.ECC, firstChip+i)
 		ek := chip.EK.Bytes()
-		devices[i] = &Device{ID: attest.RegistrationID(ek), chip: chip, ek: ek, srk: chip.SRK.Bytes()}
-		fmt.Fprintf(&lines, `{"endorsementKey":"%s"}`+"\n", base64.StdEncoding.EncodeToString(ek))
+		d := &Device{ID: attest.RegistrationID(ek), chip: chip, ek: ek, srk: chip.SRK.Bytes(), terse: i%10 == 9}
+		name := ""
+		if i%10 < 2 && i|1 < count {
+			d.rival, name = true, fmt.Sprint("contested-", (firstChip+i)/2)
+		}
+		devices[i] = d
+		fmt.Fprintf(&lines, `{"endorsementKey":"%s","deviceId":"%s"}`+"\n", base64.StdEncoding.EncodeToString(ek), name)
 	}
 	_, err := o.LatchkeyReading(ctx, strings.NewReader(lines.String()), "enroll", "import", "-")
 	return devices, err
+}
+
+// forget takes a proof back that was turned away as if it had never been sent.
+func (d *Device) forget(p *Proof) {
+	d.proofs = slices.DeleteFunc(d.proofs, func(other *Proof) bool { return other == p })
 }
 
 // clear gives the chip a new owner.
@@ -76,14 +91,19 @@ func (d *Device) last() *Proof {
 	return nil
 }
 
-// count says how many proofs were acknowledged, and of how many it is not known what became of them.
-func (d *Device) count() (acknowledged, unknown int) {
+// count says how many proofs were acknowledged, how many refused, and of how many it is not known what became of them.
+func (d *Device) count() (acknowledged, refused, unknown int) {
 	for _, p := range d.proofs {
-		if p.Operation == "" {
+		switch {
+		case p.Operation != "":
+			acknowledged++
+		case p.Refused:
+			refused++
+		default:
 			unknown++
 		}
 	}
-	return len(d.proofs) - unknown, unknown
+	return acknowledged, refused, unknown
 }
 
 // assigned holds what a poll told against what the device was told before: the same owner keeps the hub key, a new one gets another.

@@ -17,7 +17,7 @@ type Load struct {
 
 	findings findings
 	counts   struct {
-		assigned, lost, cut, unserved atomic.Int64
+		assigned, lost, cut, unserved, forgotten atomic.Int64
 	}
 
 	mu      sync.Mutex
@@ -108,10 +108,13 @@ func (l *Load) Stop(limit time.Duration) {
 	}
 }
 
+// Forgotten is how many proofs of terse devices were turned away because nobody remembered their owner.
+func (l *Load) Forgotten() int64 { return l.counts.forgotten.Load() }
+
 // Findings are what the devices themselves noticed.
 func (l *Load) Findings() []Finding { return l.findings.all() }
 
 func (l *Load) String() string {
-	return fmt.Sprintf("%d proofs acknowledged, %d hub keys opened; asked again after %d hung up, %d cut, %d unserved",
-		l.Told(), l.counts.assigned.Load(), l.counts.lost.Load(), l.counts.cut.Load(), l.counts.unserved.Load())
+	return fmt.Sprintf("%d proofs acknowledged, %d hub keys opened; asked again after %d hung up, %d cut, %d unserved; %d owners forgotten",
+		l.Told(), l.counts.assigned.Load(), l.counts.lost.Load(), l.counts.cut.Load(), l.counts.unserved.Load(), l.Forgotten())
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"latchkey.example/latchkey/internal/fsck"
 	"latchkey.example/latchkey/internal/keyring"
 	"latchkey.example/latchkey/internal/store/sqlite"
 	"latchkey.example/latchkey/test/rig"
@@ -47,10 +48,21 @@ func kills(t *testing.T, short, share int) int {
 	return all / share
 }
 
-const endLimit = 60 * time.Second // for what devices have begun
+const (
+	workers  = 24
+	endLimit = 60 * time.Second // for what devices have begun
+)
 
-// checkFile compares the devices' memory with the embedded store of a service that does not run.
-func checkFile(ctx context.Context, s *rig.Service, devices []*Device) (found []Finding, err error) {
+// mustRemember bounds how many terse devices had to begin anew.
+func mustRemember(t *testing.T, load *Load, most int) {
+	t.Helper()
+	if n := load.Forgotten(); n > int64(most) {
+		t.Errorf("%d proofs of terse devices were turned away, more than %d", n, most)
+	}
+}
+
+// checkFile compares the devices' memory with the embedded store of a service that does not run, which falsify may change on its way.
+func checkFile(ctx context.Context, s *rig.Service, devices []*Device, falsify func(fsck.Store) fsck.Store) (found []Finding, err error) {
 	ring, err := keyring.Open(filepath.Join(s.DataDir, "master.key"))
 	if err != nil {
 		return nil, err
@@ -60,8 +72,10 @@ func checkFile(ctx context.Context, s *rig.Service, devices []*Device) (found []
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	return Check(ctx, store, ring, s.IDScope, devices)
+	return Check(ctx, falsify(store), ring, s.IDScope, devices)
 }
+
+func honest(s fsck.Store) fsck.Store { return s }
 
 // mustBeSound has latchkey fsck check the store of a data directory, beside whatever runs on it.
 func mustBeSound(t *testing.T, dataDir string) {

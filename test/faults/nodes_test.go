@@ -10,95 +10,64 @@ import (
 
 	"latchkey.example/latchkey/internal/keyring"
 	"latchkey.example/latchkey/internal/store/postgres"
-	"latchkey.example/latchkey/test/pgserver"
+	"latchkey.example/latchkey/test/cluster"
 	"latchkey.example/latchkey/test/rig"
 )
 
-// house is nodes that share a database.
-type house struct {
-	server *pgserver.Server
-	nodes  []*rig.Service
-	doors  []*Door // one for each node
-}
+// house is nodes that share a database, behind a load balancer.
+type house struct{ *cluster.Cluster }
 
-func newHouse(t *testing.T, programs rig.Programs, nodes int) *house {
-	t.Helper()
-	server, err := pgserver.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	h := &house{server: server}
-	h.nodes = append(h.nodes, rig.New(t, rig.Config{Programs: programs, Store: server.Address("postgres")}))
-	for range nodes - 1 {
-		node, err := h.nodes[0].Join(rig.Config{Dir: t.TempDir()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := node.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		h.nodes = append(h.nodes, node)
-	}
-	for _, node := range h.nodes {
-		h.doors = append(h.doors, DoorOf(node))
-	}
-	return h
-}
+func newHouse(t *testing.T, config cluster.Config) house { return house{cluster.New(t, config)} }
 
 // victims are the nodes, killed so often together, and the database server.
-func (h *house) victims(nodeKills, serverKills int) []Victim {
-	victims := []Victim{{Name: "postgres", Times: serverKills, Base: true, Kill: h.server.Crash, Run: h.server.Run}}
-	for i, node := range h.nodes {
-		times := (nodeKills + i) / len(h.nodes)
-		victims = append(victims, NodeVictim(fmt.Sprint("node ", i+1), times, node, h.doors[i]))
+func (h house) victims(nodeKills, serverKills int) []Victim {
+	victims := []Victim{{Name: "postgres", Times: serverKills, Base: true, Kill: h.Database.Crash, Run: h.Database.Run}}
+	for i, node := range h.Nodes {
+		times := (nodeKills + i) / len(h.Nodes)
+		victims = append(victims, Victim{Name: fmt.Sprint("node ", i+1), Times: times, Kill: node.Kill, Run: node.Run})
 	}
 	return victims
 }
 
+// doors are several ways to the load balancer, each with connections of its own, so that a device's next request goes to any node.
+func (h house) doors() (doors []*Door) {
+	for range 2 * len(h.Nodes) {
+		door := NewDoor(h.Host, h.TLS())
+		door.Move(h.HTTPS)
+		doors = append(doors, door)
+	}
+	return doors
+}
+
 // load has a fleet register, each request at any node.
-func (h *house) load(t *testing.T, seed uint64) *Load {
+func (h house) load(t *testing.T, seed uint64) *Load {
 	t.Helper()
-	devices, err := Enroll(t.Context(), h.nodes[0], 0, 300)
+	devices, err := Enroll(t.Context(), h, 0, 300)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Start(Plan{Scope: h.nodes[0].IDScope, Doors: h.doors, Devices: devices, Workers: 24, Seed: seed})
+	return Start(Plan{Scope: h.IDScope, Doors: h.doors(), Devices: devices, Workers: workers, Seed: seed})
 }
 
 // check compares the devices' memory with the database.
-func (h *house) check(ctx context.Context, devices []*Device) (found []Finding, err error) {
-	ring, err := keyring.Open(filepath.Join(h.nodes[0].DataDir, "master.key"))
+func (h house) check(ctx context.Context, devices []*Device) (found []Finding, err error) {
+	ring, err := keyring.Open(filepath.Join(h.Nodes[0].DataDir, "master.key"))
 	if err != nil {
 		return nil, err
 	}
-	store, err := postgres.Open(ctx, h.server.Address("postgres"), postgres.Options{})
+	store, err := postgres.Open(ctx, h.Database.Address("postgres"), postgres.Options{})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	return Check(ctx, store, ring, h.nodes[0].IDScope, devices)
+	return Check(ctx, store, ring, h.IDScope, devices)
 }
 
-func (h *house) stop(t *testing.T) {
-	t.Helper()
-	for _, node := range h.nodes {
-		if err := node.Stop(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// Three nodes and their database server are killed, one at a time and together, while devices send each request to any of the nodes. What
+// Three nodes and their database server are killed, one at a time and together, while devices send their requests
+// through a load balancer to any of the nodes. What
 // any of them was told holds afterwards.
 func TestNodesAndTheirDatabaseKilledLoseNothingAcknowledged(t *testing.T) {
-	h := newHouse(t, rig.Programs{}, 3)
+	h := newHouse(t, cluster.Config{})
 	n := seed(t)
 	load := h.load(t, n)
 	report, err := Killing{
@@ -110,8 +79,8 @@ func TestNodesAndTheirDatabaseKilledLoseNothingAcknowledged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mustBeSound(t, h.nodes[0].DataDir)
-	h.stop(t)
+	mustRemember(t, load, workers*report.Kills["postgres"]) // a crash empties the table that it stands in
+	mustBeSound(t, h.Nodes[0].DataDir)
 	found, err := h.check(t.Context(), load.devices)
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +103,7 @@ func TestTheLoopCatchesADatabaseThatAnswersBeforeItsFlush(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newHouse(t, rig.Programs{Service: weak}, 1)
+	h := newHouse(t, cluster.Config{Nodes: 1, Programs: rig.Programs{Service: weak}})
 	n := seed(t)
 	load := h.load(t, n)
 	report, err := Killing{Load: load, Victims: h.victims(0, 3), Seed: n, Least: 20, Most: 60, Floor: 5, Grace: 30 * time.Second}.Run()

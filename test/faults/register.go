@@ -55,6 +55,9 @@ func (w *worker) register(ctx context.Context, d *Device) {
 		w.fail(ctx, d, "showing its proof", err)
 		return
 	}
+	if proof.Operation == "" {
+		return
+	}
 	w.load.acknowledged()
 	if w.one(walkedAway) {
 		return
@@ -100,36 +103,58 @@ func (w *worker) challenge(ctx context.Context, d *Device) (token string, err er
 	return dps.NewToken(dps.KeySigner(key), w.load.scope+"/registrations/"+d.ID, time.Now().Add(time.Hour), challenge.KeyName)
 }
 
-// prove shows the proof until it is acknowledged. However often it is sent it is one operation.
+// prove shows the proof until it is acknowledged, or refused. However often it is sent it is one operation.
 func (w *worker) prove(ctx context.Context, d *Device, p *Proof, token string) error {
 	q := question{method: http.MethodPut, path: w.path(d, "/register"), token: token, body: d.request(), lose: w.one(lostAnswer)}
-	operation, err := w.sendProof(ctx, q)
+	if d.terse {
+		q.body = (&dps.RegisterRequest{RegistrationID: d.ID}).Encode()
+	}
+	got, err := w.ask(ctx, q)
 	if err != nil {
 		return err
 	}
-	p.Operation, p.Told = operation, time.Now()
-	if !w.one(repeated) {
+	switch {
+	case d.terse && got.status == http.StatusUnauthorized: // who it is was remembered where a crash may reach: it begins anew
+		d.forget(p)
+		w.load.counts.forgotten.Add(1)
+		return nil
+	case d.rival && (got.status == http.StatusConflict || got.status == http.StatusUnauthorized && got.lost): // a refusal that was lost spent the proof too
+		p.Refused = true
 		return nil
 	}
-	if again, err := w.sendProof(ctx, q); err != nil {
+	if p.Operation, err = operationIn(got); err != nil {
+		return err
+	}
+	p.Told = time.Now()
+	if w.one(repeated) {
+		return w.again(ctx, d, q, p.Operation)
+	}
+	return nil
+}
+
+// again shows a proof that was acknowledged once more.
+func (w *worker) again(ctx context.Context, d *Device, q question, operation string) error {
+	got, err := w.ask(ctx, q)
+	if err != nil {
+		return err
+	}
+	again, err := operationIn(got)
+	if err != nil {
 		return fmt.Errorf("once more: %w", err)
-	} else if again != operation {
+	}
+	if again != operation {
 		w.load.findings.add(Doubled, d.ID, "the proof of operation %s made another one, %s, when it was sent again", operation, again)
 	}
 	return nil
 }
 
-func (w *worker) sendProof(ctx context.Context, q question) (operation string, err error) {
-	got, err := w.ask(ctx, q)
-	if err != nil {
-		return "", err
-	}
+func operationIn(got answer) (string, error) {
 	if got.status != http.StatusAccepted {
 		return "", unexpected(got)
 	}
 	status, err := dps.DecodeOperationStatus(got.body)
 	if err == nil && status.OperationID == "" {
-		err = fmt.Errorf("an answer without an operation: %.300s", got.body)
+		err = unexpected(got)
 	}
 	return status.OperationID, err
 }

@@ -21,6 +21,7 @@ func TestOneNodeKilledLosesNothingAcknowledged(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	mustRemember(t, load, report.Kills["node"]) // its file is not flushed, but a kill leaves it
 	mustHold(t, s, load)
 }
 
@@ -31,7 +32,7 @@ func startOn(t *testing.T, s *rig.Service, seed uint64) *Load {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Start(Plan{Scope: s.IDScope, Doors: []*Door{DoorOf(s)}, Devices: devices, Workers: 24, Seed: seed})
+	return Start(Plan{Scope: s.IDScope, Doors: []*Door{DoorOf(s)}, Devices: devices, Workers: workers, Seed: seed})
 }
 
 // mustHold checks the store beside the running service with latchkey fsck, and then all that the devices were told.
@@ -41,7 +42,7 @@ func mustHold(t *testing.T, s *rig.Service, load *Load) {
 	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}
-	found, err := checkFile(t.Context(), s, load.devices)
+	found, err := checkFile(t.Context(), s, load.devices, honest)
 	if err != nil {
 		t.Error(err)
 	}
