@@ -3,6 +3,8 @@ package daemon
 import (
 	"context"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"latchkey.example/latchkey/internal/config"
 	"latchkey.example/latchkey/internal/hub/embedded"
 	"latchkey.example/latchkey/internal/registration"
@@ -15,6 +17,31 @@ type backend interface {
 	registration.Store
 	embedded.Identities
 	Close() error
+}
+
+// openServed is openBackend for a service, whose metrics tell of the store.
+func openServed(ctx context.Context, cfg config.Config, metrics *prometheus.Registry) (backend, error) {
+	if cfg.Store == "" {
+		return openEmbedded(ctx, cfg.Database)
+	}
+	store, err := postgres.Open(ctx, cfg.Store, postgres.Options{})
+	if err != nil {
+		return nil, err
+	}
+	gauge := func(name, help string, value func(postgres.Stats) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(store.Stats()) })
+	}
+	counter := func(name, help string, value func(postgres.Stats) float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return value(store.Stats()) })
+	}
+	metrics.MustRegister(
+		gauge("latchkey_store_connections_open", "Connections to PostgreSQL.", func(s postgres.Stats) float64 { return float64(s.Open) }),
+		gauge("latchkey_store_connections_busy", "Connections to PostgreSQL in use.", func(s postgres.Stats) float64 { return float64(s.Busy) }),
+		gauge("latchkey_store_connections_most", "Connections to PostgreSQL that may be open.", func(s postgres.Stats) float64 { return float64(s.Most) }),
+		counter("latchkey_store_waits_total", "Calls that waited for a connection to PostgreSQL.", func(s postgres.Stats) float64 { return float64(s.Waits) }),
+		counter("latchkey_store_retries_total", "Transactions that were run again: connection lost, or met another.", func(s postgres.Stats) float64 { return float64(s.Retries) }),
+	)
+	return store, nil
 }
 
 // openBackend opens the store that the configuration names.

@@ -113,7 +113,7 @@ func (s *service) setLevel(cfg config.Config) error {
 // open opens the parts, each of which may need those before it. The store comes first: what it says of a directory without
 // an installation says what to do.
 func (s *service) open(ctx context.Context) (err error) {
-	if s.store, err = openBackend(ctx, s.config); err != nil {
+	if s.store, err = openServed(ctx, s.config, s.metrics); err != nil {
 		return err
 	}
 	if s.config.Store == "" {

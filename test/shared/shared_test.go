@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,6 +89,14 @@ func TestADeviceRegistersAtANodeOnPostgreSQL(t *testing.T) {
 	register(t, service, chip)
 	result, err := service.Latchkey(t.Context(), "registration", "show", id)
 	said(t, result.Stdout, err, true, "assigned")
+
+	metrics, err := http.Get("http://" + service.Metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer metrics.Body.Close()
+	text, err := io.ReadAll(metrics.Body)
+	said(t, string(text), err, true, "\nlatchkey_store_connections_open ")
 
 	output, err := local(t, service, "fsck")
 	said(t, output, err, true, "1 registrations")

@@ -163,10 +163,19 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Stats are counters since Open.
+// Stats are counters since Open, but for the numbers of connections.
 type Stats struct {
+	Open, Busy, Most int    // connections: now, of these in use, and at most
+	Waits            uint64 // calls that found no free connection and waited for one
+
 	Retries uint64 // transactions that were run again
 }
 
 // Stats returns the counters.
-func (s *Store) Stats() Stats { return Stats{Retries: s.retries.Load()} }
+func (s *Store) Stats() Stats {
+	pool := s.pool.Stat()
+	return Stats{
+		Open: int(pool.TotalConns()), Busy: int(pool.AcquiredConns()), Most: int(pool.MaxConns()),
+		Waits: uint64(pool.EmptyAcquireCount()), Retries: s.retries.Load(),
+	}
+}
