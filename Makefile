@@ -11,7 +11,7 @@ SUITE    := $(GO) run ./scripts/suite
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build build-demo deb demo cluster cluster-stop check test test-unit test-long faults fuzz bench bench-import cover clean setup-demo setup-cluster setup-test
+.PHONY: help build build-demo deb image demo cluster cluster-stop check test test-unit test-long faults fuzz bench bench-import cover clean setup-demo setup-cluster setup-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,16 @@ deb: ## build bin/latchkey_VERSION_ARCH.deb; the same sources give the same byte
 	@mkdir -p bin/$(ARCH) $(PACKAGES)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/$(ARCH)/ ./cmd/latchkey
 	@packaging/deb.sh $(VERSION) $(ARCH) bin/$(ARCH)/latchkey $(PACKAGES)
+
+PLATFORMS ?= $(ARCH)
+EPOCH     := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+image: ## build bin/latchkey_VERSION.oci.tar, a container image; PLATFORMS="amd64 arm64" for several
+	@mkdir -p $(PACKAGES)
+	for arch in $(PLATFORMS); do CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/$$arch/ ./cmd/latchkey || exit; done
+	packaging/third-party.sh >bin/third-party-licenses
+	env -u GOOS -u GOARCH $(GO) run ./packaging/image -version $(VERSION) -created $(EPOCH) -licences bin/third-party-licenses \
+	  -output $(PACKAGES)/latchkey_$(VERSION).oci.tar $(foreach arch,$(PLATFORMS),$(arch)=bin/$(arch)/latchkey)
 
 # The simulated TPM is C code, so the demo alone is built with cgo.
 build-demo: setup-demo

@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh demo         a C compiler, libc and OpenSSL headers: the simulated TPM is C code over OpenSSL
 #   scripts/setup.sh cluster      the same, and PostgreSQL and HAProxy: three nodes behind a load balancer
-#   scripts/setup.sh test         the same, and swtpm, tpm2-tools, systemd, fakeroot, Node.js and the npm packages of test/sdk/node
+#   scripts/setup.sh test         the same, and swtpm, tpm2-tools, systemd, fakeroot, umoci, Node.js and the npm packages of test/sdk/node
 #   scripts/setup.sh -n GROUP     only names what is missing (exit 1 if anything is)
 #
 # Whether a thing is there is asked of the machine (does the command run, does the header compile), not of the
@@ -83,6 +83,7 @@ need_test() {
   want libtss2-tcti-swtpm0 "lets tpm2-tools reach swtpm" tcti_swtpm
   want systemd "judges the unit of the Debian package" has systemd-analyze
   want fakeroot "installs the Debian package into a directory without root" has fakeroot
+  want umoci "unpacks our container image with code we did not write" has umoci
   want nodejs "runs the device SDK from npm" has node
   want npm "fetches the device SDK" has npm
 }

@@ -40,6 +40,7 @@ var rooms = []struct {
 	{"cmd/latchkey", []string{"internal/...", "attest/...", "dps/..."}},
 	{"cmd/latchkey-device", []string{"device/...", "attest/...", "dps/..."}},
 	{"cmd/latchkey-demo", []string{"..."}},
+	{"packaging/...", nil},
 	{"scripts/...", nil},
 	{"test/...", []string{"..."}},
 }

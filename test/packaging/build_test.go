@@ -1,6 +1,7 @@
 package packaging
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ var built struct {
 	source string // of the module
 	dir    string // where what was built lies
 	deb    string
+	image  string // archive
 	err    error
 }
 
@@ -36,7 +38,7 @@ func source(t *testing.T) string {
 	return built.source
 }
 
-// deb is the package that `make deb` builds, once for all tests.
+// deb is the package that make builds, once for all tests.
 func deb(t *testing.T) string {
 	t.Helper()
 	source(t)
@@ -51,10 +53,13 @@ func build() {
 		if built.dir, built.err = os.MkdirTemp("", "latchkey-deb"); built.err != nil {
 			return
 		}
-		if _, built.err = rig.Run(background, rig.Command{Path: "make", Args: []string{"-s", "deb", "PACKAGES=" + built.dir}, Dir: built.source}); built.err != nil {
+		if _, built.err = rig.Run(background, rig.Command{Path: "make", Args: []string{"-s", "deb", "image", "PACKAGES=" + built.dir}, Dir: built.source}); built.err != nil {
 			return
 		}
+		var err error
 		built.deb, built.err = only(filepath.Join(built.dir, "*.deb"))
+		built.image, err = only(filepath.Join(built.dir, "*.oci.tar"))
+		built.err = errors.Join(built.err, err)
 	})
 }
 

@@ -1,10 +1,6 @@
 package packaging
 
 import (
-	"bufio"
-	"crypto/tls"
-	"crypto/x509"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,15 +9,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"latchkey.example/latchkey/test/rig"
 )
 
-const (
-	patience = 30 * time.Second
-	host     = "dps.example.net"
-)
+const host = "dps.example.net"
 
 // machine is an empty root directory with a package database.
 type machine struct {
@@ -85,58 +77,20 @@ func (m machine) latchkey(arguments ...string) *exec.Cmd {
 	cmd.Env = []string{"LATCHKEY_DATA=" + m.path("var/lib/latchkey"), "PATH=" + os.Getenv("PATH")}
 	if os.Geteuid() == 0 {
 		uid, gid := m.account()
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, Pdeathsig: syscall.SIGKILL}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	}
 	return cmd
 }
 
-// serve runs the installed service and gives the address where it is ready; the test's end stops it.
+// serve runs the installed service; the test's end stops it.
 func (m machine) serve() (https string, stop func()) {
 	m.t.Helper()
-	cmd := m.latchkey("serve", "--https", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--metrics", "", "--config", m.path("var/lib/latchkey/latchkey.yaml"))
-	cmd.Env = append(cmd.Env, "LATCHKEY_METRICS=127.0.0.1:0")
-	out, err := cmd.StderrPipe()
-	must(m.t, err)
-	must(m.t, cmd.Start())
-	limit := time.AfterFunc(patience, func() { cmd.Process.Kill() })
-	listening := regexp.MustCompile(`listening.*what=https.*addr=(\S+)`)
-	log := bufio.NewScanner(out)
-	var said strings.Builder
-	for https == "" && log.Scan() {
-		said.WriteString(log.Text() + "\n")
-		if f := listening.FindStringSubmatch(log.Text()); f != nil {
-			https = f[1]
-		}
-	}
-	if https == "" {
-		m.t.Fatalf("the service did not start: %v\n%s", cmd.Wait(), said.String())
-	}
-	go func() {
-		for log.Scan() {
-		}
-	}()
-	stop = func() {
-		m.t.Helper()
-		must(m.t, cmd.Process.Signal(syscall.SIGTERM))
-		must(m.t, cmd.Wait())
-		limit.Stop()
-	}
-	return https, stop
+	return serve(m.t, m.latchkey("serve"))
 }
 
 func (m machine) healthy(https string) {
 	m.t.Helper()
-	ca, err := os.ReadFile(m.path("var/lib/latchkey/tls/ca.crt"))
-	must(m.t, err)
-	trust := x509.NewCertPool()
-	trust.AppendCertsFromPEM(ca)
-	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: trust, ServerName: host}}}
-	answer, err := client.Get("https://" + https + "/healthz")
-	must(m.t, err)
-	answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		m.t.Errorf("/healthz: %s", answer.Status)
-	}
+	healthy(m.t, https, m.path("var/lib/latchkey/tls/ca.crt"))
 }
 
 // ownerAndMode asks under root's eyes, for fakeroot shows its owners to its own only.
