@@ -48,7 +48,11 @@ func (c *Core) finish(ctx context.Context, scopeID string, o Operation) (Operati
 		o.Status, o.Updated = Assigned, now
 		return o, nil
 	case Conflict: // somebody else finished it: read what it is now
-		return c.store.Operation(ctx, scopeID, o.ID)
+		current, err := c.store.Operation(ctx, scopeID, o.ID)
+		if err != nil {
+			return o, fmt.Errorf("reading what it is now: %w", err)
+		}
+		return current, nil
 	}
 	return superseded(o), nil
 }

@@ -191,6 +191,44 @@ func TestPollsThatFinishTogetherAgree(t *testing.T) {
 	d.assigned(answer)
 }
 
+// Another node finishes first, and the database falls before it can be read how: it stays assigning for this one. An answer without an operation
+// or a status, which is what it once got, ends many a client.
+func TestWhoCannotReadHowAnotherFinishedSaysAssigning(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	d := w.enrolled("pump")
+	token := d.token(d.challenge(), time.Hour)
+	w.store.beforeNext("Finish", func() {
+		w.clock.advance(time.Minute)
+		w.must(w.core.Resume(w.ctx))
+	})
+	w.store.failNext("Operation", 1, before)
+	answer, err := d.prove(token)
+	w.must(err)
+	d.wantAccepted(answer)
+
+	other := w.enrolled("valve")
+	w.hub.failNext("EnsureDevice", 1, before)
+	token = other.token(other.challenge(), time.Hour)
+	answer, err = other.prove(token)
+	w.must(err)
+	operation := answer.Status.OperationID
+	w.store.beforeNext("Finish", func() {
+		answer, err := other.poll(operation, token)
+		w.must(err)
+		other.assigned(answer)
+	})
+	w.store.failNext("Operation", 1, before)
+	answer, err = other.poll(operation, token)
+	w.must(err)
+	if answer.Status.Status != dps.StatusAssigning || answer.Status.OperationID != operation || answer.RetryAfter != registration.PollAdvice {
+		t.Errorf("the poll got %+v", answer.Status)
+	}
+	answer, err = other.poll(operation, token)
+	w.must(err)
+	other.assigned(answer)
+}
+
 func TestAFailingHubLeavesTheOperationAssigning(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
