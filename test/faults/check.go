@@ -14,8 +14,11 @@ import (
 	"latchkey.example/latchkey/internal/registration"
 )
 
-// kept is how long an operation that was acknowledged must still be there.
-const kept = 10 * time.Minute
+// kept is how long an operation that was acknowledged must still be there and be told; who asks shortly before its end may be late.
+const (
+	kept      = 10 * time.Minute
+	endMargin = time.Minute
+)
 
 // page is how many rows are read at once.
 const page = 500

@@ -28,6 +28,7 @@ type Device struct {
 
 // Proof is one token that a device sent, and what it was told about it.
 type Proof struct {
+	token     string
 	Owner     []byte    // TPM2B_PUBLIC of the storage root key
 	Operation string    // of the 202; empty: it never came
 	Told      time.Time // when it came
@@ -75,8 +76,8 @@ func (d *Device) clear() {
 }
 
 // begin notes a proof before it is sent.
-func (d *Device) begin() *Proof {
-	p := &Proof{Owner: d.srk}
+func (d *Device) begin(token string) *Proof {
+	p := &Proof{token: token, Owner: d.srk}
 	d.proofs = append(d.proofs, p)
 	return p
 }

@@ -17,14 +17,15 @@ type Victim struct {
 	Times int  // how often it is killed
 	Base  bool // nothing is acknowledged while it is gone, and the others need it to start
 	Kill  func() error
+	Begin func() error // starts it and does not wait; nil: it is not killed before it serves
 	Run   func() error // returns when it serves again
 }
 
-// NodeVictim is a node behind a door of its own, which follows it to its new address.
+// NodeVictim is a node. A door of its own follows it to its new address; nil if it keeps its address.
 func NodeVictim(name string, times int, s *rig.Service, door *Door) Victim {
-	return Victim{Name: name, Times: times, Kill: s.Kill, Run: func() error {
+	return Victim{Name: name, Times: times, Kill: s.Kill, Begin: s.Begin, Run: func() error {
 		err := s.Run()
-		if err == nil {
+		if err == nil && door != nil {
 			door.Move(s.HTTPS)
 		}
 		return err
@@ -56,6 +57,7 @@ type Report struct {
 	Flowing  time.Duration // of it, between a return and the next strike
 	Slowest  float64       // registrations a second between a return and the next strike, where they were fewest
 	Restarts []time.Duration
+	Stumbles int // kills of nodes that did not serve yet, besides Kills
 }
 
 // Run strikes until every victim was killed as often as it must be. An error says that the load did not flow, or that a victim did not come back or
@@ -108,6 +110,12 @@ func (k Killing) strike(random *rand.Rand, victims []Victim, report *Report) err
 	}
 	slices.SortStableFunc(victims, func(a, b Victim) int { return rank(a) - rank(b) })
 	for _, v := range victims {
+		if v.Begin != nil && random.IntN(4) == 0 {
+			if err := stumble(v, time.Duration(random.Int64N(int64(startTime)))); err != nil {
+				return fmt.Errorf("killing %s while it starts: %w", v.Name, err)
+			}
+			report.Stumbles++
+		}
 		began := time.Now()
 		if err := v.Run(); err != nil {
 			return fmt.Errorf("starting %s again: %w", v.Name, err)
@@ -115,6 +123,18 @@ func (k Killing) strike(random *rand.Rand, victims []Victim, report *Report) err
 		report.Restarts = append(report.Restarts, time.Since(began))
 	}
 	return nil
+}
+
+// startTime is about how long a node takes to serve.
+const startTime = 60 * time.Millisecond
+
+// stumble starts a victim and kills it before it serves. Nothing can be counted meanwhile, so this moment alone is timed.
+func stumble(v Victim, after time.Duration) error {
+	if err := v.Begin(); err != nil {
+		return err
+	}
+	<-time.After(after)
+	return v.Kill()
 }
 
 func rank(v Victim) int {
@@ -164,8 +184,8 @@ func (r Report) String() string {
 		}
 		return r.Restarts[(len(r.Restarts)-1)*hundredths/100].Round(time.Millisecond)
 	}
-	return fmt.Sprintf("%d kills (%s) in %v; %d registrations, %.0f a second, %.0f in the slowest interval; a restart took %v, at most %v",
-		kills, strings.Join(names, ", "), r.Took.Round(100*time.Millisecond), r.Told, float64(r.Told)/r.Took.Seconds(), r.Slowest, at(50), at(100))
+	return fmt.Sprintf("%d kills (%s) and %d during a start in %v; %d registrations, %.0f a second, %.0f in the slowest interval; a restart took %v, at most %v",
+		kills, strings.Join(names, ", "), r.Stumbles, r.Took.Round(100*time.Millisecond), r.Told, float64(r.Told)/r.Took.Seconds(), r.Slowest, at(50), at(100))
 }
 
 // Judge makes an error of findings.

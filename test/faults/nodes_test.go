@@ -24,7 +24,7 @@ func (h house) victims(nodeKills, serverKills int) []Victim {
 	victims := []Victim{{Name: "postgres", Times: serverKills, Base: true, Kill: h.Database.Crash, Run: h.Database.Run}}
 	for i, node := range h.Nodes {
 		times := (nodeKills + i) / len(h.Nodes)
-		victims = append(victims, Victim{Name: fmt.Sprint("node ", i+1), Times: times, Kill: node.Kill, Run: node.Run})
+		victims = append(victims, NodeVictim(fmt.Sprint("node ", i+1), times, node, nil))
 	}
 	return victims
 }

@@ -33,9 +33,23 @@ func (w *worker) run(ctx context.Context, end <-chan struct{}) {
 	for ctx.Err() == nil {
 		select {
 		case <-end:
+			w.settle(ctx)
 			return
 		default:
 			w.register(ctx, w.devices[w.random.IntN(len(w.devices))])
+		}
+	}
+}
+
+// settle has those come back that never asked what became of their last proof, if it is still told.
+func (w *worker) settle(ctx context.Context) {
+	for _, d := range w.devices {
+		last := d.last()
+		if last == nil || last.Assigned || time.Since(last.Told) > kept-endMargin {
+			continue
+		}
+		if err := w.poll(ctx, d, last); err != nil {
+			w.fail(ctx, d, "coming back to ask what became of its proof", err)
 		}
 	}
 }
@@ -50,8 +64,8 @@ func (w *worker) register(ctx context.Context, d *Device) {
 		w.fail(ctx, d, "asking for a challenge", err)
 		return
 	}
-	proof := d.begin()
-	if err := w.prove(ctx, d, proof, token); err != nil {
+	proof := d.begin(token)
+	if err := w.prove(ctx, d, proof); err != nil {
 		w.fail(ctx, d, "showing its proof", err)
 		return
 	}
@@ -62,7 +76,7 @@ func (w *worker) register(ctx context.Context, d *Device) {
 	if w.one(walkedAway) {
 		return
 	}
-	if err := w.poll(ctx, d, proof, token); err != nil {
+	if err := w.poll(ctx, d, proof); err != nil {
 		w.fail(ctx, d, "asking what became of its proof", err)
 	}
 }
@@ -104,8 +118,8 @@ func (w *worker) challenge(ctx context.Context, d *Device) (token string, err er
 }
 
 // prove shows the proof until it is acknowledged, or refused. However often it is sent it is one operation.
-func (w *worker) prove(ctx context.Context, d *Device, p *Proof, token string) error {
-	q := question{method: http.MethodPut, path: w.path(d, "/register"), token: token, body: d.request(), lose: w.one(lostAnswer)}
+func (w *worker) prove(ctx context.Context, d *Device, p *Proof) error {
+	q := question{method: http.MethodPut, path: w.path(d, "/register"), token: p.token, body: d.request(), lose: w.one(lostAnswer)}
 	if d.terse {
 		q.body = (&dps.RegisterRequest{RegistrationID: d.ID}).Encode()
 	}
@@ -160,9 +174,9 @@ func operationIn(got answer) (string, error) {
 }
 
 // poll asks until the device is assigned, and opens the hub key.
-func (w *worker) poll(ctx context.Context, d *Device, p *Proof, token string) error {
+func (w *worker) poll(ctx context.Context, d *Device, p *Proof) error {
 	for {
-		got, err := w.ask(ctx, question{method: http.MethodGet, path: w.path(d, "/operations/"+p.Operation), token: token})
+		got, err := w.ask(ctx, question{method: http.MethodGet, path: w.path(d, "/operations/"+p.Operation), token: p.token})
 		if err != nil {
 			return err
 		}
@@ -182,7 +196,7 @@ func (w *worker) poll(ctx context.Context, d *Device, p *Proof, token string) er
 func (w *worker) assigned(d *Device, p *Proof, got answer) error {
 	status, err := dps.DecodeOperationStatus(got.body)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", err, unexpected(got))
 	}
 	state := status.RegistrationState
 	if status.Status != dps.StatusAssigned || state == nil || state.TPM == nil {

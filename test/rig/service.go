@@ -131,6 +131,18 @@ func (s *Service) readCAs() error {
 // Run starts the process on its data directory and returns when it is ready.
 // After Stop or Kill it starts it again, on other ports unless Config has some.
 func (s *Service) Run() error {
+	if err := s.Begin(); err != nil {
+		return err
+	}
+	if err := s.waitReady(); err != nil {
+		return errors.Join(err, s.Kill())
+	}
+	return nil
+}
+
+// Begin starts the process and does not wait for it: for those who Kill it
+// before it is ready. Its addresses are not read.
+func (s *Service) Begin() error {
 	if s.Running() {
 		return errors.New("rig: the service runs already")
 	}
@@ -147,9 +159,6 @@ func (s *Service) Run() error {
 		return fmt.Errorf("rig: %w", err)
 	}
 	s.process = p
-	if err := s.waitReady(); err != nil {
-		return errors.Join(err, s.Kill())
-	}
 	return nil
 }
 
