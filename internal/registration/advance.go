@@ -126,10 +126,17 @@ func (c *Core) findOperation(ctx context.Context, s *scope, r Request, operation
 	return device, o, nil
 }
 
+// answeredAt says whether the window of the operation is open. One that seems to come is another node's, whose clock is a little ahead; if it seems
+// to come much later a clock has jumped, and its window would not end for as long as that.
+func (o *Operation) answeredAt(arrived time.Time) bool {
+	age := arrived.Sub(o.Created)
+	return age >= -clockSkew && age <= operationWindow
+}
+
 // authenticatePoll accepts the exact token that was redeemed, even past its own expiry, or an unexpired one under the same key, within
 // the operation's window.
 func (c *Core) authenticatePoll(s *scope, r Request, token dps.Token, o Operation) error {
-	if r.Arrived.Sub(o.Created) > operationWindow {
+	if !o.answeredAt(r.Arrived) {
 		return c.fault(s, dps.CodeUnauthorized, ReasonOperationClosed, "", nil)
 	}
 	if r.showsCertificate() || o.Mechanism == X509 {
@@ -272,11 +279,16 @@ const resumePage = 1000
 
 // Resume advances operations that are still assigning: a crash, a cut connection or a hub that was down left them, and their device may
 // never come back to poll. Until it is done a previous owner's key is still good at the hub. What fails now is tried again the next time.
-// It looks at all of them, a page at a time: those that stay, as a disabled group's do, never hide those behind them.
+// It looks at all of them, a page at a time: those that stay, as a disabled group's do, never hide those behind them. Those that a clock ahead of
+// this one has left are among them, but for what another node may be at just now.
 func (c *Core) Resume(ctx context.Context) error {
-	var failed error
-	before, last := c.now().Add(-resumeAge), Unfinished{}
-	for {
+	now := c.now()
+	past := c.resumeAll(ctx, Unfinished{}, now.Add(-resumeAge))
+	return errors.Join(past, c.resumeAll(ctx, Unfinished{Operation: Operation{Created: now.Add(clockSkew + time.Microsecond)}}, now.AddDate(100, 0, 0)))
+}
+
+func (c *Core) resumeAll(ctx context.Context, after Unfinished, before time.Time) (failed error) {
+	for last := after; ; {
 		page, err := c.store.Unfinished(ctx, before, last, resumePage)
 		if err != nil {
 			return errors.Join(failed, fmt.Errorf("listing unfinished operations: %w", err))

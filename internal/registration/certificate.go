@@ -53,7 +53,7 @@ func (c *Core) verifyCertificate(ctx context.Context, s *scope, r Request) (proo
 	if p.enrollment = device.Enrollment; p.enrollment == nil {
 		p.group = group
 	}
-	if o := device.Operation; o != nil && o.Status == Assigning && o.provedBy(p.digest) && r.Arrived.Sub(o.Created) <= operationWindow {
+	if o := device.Operation; o != nil && o.Status == Assigning && o.provedBy(p.digest) && o.answeredAt(r.Arrived) {
 		p.repeated, err = c.unlessFallen(ctx, s, device, o)
 	}
 	return p, err

@@ -9,7 +9,7 @@ import (
 
 var goldenSubject = challengeSubject{
 	scope: "0ne00000001", id: "pump-7", ekName: append([]byte{0, 11}, bytes.Repeat([]byte{0xEE}, 32)...),
-	srkName: append([]byte{0, 11}, bytes.Repeat([]byte{0x55}, 32)...), generation: 3,
+	srkName: append([]byte{0, 11}, bytes.Repeat([]byte{0x55}, 32)...), generation: 3, enrolled: time.UnixMicro(1_772_366_400_000_001),
 }
 
 var goldenRoot = bytes.Repeat([]byte{0xA5}, 32)
@@ -17,7 +17,7 @@ var goldenRoot = bytes.Repeat([]byte{0xA5}, 32)
 // The derivation is shared by all nodes and by releases that run side by side: a change of it is a change of every open challenge.
 // The expected value was computed apart, with Python's hmac.
 func TestChallengeKeyIsTheDocumentedOne(t *testing.T) {
-	const want = "91f92b2dd313903bcb4088835758156e8733d5a9423e4a5f73a8684912ccbf2f"
+	const want = "75a1baacd3f3d12ac1a484266589406662f5f9db2d760c7ee83f129e5b21155c"
 	if got := hex.EncodeToString(goldenSubject.key(goldenRoot, 5_905_000)); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -47,13 +47,14 @@ func TestEveryInputChangesTheChallengeKey(t *testing.T) {
 	try("another SRK", goldenRoot, 7, func(s *challengeSubject) { s.srkName = goldenSubject.ekName })
 	try("EK and SRK in each other's place", goldenRoot, 7, func(s *challengeSubject) { s.ekName, s.srkName = s.srkName, s.ekName })
 	try("another generation", goldenRoot, 7, func(s *challengeSubject) { s.generation++ })
+	try("an enrollment made later", goldenRoot, 7, func(s *challengeSubject) { s.enrolled = s.enrolled.Add(time.Microsecond) })
 	try("slot and generation in each other's place", goldenRoot, 3, func(s *challengeSubject) { s.generation = 7 })
 }
 
 // Without length prefixes the end of one part could be read as the start of the next.
 func TestPartsOfAChallengeDoNotRunIntoEachOther(t *testing.T) {
 	parts := func(scope, id, ek, srk string) string {
-		return string(challengeSubject{scope, id, []byte(ek), []byte(srk), 1}.key(goldenRoot, 1))
+		return string(challengeSubject{scope, id, []byte(ek), []byte(srk), 1, time.Time{}}.key(goldenRoot, 1))
 	}
 	all := map[string]bool{}
 	text := "abcdef"

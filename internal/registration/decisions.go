@@ -66,7 +66,11 @@ func (d *Decisions) has(x Decision) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i, ok := d.index[decisionKey{clip(x.Scope), clip(x.ID), x.Reason}]
-	return ok && x.At.Sub(d.ring[i].At) < operationWindow
+	if !ok {
+		return false
+	}
+	age := x.At.Sub(d.ring[i].At)
+	return age > -operationWindow && age < operationWindow // one that seems to come is of a clock that went back
 }
 
 // find returns the entry whose latest decision has the tracking id.

@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"context"
 	"io"
 	"sync/atomic"
 	"time"
@@ -46,7 +47,15 @@ func ChallengeKey(c *Core, scope, id string, ek, srk []byte, generation uint64, 
 		panic(err)
 	}
 	s, _ := c.scope(scope)
-	return challengeSubject{scope, dps.FoldID(id), parsedEK.Name(), parsedSRK.Name(), generation}.key(s.root, slotOf(at))
+	device, err := c.store.Device(context.Background(), scope, dps.FoldID(id))
+	if err != nil {
+		panic(err)
+	}
+	var enrolled time.Time
+	if device.Enrollment != nil {
+		enrolled = device.Enrollment.Created
+	}
+	return challengeSubject{scope, dps.FoldID(id), parsedEK.Name(), parsedSRK.Name(), generation, enrolled}.key(s.root, slotOf(at))
 }
 
 // AllReasons is every reason there is.
@@ -61,6 +70,7 @@ func AllReasons() []Reason {
 const (
 	OperationWindow = operationWindow
 	SlotLength      = slotLength
+	ClockSkew       = clockSkew
 	TokenLeeway     = tokenLeeway
 	TokenAhead      = tokenAhead
 	PollAdvice      = pollAdvice

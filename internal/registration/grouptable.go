@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"time"
 
 	"latchkey.example/latchkey/dps"
 )
@@ -23,7 +22,7 @@ type knownGroup struct {
 	ID           string
 	Mechanism    Mechanism
 	Disabled     bool
-	Updated      time.Time
+	Revision     uint64
 	keys         symmetricKeys // with SymmetricKey
 	caReferences []string      // as given
 }
@@ -85,7 +84,7 @@ func (c *Core) loadGroups(ctx context.Context, scope string) (*groupTable, error
 }
 
 func (c *Core) addGroup(t *groupTable, scope string, g Group, authorities map[string][]byte) error {
-	known := &knownGroup{ID: g.ID, Mechanism: g.Mechanism, Disabled: g.Disabled, Updated: g.Updated}
+	known := &knownGroup{ID: g.ID, Mechanism: g.Mechanism, Disabled: g.Disabled, Revision: g.Revision}
 	folded := dps.FoldID(g.ID)
 	if g.Mechanism == SymmetricKey {
 		var err error

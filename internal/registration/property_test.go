@@ -36,6 +36,7 @@ type life struct {
 	*device
 	owner      int
 	enrolled   bool
+	since      time.Time // of the enrollment
 	disabled   bool
 	generation uint64
 	challenges []heldChallenge
@@ -50,6 +51,7 @@ type heldChallenge struct {
 	slot       int64
 	generation uint64
 	owner      int
+	enrolled   time.Time // the enrollment's creation
 	chip       softtpm.TPM
 }
 
@@ -74,7 +76,7 @@ func (l *life) askChallenge(*rapid.T) {
 		return
 	}
 	l.must(err)
-	l.challenges = append(l.challenges, heldChallenge{l.open(answer), l.slot(), l.generation, l.owner, *l.chip})
+	l.challenges = append(l.challenges, heldChallenge{l.open(answer), l.slot(), l.generation, l.owner, l.since, *l.chip})
 }
 
 func (l *life) slot() int64 { return l.clock.Now().Unix() / int64(registration.SlotLength/time.Second) }
@@ -101,7 +103,7 @@ func (l *life) proveOne(t *rapid.T) {
 	span := time.Duration(rapid.SampledFrom([]int{30, 300, 3600}).Draw(t, "life"))*time.Second + time.Duration(l.tokens)*time.Second
 	proof := acceptedProof{token: d.token(c.key, span), created: l.clock.Now(), expiry: l.clock.Now().Add(span), chip: c.chip, owner: c.owner}
 	answer, err := d.prove(proof.token)
-	switch open := c.generation == l.generation && l.slot()-c.slot < 2; {
+	switch open := c.generation == l.generation && c.enrolled.Equal(l.since) && l.slot()-c.slot < 2; {
 	case !l.enrolled || !open:
 		l.wantUnproven(answer, err)
 	case l.disabled:
@@ -201,6 +203,9 @@ func (l *life) put(change map[string]any) {
 		ifMatch = "*"
 	}
 	l.enroll(ifMatch, change)
+	if !l.enrolled {
+		l.since = l.clock.Now()
+	}
 	l.enrolled, l.disabled = true, change != nil
 }
 

@@ -38,6 +38,7 @@ type Answer struct {
 }
 
 const (
+	clockSkew       = 2 * time.Minute  // how far the clocks of two nodes may be apart without a device noticing
 	tokenLeeway     = 5 * time.Minute  // past `se`, for clocks that run ahead of ours
 	tokenAhead      = 48 * time.Hour   // furthest `se`
 	operationWindow = 10 * time.Minute // how long an operation is answered

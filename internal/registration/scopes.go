@@ -262,10 +262,10 @@ func (c *Core) renewCertificates(ctx context.Context) error {
 	var failed error
 	renewed := false
 	for _, s := range c.scopes.Load().byID {
-		if s.certificate == nil || c.issuer == nil || s.certificate.Leaf.NotAfter.Sub(c.now()) > renewBefore {
+		if s.certificate == nil || c.issuer == nil || !c.endsSoon(s.certificate.Leaf) && !c.beginsLater(s.certificate.Leaf) {
 			continue
 		}
-		if err := c.renewCertificate(ctx, s.Scope); err != nil {
+		if err := c.renewCertificate(ctx, s); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("renewing the certificate of scope %s: %w", s.ID, err))
 			continue
 		}
@@ -277,15 +277,22 @@ func (c *Core) renewCertificates(ctx context.Context) error {
 	return failed
 }
 
-func (c *Core) renewCertificate(ctx context.Context, s Scope) error {
+func (c *Core) endsSoon(leaf *x509.Certificate) bool {
+	return leaf.NotAfter.Sub(c.now()) <= renewBefore
+}
+
+// beginsLater says whether a certificate is not valid yet: a clock that was ahead has issued it.
+func (c *Core) beginsLater(leaf *x509.Certificate) bool { return leaf.NotBefore.After(c.now()) }
+
+func (c *Core) renewCertificate(ctx context.Context, known *scope) error {
+	s := known.Scope
 	if err := c.issuer.Check(s.Hosts); err != nil {
 		return err
 	}
-	before := s.Certificate
 	if err := c.certify(&s); err != nil {
 		return err
 	}
-	if !endsLater(s.Certificate, before) {
+	if !endsLater(s.Certificate, known.Certificate) && !c.beginsLater(known.certificate.Leaf) {
 		return errors.New("the CA cannot issue one that ends later than the one there is: it ends itself")
 	}
 	_, err := c.store.PutScopeCertificate(ctx, s.ID, s.Certificate, s.SealedCertificateKey, Audit{At: c.now(), Actor: ActorService,

@@ -69,7 +69,7 @@ func (c *Core) groupStanding(ctx context.Context, s *scope, device Device, o Ope
 		return ReasonSuperseded, nil
 	case group == nil || group.Disabled:
 		return ReasonDisabled, nil
-	case group.Mechanism != o.Mechanism, o.Mechanism == X509 && group.Updated.After(o.Created):
+	case group.Mechanism != o.Mechanism, o.Mechanism == X509 && group.Revision > o.Revision: // not by their times: clocks of nodes differ
 		return ReasonSuperseded, nil
 	case o.Mechanism == SymmetricKey:
 		return c.keyStanding(s, o, func() (symmetricKeys, error) { return group.keys.derive(o.RegistrationID), nil })

@@ -62,7 +62,7 @@ func (c *Core) verifyToken(ctx context.Context, s *scope, r Request, token dps.T
 	if k.device, k.groups, err = c.read(ctx, s, r.ID); err != nil {
 		return proof{}, err
 	}
-	if o := k.device.Operation; o != nil && sameToken(*o, token) && r.Arrived.Sub(o.Created) <= operationWindow {
+	if o := k.device.Operation; o != nil && sameToken(*o, token) && o.answeredAt(r.Arrived) {
 		if err := k.sameKeys(o.Mechanism, o.EK, o.SRK); err != nil {
 			return proof{}, c.fault(s, dps.CodeBadRequest, ReasonOtherKeys, err.Error(), nil)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"fmt"
+	"time"
 
 	"latchkey.example/latchkey/attest"
 	"latchkey.example/latchkey/dps"
@@ -99,7 +100,7 @@ func (c *Core) enrolledEK(e *Enrollment, shown *attest.EK) (*attest.EK, error) {
 
 func (c *Core) makeChallenge(ctx context.Context, s *scope, device Device, r Request, ek *attest.EK, srk *attest.SRK) ([]byte, error) {
 	id := dps.FoldID(r.ID)
-	subject := challengeSubject{s.ID, id, ek.Name(), srk.Name(), device.Generation}
+	subject := challengeSubject{s.ID, id, ek.Name(), srk.Name(), device.Generation, device.Enrollment.Created}
 	blob, err := c.wrap(c.rand, ek, srk, subject.key(s.root, slotOf(r.Arrived)))
 	if err != nil {
 		return nil, err
@@ -130,7 +131,7 @@ func (k *claim) sameKeys(mechanism Mechanism, ek, srk []byte) error {
 	return nil
 }
 
-// byChallenge tries the owner in the body, then the last proven one, then those remembered; two slots each. Before it fails it has
+// byChallenge tries the owner in the body, then the last proven one, then those remembered; the slots that are accepted now each. Before it fails it has
 // parsed one EK and tried ownersTried owners, whatever is enrolled or remembered, so that its cost does not tell. Without an
 // enrollment of a TPM it never succeeds.
 func (c *Core) byChallenge(ctx context.Context, k claim) (proof, bool, error) {
@@ -138,14 +139,18 @@ func (c *Core) byChallenge(ctx context.Context, k claim) (proof, bool, error) {
 	if err != nil {
 		return proof{}, false, c.fault(k.scope, dps.CodeInternal, ReasonInternal, "", err)
 	}
+	var enrolled time.Time
+	if k.ofTPM() {
+		enrolled = k.device.Enrollment.Created
+	}
 	owners, forgotten := c.owners(ctx, k)
 	for i, owner := range padOwners(owners) {
 		srk, err := c.parseSRK(owner)
 		if err != nil {
 			continue // was acceptable when remembered; a newer release may be stricter
 		}
-		subject := challengeSubject{k.scope.ID, dps.FoldID(k.request.ID), ek.Name(), srk.Name(), k.device.Generation}
-		key, ok := subject.open(k.scope.root, slotOf(k.request.Arrived), k.token)
+		subject := challengeSubject{k.scope.ID, dps.FoldID(k.request.ID), ek.Name(), srk.Name(), k.device.Generation, enrolled}
+		key, ok := subject.open(k.scope.root, k.request.Arrived, k.token)
 		if ok && k.ofTPM() && i < len(owners) {
 			return proof{mechanism: TPM, enrollment: k.device.Enrollment, ek: ek, srk: srk, key: key}, true, nil
 		}
