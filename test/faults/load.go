@@ -111,10 +111,13 @@ func (l *Load) Stop(limit time.Duration) {
 // Forgotten is how many proofs of terse devices were turned away because nobody remembered their owner.
 func (l *Load) Forgotten() int64 { return l.counts.forgotten.Load() }
 
+// Unserved is how many questions were answered with a time to come again.
+func (l *Load) Unserved() int64 { return l.counts.unserved.Load() }
+
 // Findings are what the devices themselves noticed.
 func (l *Load) Findings() []Finding { return l.findings.all() }
 
 func (l *Load) String() string {
 	return fmt.Sprintf("%d proofs acknowledged, %d hub keys opened; asked again after %d hung up, %d cut, %d unserved; %d owners forgotten",
-		l.Told(), l.counts.assigned.Load(), l.counts.lost.Load(), l.counts.cut.Load(), l.counts.unserved.Load(), l.Forgotten())
+		l.Told(), l.counts.assigned.Load(), l.counts.lost.Load(), l.counts.cut.Load(), l.Unserved(), l.Forgotten())
 }
