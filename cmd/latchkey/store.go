@@ -12,7 +12,7 @@ import (
 func storeCommand() *cobra.Command {
 	migrate := &cobra.Command{
 		Use:   "migrate --data DIR",
-		Short: "Bring the database to this release's schema; the service must not run",
+		Short: "Bring the database to this release's schema; on an embedded store the service must not run",
 		Args:  noArgs,
 	}
 	data, file := dataFlag(migrate), configFlag(migrate)
@@ -31,9 +31,9 @@ func storeCommand() *cobra.Command {
 		}
 		done := map[string]any{"from": from, "to": to}
 		if from == to {
-			return tellValue(cmd, *asJSON, done, "The database has this release's schema, %d, already.", to)
+			return tellValue(cmd, *asJSON, done, "There is nothing to do: the database has schema %d, which this release works with.", to)
 		}
 		return tellValue(cmd, *asJSON, done, "Migrated from schema %d to %d.", from, to)
 	}
-	return group("store", "The embedded store", migrate)
+	return group("store", "The database", migrate, storeCopyCommand())
 }

@@ -278,15 +278,15 @@ func (c *Config) validate() error {
 	if r := c.Audit.Retention; r != 0 && r < 24*time.Hour {
 		return errors.New("audit.retention must be 0 (for ever) or at least 24h")
 	}
-	if err := checkStore(c.Store); err != nil {
+	if err := CheckStore(c.Store); err != nil {
 		return err
 	}
 	return loopback(c.Metrics)
 }
 
-// checkStore refuses what is no address of a database, and a password in it: process lists and copies of the configuration would show it. The
+// CheckStore refuses what is no address of a database, and a password in it: process lists and copies of the configuration would show it. The
 // address is not repeated, as it may hold one.
-func checkStore(address string) error {
+func CheckStore(address string) error {
 	if address == "" {
 		return nil
 	}

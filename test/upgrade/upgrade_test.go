@@ -63,10 +63,7 @@ func readsAsBefore(t *testing.T, s reading.Store, kept string, of storeFacts) {
 	t.Helper()
 	r, err := reading.Of(t.Context(), s, []string{of.Gone}, of.DeletedIDs)
 	must(t, err)
-	var before, now any
-	must(t, json.Unmarshal(unpacked(t, kept), &before))
-	must(t, json.Unmarshal(r.JSON(), &now))
-	differs(t, "", before, now)
+	differs(t, "", decoded(t, unpacked(t, kept)), decoded(t, r.JSON()))
 }
 
 // differs tells where a reading is not what it was.
@@ -92,4 +89,10 @@ func differs(t *testing.T, path string, before, now any) {
 			t.Errorf("%s was %v, is %v", path, before, now)
 		}
 	}
+}
+
+func decoded(t *testing.T, text []byte) (v any) {
+	t.Helper()
+	must(t, json.Unmarshal(text, &v))
+	return v
 }

@@ -48,6 +48,9 @@ const advisoryKey = 0x4c4b4559
 // errNoSchema refuses a database in which Create has not been.
 var errNoSchema = errors.New("it holds no Latchkey schema: run `latchkey init --store`, or `latchkey store copy` to move an installation there")
 
+// errFilling refuses a database that is not whole.
+var errFilling = errors.New("`latchkey store copy` was filling it and has not finished: run it again, it goes on where it was")
+
 // Create makes the current schema in an empty database. It refuses one that has a schema already.
 func Create(ctx context.Context, address string) error {
 	m, err := newMigrator()
@@ -182,8 +185,8 @@ func (m *migrator) migrate(ctx context.Context, tx pgx.Tx, from int) error {
 	return writeStanding(ctx, tx, len(m.steps), worksFrom(m.steps))
 }
 
-// checkSchema refuses every schema but the current one, and a newer one that this release works with.
-func checkSchema(c *conn) error {
+// checkSchema refuses every schema but the current one and a newer one that this release works with, and a database that a copy has not filled.
+func checkSchema(c *conn, filling bool) error {
 	steps, err := migrations()
 	if err != nil {
 		return err
@@ -196,6 +199,8 @@ func checkSchema(c *conn) error {
 		return errNoSchema
 	case have.version < len(steps):
 		return fmt.Errorf("it has the older schema %d, this latchkey needs %d: run `latchkey store migrate`", have.version, len(steps))
+	case have.filling != filling:
+		return errFilling
 	case have.version > len(steps):
 		return have.checkNewer(len(steps))
 	}

@@ -32,8 +32,11 @@ func worksFrom(steps []string) int {
 
 // standing is what a database says of itself. It is part of no migration, and its row is the lock of those who migrate.
 type standing struct {
-	version   int // the schema; 0: none
-	worksFrom int // the oldest schema whose code can work with it
+	version    int    // the schema; 0: none
+	worksFrom  int    // the oldest schema whose code can work with it
+	copySource string // which installation was copied there from another store, if any
+	copy       string // by which copy
+	filling    bool   // and that is not complete
 }
 
 // checkNewer refuses a newer schema unless it says that a release which knows as much as this one can work with it.
@@ -45,10 +48,12 @@ func (s standing) checkNewer(known int) error {
 }
 
 const (
-	standingTable = `CREATE TABLE IF NOT EXISTS latchkey_schema (one bigint NOT NULL PRIMARY KEY, version bigint NOT NULL,
-	works_from bigint NOT NULL DEFAULT 1)`
-	standingSince010 = `ALTER TABLE latchkey_schema ADD COLUMN IF NOT EXISTS works_from bigint NOT NULL DEFAULT 1`
-	standingSQL      = `SELECT version, works_from FROM latchkey_schema WHERE one = 1`
+	standingTable = `CREATE TABLE IF NOT EXISTS latchkey_schema (one bigint NOT NULL PRIMARY KEY, version bigint NOT NULL, works_from bigint NOT NULL DEFAULT 1,
+	copy_source text NOT NULL DEFAULT '', copy text NOT NULL DEFAULT '', filling boolean NOT NULL DEFAULT false)`
+	standingSince010 = `ALTER TABLE latchkey_schema ADD COLUMN IF NOT EXISTS works_from bigint NOT NULL DEFAULT 1,
+	ADD COLUMN IF NOT EXISTS copy_source text NOT NULL DEFAULT '', ADD COLUMN IF NOT EXISTS copy text NOT NULL DEFAULT '',
+	ADD COLUMN IF NOT EXISTS filling boolean NOT NULL DEFAULT false`
+	standingSQL = `SELECT version, works_from, copy_source, copy, filling FROM latchkey_schema WHERE one = 1`
 )
 
 // SQLSTATE of a table, a column that is not there, and of what two who make the same table at once may meet.
@@ -88,7 +93,7 @@ func makeStanding(ctx context.Context, pg *pgx.Conn) error {
 
 // lockStanding reads the row, for this transaction alone.
 func lockStanding(ctx context.Context, tx pgx.Tx) (s standing, err error) {
-	err = tx.QueryRow(ctx, standingSQL+` FOR UPDATE`).Scan(&s.version, &s.worksFrom)
+	err = tx.QueryRow(ctx, standingSQL+` FOR UPDATE`).Scan(&s.version, &s.worksFrom, &s.copySource, &s.copy, &s.filling)
 	return s, err
 }
 
@@ -99,7 +104,7 @@ func writeStanding(ctx context.Context, tx pgx.Tx, version, worksFrom int) error
 
 // readStanding reads the row of a database that may be another's, or of release 0.1.0, which knew nothing but the version.
 func readStanding(c *conn) (s standing, err error) {
-	_, err = c.one(func(r *row) { s = standing{version: r.int(), worksFrom: r.int()} }, standingSQL)
+	_, err = c.one(func(r *row) { s = standing{r.int(), r.int(), r.text(), r.text(), r.bool()} }, standingSQL)
 	switch sqlState(err) {
 	case noTable:
 		return standing{}, nil

@@ -38,6 +38,9 @@ type Options struct {
 	// least 8.
 	Conns int
 
+	// Filling opens a database that a copy fills, to check what it holds, and no other.
+	Filling bool
+
 	connectTime time.Duration   // for a connection, its settings too; zero means what the address says (connect_timeout) or 5 s
 	pingTime    time.Duration   // for an answer of a connection that was idle; zero means 2 s
 	pingAlways  bool            // however short it was idle; else after a second
@@ -100,7 +103,7 @@ func Open(ctx context.Context, address string, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	s := &Store{pool: pool, hooks: opts.hooks}
-	if err := s.read(ctx, checkSchema); err != nil {
+	if err := s.read(ctx, func(c *conn) error { return checkSchema(c, opts.Filling) }); err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("database %s: %w", place(config.ConnConfig), err)
 	}

@@ -170,7 +170,7 @@ func migrateVFS(ctx context.Context, path, vfsName string) (from, to int, err er
 	return from, to, err
 }
 
-// checkSchema refuses every schema but the current one, and a newer one that this release works with.
+// checkSchema refuses every schema but the current one, and a newer one that this release works with; and a database that was moved away.
 func checkSchema(c *conn, path string) error {
 	steps, err := migrations()
 	if err != nil {
@@ -184,9 +184,11 @@ func checkSchema(c *conn, path string) error {
 		return fmt.Errorf("database %s has the older schema %d, this latchkey needs %d: stop the service and run `latchkey store migrate`",
 			path, have, len(steps))
 	case have > len(steps):
-		return checkNewer(c, path, have, len(steps))
+		if err := checkNewer(c, path, have, len(steps)); err != nil {
+			return err
+		}
 	}
-	return nil
+	return checkInPlace(c, path)
 }
 
 // checkNewer refuses a newer schema unless it says that a release which knows as much as this one can work with it.

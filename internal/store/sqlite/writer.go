@@ -82,6 +82,9 @@ func openWriter(path string, opts Options) (*writer, error) {
 			return nil, errors.Join(fmt.Errorf("database %s: sync its log: %w", path, err), c.close())
 		}
 	}
+	if err := forgetCopy(c); err != nil {
+		return nil, errors.Join(fmt.Errorf("database %s: %w", path, err), c.close())
+	}
 	k, err := openCheckpointer(path, opts, sync)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("database %s: %w", path, err), c.close())
