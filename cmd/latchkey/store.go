@@ -31,7 +31,7 @@ func storeCommand() *cobra.Command {
 		}
 		done := map[string]any{"from": from, "to": to}
 		if from == to {
-			return tellValue(cmd, *asJSON, done, "There is nothing to do: the database has schema %d, which this release works with.", to)
+			return tellValue(cmd, *asJSON, done, "The database has schema %d already, with which this release works.", to)
 		}
 		return tellValue(cmd, *asJSON, done, "Migrated from schema %d to %d.", from, to)
 	}
