@@ -27,6 +27,7 @@ type API struct {
 
 // New makes the management API on top of a core.
 func New(core *registration.Core, server *web.Server) *API {
+	server.Candid()
 	return &API{core, server, semaphore.NewWeighted(atomicBytes)}
 }
 

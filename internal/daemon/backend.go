@@ -19,11 +19,8 @@ type backend interface {
 	Close() error
 }
 
-// openServed is openBackend for a service, whose metrics tell of the store.
-func openServed(ctx context.Context, cfg config.Config, metrics *prometheus.Registry) (backend, error) {
-	if cfg.Store == "" {
-		return openEmbedded(ctx, cfg.Database)
-	}
+// openShared opens the PostgreSQL store for a service, whose metrics tell of it.
+func openShared(ctx context.Context, cfg config.Config, metrics *prometheus.Registry) (backend, error) {
 	store, err := postgres.Open(ctx, cfg.Store, postgres.Options{})
 	if err != nil {
 		return nil, err

@@ -64,7 +64,8 @@ type service struct {
 	metrics *prometheus.Registry
 	ring    *keyring.Ring
 	store   backend
-	lock    *os.File // nil where the system has none
+	ready   func(context.Context) error // whether the store can serve
+	lock    *os.File                    // nil where the system has none
 	sink    *embedded.LineFile
 	hub     *embedded.Hub
 	core    *registration.Core
@@ -113,7 +114,7 @@ func (s *service) setLevel(cfg config.Config) error {
 // open opens the parts, each of which may need those before it. The store comes first: what it says of a directory without
 // an installation says what to do.
 func (s *service) open(ctx context.Context) (err error) {
-	if s.store, err = openServed(ctx, s.config, s.metrics); err != nil {
+	if err = s.openStore(ctx); err != nil {
 		return err
 	}
 	if s.config.Store == "" {
@@ -161,7 +162,7 @@ func (s *service) wire(ctx context.Context) (err error) {
 	s.front = &front{
 		device: httpapi.New(s.core, web.NewServer("device", s.core, s.log, metrics, s.shared)),
 		admin:  adminapi.New(s.core, web.NewServer("management", s.core, s.log, metrics, s.shared)),
-		ready:  func(ctx context.Context) error { _, err := s.store.Scopes(ctx); return err },
+		ready:  s.ready,
 	}
 	s.front.answerTime.Store(int64(answerTime(s.config)))
 	return nil

@@ -19,6 +19,7 @@ import (
 
 	"latchkey.example/latchkey/internal/adminapi"
 	"latchkey.example/latchkey/internal/proxied"
+	"latchkey.example/latchkey/internal/registration"
 	"latchkey.example/latchkey/internal/telemetry"
 )
 
@@ -62,7 +63,10 @@ func (f *front) readiness(ctx context.Context) error {
 	if time.Since(f.asked) > time.Second {
 		f.answer, f.asked = f.ready(ctx), time.Now()
 	}
-	if f.answer != nil {
+	switch t := registration.Trouble(f.answer); {
+	case t != nil:
+		return errors.New(t.Public)
+	case f.answer != nil:
 		return errors.New("the store does not answer")
 	}
 	return nil

@@ -97,7 +97,7 @@ func (c *Core) Poll(ctx context.Context, r Request, operationID string) (Answer,
 	}
 	before := o.Status
 	if o, err = c.Advance(ctx, s.ID, o); err != nil {
-		c.log.Warn("advance", "operation", o.ID, "err", err)
+		c.notAdvanced(o, err)
 	}
 	if o.Status == Assigned && before == Assigning { // the registration's revision has moved too
 		if device, err = c.store.Device(ctx, s.ID, dps.FoldID(r.ID)); err != nil {

@@ -49,6 +49,7 @@ type Core struct {
 	retention atomic.Int64 // of audit rows, a time.Duration; 0: for ever
 	policing  sync.Mutex   // held from judging a caller again to the end of what it changes of access policies
 	refused   *Decisions   // refusals after proof that are in the audit already
+	troubles  complaints   // of the store, in the log
 
 	// The costly steps, as fields so that a test can count them.
 	parseEK  func([]byte) (*attest.EK, error)
@@ -101,6 +102,6 @@ func plain(err error) string { return strings.TrimPrefix(err.Error(), "attest: "
 
 // storeFault is the answer when the store failed: nothing is known, so nothing is claimed.
 func (c *Core) storeFault(s *scope, doing string, err error) *Fault {
-	c.log.Error("store", "doing", doing, "err", err)
+	c.complain(slog.LevelError, doing, err)
 	return c.fault(s, dps.CodeUnavailable, ReasonStoreDown, "", fmt.Errorf("%s: %w", doing, err))
 }

@@ -161,7 +161,7 @@ func (c *Core) prove(ctx context.Context, r Request) (Answer, error) {
 			continue // something moved between the read and the write: judge again from what is there now
 		}
 		if operation, err = c.Advance(ctx, s.ID, operation); err != nil {
-			c.log.Warn("advance", "operation", operation.ID, "err", err) // stays assigning; the poll goes on
+			c.notAdvanced(operation, err) // stays assigning; the poll goes on
 		}
 		return c.accepted(s, operation), nil
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"latchkey.example/latchkey/attest"
@@ -110,7 +111,7 @@ func (c *Core) makeChallenge(ctx context.Context, s *scope, device Device, r Req
 	}
 	// Only clients that omit the tpm object later need this memory, so its loss must not refuse the others.
 	if err := c.store.RememberOwner(ctx, s.ID, id, srk.Bytes(), r.Arrived); err != nil {
-		c.log.Warn("store", "doing", "remembering an owner", "err", err)
+		c.complain(slog.LevelWarn, "remembering an owner", err)
 	}
 	return blob, nil
 }

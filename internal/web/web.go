@@ -49,6 +49,7 @@ type Server struct {
 	bodies  *semaphore.Weighted
 	streams chan struct{}
 	shared  *Shared // for its drain
+	candid  bool
 }
 
 // gated is a set of limits with the gate made for it.
@@ -110,6 +111,9 @@ func NewServer(name string, core *registration.Core, log *slog.Logger, metrics *
 	return &Server{core: core, log: log, metrics: metrics, name: name, limits: &shared.current, bodies: shared.bodies, streams: shared.streams, shared: shared}
 }
 
+// Candid has the server tell its callers, who are operators, what troubles the store. It is called before the first request.
+func (s *Server) Candid() { s.candid = true }
+
 // Call is one request as a handler sees it.
 type Call struct {
 	*http.Request
@@ -160,7 +164,7 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, route Route) {
 			fault = s.core.Fault(route.Scope, dps.CodeInternal, registration.ReasonInternal, "", err)
 		}
 		reply = Reply{Status: fault.Code.Status(), RetryAfter: fault.RetryAfter, TrackingID: fault.TrackingID, Reason: fault.Reason,
-			Body: dps.EncodeError(fault.Code, fault.Detail, fault.TrackingID, arrived)}
+			Body: dps.EncodeError(fault.Code, s.sentence(fault), fault.TrackingID, arrived)}
 		w.Header()["x-ms-error-code"] = []string{strconv.Itoa(int(fault.Code))}
 	}
 	if !sent {
@@ -170,6 +174,14 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, route Route) {
 	if cut {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// sentence is what the answer says besides its code. Whoever manages the service is told what troubles its store; devices get by with the catalogue's.
+func (s *Server) sentence(fault *registration.Fault) string {
+	if t := registration.Trouble(fault); t != nil && fault.Detail == "" && s.candid {
+		return t.Public + " Wait as long as Retry-After says; the log of the service says what to do."
+	}
+	return fault.Detail
 }
 
 func (s *Server) run(w http.ResponseWriter, call Call, route Route) (Reply, error) {

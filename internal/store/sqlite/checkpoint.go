@@ -1,9 +1,14 @@
 package sqlite
 
 import (
+	"errors"
+	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/ncruces/go-sqlite3"
+
+	"latchkey.example/latchkey/internal/registration"
 )
 
 // checkpointer copies the log into the database beside the commits, on its own connection. Under steady writes it cannot finish,
@@ -14,18 +19,25 @@ type checkpointer struct {
 	ended  chan struct{}
 	failed atomic.Uint64 // a failed copy loses nothing: the log keeps the pages and the next one tries again
 
-	every, force int // pages; see Options
-	mark         int // length of the log when last woken; the writer's
+	guard *guard
+	last  atomic.Pointer[error] // why the last copy failed; nil: it did not
+	tried time.Time             // when the writer tried last; the writer's
+
+	every, force, limit int // pages; see Options
+	mark                int // length of the log when last woken; the writer's
 }
 
-func openCheckpointer(path string, opts Options, sync string) (*checkpointer, error) {
+func openCheckpointer(path string, opts Options, sync string, g *guard) (*checkpointer, error) {
 	c, err := dialExisting(path, opts.VFS, sync, "wal_autocheckpoint = 0")
 	if err != nil {
 		return nil, err
 	}
+	if err := openLog(c); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
 	k := &checkpointer{
 		conn: c, wake: make(chan struct{}, 1), ended: make(chan struct{}),
-		every: opts.checkpointEvery, force: opts.checkpointForce,
+		every: opts.checkpointEvery, force: opts.checkpointForce, limit: opts.checkpointLimit, guard: g,
 	}
 	go k.loop()
 	return k, nil
@@ -38,18 +50,56 @@ func (k *checkpointer) loop() {
 	}
 }
 
+// run copies, unless the files are not what they should be: what stands in a log that was cut would spoil the database.
 func (k *checkpointer) run(db *sqlite3.Conn) {
-	if _, _, err := db.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE); err != nil {
+	err := k.guard.check()
+	if err == nil {
+		_, _, err = db.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE)
+	}
+	if err != nil {
 		k.failed.Add(1)
+		k.last.Store(&err)
+		return
+	}
+	k.last.Store(nil)
+}
+
+// bound refuses to let the log grow for ever while copies of it fail; readers that hold one up are no failure. The writer calls it.
+func (k *checkpointer) bound(db *sqlite3.Conn) error {
+	if k.last.Load() == nil || k.guard.frames.Load() < int64(k.limit) {
+		return nil
+	}
+	k.retry(db)
+	failed := k.last.Load()
+	if failed == nil {
+		return nil
+	}
+	inside := trouble(k.guard.path, *failed)
+	if registration.Trouble(inside) != nil {
+		return inside
+	}
+	return &registration.StoreTrouble{Public: "The log of the database cannot be copied into it.",
+		Advice: fmt.Sprintf("Look after the disk of %s; the service goes on by itself.", k.guard.path), Err: inside}
+}
+
+// retryEvery is how often the writer tries a copy while copies fail.
+const retryEvery = time.Second
+
+// retry runs a copy, but while they fail not at each commit.
+func (k *checkpointer) retry(db *sqlite3.Conn) {
+	if now := time.Now(); k.last.Load() == nil || now.Sub(k.tried) >= retryEvery {
+		k.tried = now
+		k.run(db)
 	}
 }
 
 // committed is called after each commit with the length of the log. Its error would be taken for the commit's, which has
 // succeeded, so it never returns one.
 func (k *checkpointer) committed(db *sqlite3.Conn, _ string, pages int) error {
+	k.guard.committed(pages)
 	switch {
 	case pages >= k.force:
-		k.run(db)
+		k.retry(db)
 	case pages < k.mark:
 		k.mark = pages // the log has started over
 	case pages-k.mark >= k.every:

@@ -325,6 +325,13 @@ func (h *handle) Size() (int64, error) {
 	return int64(len(h.inode.data)), h.aliveLocked()
 }
 
+// HasMoved implements vfs.FileHasMoved.
+func (h *handle) HasMoved() (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.files[h.name] != h.inode, h.aliveLocked()
+}
+
 // SectorSize implements vfs.File.
 func (h *handle) SectorSize() int { return 4096 }
 

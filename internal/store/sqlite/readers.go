@@ -22,6 +22,11 @@ func openReaders(path string, opts Options) (*readers, error) {
 			p.size = i
 			return nil, errors.Join(err, p.close())
 		}
+		// Now, and not at its first read: the log of that moment might be another file.
+		if err := openLog(c); err != nil {
+			p.size = i
+			return nil, errors.Join(err, c.close(), p.close())
+		}
 		p.idle <- c
 	}
 	return p, nil
@@ -38,11 +43,14 @@ func (s *Store) read(ctx context.Context, fn func(c *conn) error) error {
 	case c := <-s.readers.idle:
 		defer func() { s.readers.idle <- c }()
 		defer c.db.SetInterrupt(c.db.SetInterrupt(ctx))
-		err := fn(c)
+		err := s.writer.guard.readable()
+		if err == nil {
+			err = fn(c)
+		}
 		if err != nil && ctx.Err() != nil {
 			return ctx.Err() // rather than SQLite's word for it
 		}
-		return err
+		return s.health.noted(&s.health.reading, err)
 	case <-s.readers.closed:
 		return ErrClosed
 	case <-ctx.Done():

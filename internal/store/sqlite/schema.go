@@ -130,10 +130,14 @@ func migrate(c *conn, steps []string, from int) error {
 			return fmt.Errorf("migration %d: %w", from+i+1, err)
 		}
 	}
-	if err := c.db.Exec("PRAGMA user_version = " + strconv.Itoa(len(steps))); err != nil {
+	if err := c.setVersion(len(steps)); err != nil {
 		return err
 	}
 	return writeStanding(c, worksFrom(steps))
+}
+
+func (c *conn) setVersion(version int) error {
+	return c.db.Exec("PRAGMA user_version = " + strconv.Itoa(version))
 }
 
 // Migrate brings the database at path to the current schema, all steps in one transaction, and returns the schema before and

@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -33,6 +34,8 @@ type Options struct {
 	Readers int
 	// VFS names a registered file layer; empty means the operating system's.
 	VFS string
+	// Logger is told when the disk begins to fail, each minute while it does, and when it works again; nil: nobody is.
+	Logger *slog.Logger
 
 	now    func() time.Time // of the outbox; nil: time.Now
 	faults faults
@@ -40,12 +43,15 @@ type Options struct {
 	// The growth of the log, in pages, after which the background copies it into the database, and its length at which the
 	// writer finishes the copy itself, so that the log starts over. Zero means the defaults; tests make them small.
 	checkpointEvery, checkpointForce int
+	// checkpointLimit is the length of the log, in pages, at which nothing is written any more while copies fail.
+	checkpointLimit int
 }
 
 // faults are the negative controls of the durability test. A Store with one of them set breaks its promises.
 type faults struct {
 	neverSync         bool // synchronous=OFF
 	answerBeforeWrite bool // report a transition before its commit
+	unguarded         bool // do not look whether the files are in their places
 }
 
 const (
@@ -55,6 +61,7 @@ const (
 
 	defaultCheckpointEvery = 1000
 	defaultCheckpointForce = 8000
+	defaultCheckpointLimit = 65536 // 256 MB
 )
 
 // withDefaults replaces zero values.
@@ -71,6 +78,9 @@ func (o Options) withDefaults() Options {
 	if o.now == nil {
 		o.now = time.Now
 	}
+	if o.checkpointLimit == 0 {
+		o.checkpointLimit = defaultCheckpointLimit
+	}
 	return o
 }
 
@@ -80,6 +90,7 @@ type Store struct {
 	readers *readers
 	owners  *owners
 	now     func() time.Time
+	health  *health
 }
 
 var _ registration.Store = (*Store)(nil)
@@ -95,7 +106,8 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	opts = opts.withDefaults()
-	w, err := openWriter(path, opts)
+	h := newHealth(path, opts.Logger)
+	w, err := openWriter(path, opts, h)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +119,7 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("database %s.volatile: %w", path, err), r.close(), w.close())
 	}
-	return &Store{writer: w, readers: r, owners: o, now: opts.now}, nil
+	return &Store{writer: w, readers: r, owners: o, now: opts.now, health: h}, nil
 }
 
 // Close refuses new transitions, finishes those that wait, and closes the files. Calls after it fail.
@@ -124,6 +136,9 @@ type Stats struct {
 	// FailedCheckpoints counts copies of the log into the database that failed. Nothing is lost by one, but while they
 	// fail the log grows.
 	FailedCheckpoints uint64
+	FailedWrites      uint64 // commits that the disk failed
+	FailedReads       uint64
+	Failing           bool // the last write or read that shows it failed for the disk's sake
 }
 
 // Stats returns the counters.
@@ -131,5 +146,7 @@ func (s *Store) Stats() Stats {
 	w := s.writer
 	return Stats{
 		Transitions: w.transitions.Load(), Commits: w.commits.Load(), FailedCheckpoints: w.checkpoint.failed.Load(),
+		FailedWrites: s.health.writing.failures.Load(), FailedReads: s.health.reading.failures.Load(),
+		Failing: s.health.writing.failing.Load() || s.health.reading.failing.Load(),
 	}
 }

@@ -60,9 +60,11 @@ type writer struct {
 
 	conn       *conn // the writer goroutine's, until stopped
 	checkpoint *checkpointer
+	guard      *guard
+	health     *health
 }
 
-func openWriter(path string, opts Options) (*writer, error) {
+func openWriter(path string, opts Options, h *health) (*writer, error) {
 	sync := "synchronous = FULL"
 	if opts.faults.neverSync {
 		sync = "synchronous = OFF"
@@ -85,7 +87,11 @@ func openWriter(path string, opts Options) (*writer, error) {
 	if err := forgetCopy(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("database %s: %w", path, err), c.close())
 	}
-	k, err := openCheckpointer(path, opts, sync)
+	g, err := newGuard(c, path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("database %s: %w", path, err), c.close())
+	}
+	k, err := openCheckpointer(path, opts, sync, g)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("database %s: %w", path, err), c.close())
 	}
@@ -96,6 +102,8 @@ func openWriter(path string, opts Options) (*writer, error) {
 		stopped:    make(chan struct{}),
 		conn:       c,
 		checkpoint: k,
+		guard:      g,
+		health:     h,
 	}
 	c.db.WALHook(k.committed)
 	go w.loop()
@@ -106,7 +114,7 @@ func openWriter(path string, opts Options) (*writer, error) {
 // still holds it: without this, a device could be given a key from a row that the next power loss takes away. A checkpoint would
 // not do in all cases: it syncs nothing while another process reads at an older mark.
 func syncLog(c *conn) error {
-	if err := c.db.Exec("SELECT 1 FROM sqlite_schema LIMIT 1"); err != nil { // opens the log, if useWAL has just made it the mode
+	if err := openLog(c); err != nil {
 		return err
 	}
 	log, err := c.db.FileControl("main", sqlite3.FCNTL_JOURNAL_POINTER)
@@ -119,6 +127,9 @@ func syncLog(c *conn) error {
 	}
 	return file.Sync(vfs.SYNC_FULL)
 }
+
+// openLog has the connection open the log, if useWAL has just made it the mode.
+func openLog(c *conn) error { return c.db.Exec("SELECT 1 FROM sqlite_schema LIMIT 1") }
 
 // write queues a transition and waits for its outcome.
 func (s *Store) write(ctx context.Context, run transition) (registration.Verdict, error) {
@@ -200,7 +211,50 @@ func (w *writer) gather(first *job) []*job {
 
 // commit runs the batch in one transaction and leaves each job's outcome in it.
 func (w *writer) commit(batch []*job) {
-	err := w.conn.transaction(func() error {
+	err := w.guarded(func() error {
+		return w.transact(batch)
+	})
+	w.commits.Add(1)
+	w.transitions.Add(uint64(len(batch)))
+	if err == nil {
+		return
+	}
+	// Verdicts rest on what others of the batch had written: with the batch gone none of them stands.
+	for _, j := range batch {
+		j.out = outcome{err: fmt.Errorf("commit: %w", err)}
+	}
+}
+
+// guarded commits between two looks at the files, and notes how it went. A commit that wrote nothing shows nothing of the disk.
+func (w *writer) guarded(commit func() error) error {
+	before := w.guard.commits.Load()
+	err := w.ready()
+	if err == nil {
+		err = commit()
+	}
+	if err == nil && !w.faults.unguarded {
+		err = w.guard.check()
+	}
+	if err != nil || w.guard.commits.Load() != before {
+		err = w.health.noted(&w.health.writing, err)
+	}
+	return err
+}
+
+// ready refuses a transaction before it is begun, while its outcome is known.
+func (w *writer) ready() error {
+	if w.faults.unguarded {
+		return nil
+	}
+	if err := w.guard.confirm(w.conn); err != nil {
+		return err
+	}
+	return w.checkpoint.bound(w.conn.db)
+}
+
+// transact runs the batch in one transaction.
+func (w *writer) transact(batch []*job) error {
+	return w.conn.transaction(func() error {
 		for _, j := range batch {
 			if !j.state.CompareAndSwap(waiting, claimed) {
 				continue
@@ -214,15 +268,6 @@ func (w *writer) commit(batch []*job) {
 		}
 		return nil
 	})
-	w.commits.Add(1)
-	w.transitions.Add(uint64(len(batch)))
-	if err == nil {
-		return
-	}
-	// Verdicts rest on what others of the batch had written: with the batch gone none of them stands.
-	for _, j := range batch {
-		j.out = outcome{err: fmt.Errorf("commit: %w", err)}
-	}
 }
 
 func (w *writer) answer(j *job) {
@@ -287,5 +332,11 @@ func (w *writer) close() error {
 	}
 	c := w.conn
 	w.conn = nil
+	if w.guard.check() != nil {
+		// The connection that closes last copies the log and deletes it by its name. What bears the name now may be what somebody has saved.
+		if _, err := c.db.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true); err != nil {
+			return errors.Join(err, w.checkpoint.close())
+		}
+	}
 	return errors.Join(w.checkpoint.close(), c.close())
 }
