@@ -83,7 +83,7 @@ func Fsck(ctx context.Context, cfg config.Config, tell func(fsck.Problem)) (sum 
 	if err != nil {
 		return fsck.Summary{}, fmt.Errorf("the master key: %w", err)
 	}
-	store, err := openBackend(ctx, cfg)
+	store, err := openReader(ctx, cfg)
 	if err != nil {
 		return fsck.Summary{}, err
 	}

@@ -55,6 +55,16 @@ func (s *Server) Promote(ctx context.Context) error {
 	return err
 }
 
+// Unfollow has a standby hear nothing more of its primary, as if the network between them were cut, and returns when that is so.
+func (s *Server) Unfollow(ctx context.Context) error {
+	for _, sql := range []string{`ALTER SYSTEM SET primary_conninfo = ''`, `SELECT pg_reload_conf()`} {
+		if err := s.Psql(ctx, "postgres", sql); err != nil {
+			return err
+		}
+	}
+	return s.await(ctx, `SELECT count(*) FROM pg_stat_wal_receiver`, "0")
+}
+
 // WaitFor makes each commit of the server wait until the standby of that name has flushed it, from now on and for all connections; "" ends
 // that. It returns when the standby is up with the log.
 func (s *Server) WaitFor(ctx context.Context, standby string) error {

@@ -37,6 +37,8 @@ type Options struct {
 	// Conns is the most connections that are open; zero means what the address says (pool_max_conns) or else four for each processor, at
 	// least 8.
 	Conns int
+	// ReadOnly is for who writes nothing: a standby is good enough.
+	ReadOnly bool
 
 	// Filling opens a database that a copy fills, to check what it holds, and no other.
 	Filling bool
@@ -93,9 +95,13 @@ func Open(ctx context.Context, address string, opts Options) (*Store, error) {
 	}
 	config.MaxConns = opts.conns(config, address)
 	config.ConnConfig.Tracer = opts.tracer
+	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { leaveCommits(c); return nil }
 	opts.bound(config)
 	// Settings may differ by role and database and may change while we run: each connection is looked at.
 	config.AfterConnect = func(ctx context.Context, pg *pgx.Conn) error {
+		if err := opts.checkWrites(ctx, pg); err != nil {
+			return err
+		}
 		return errors.Join(settle(ctx, pg), checkServer(ctx, pg))
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
@@ -143,6 +149,21 @@ func checkServer(ctx context.Context, pg *pgx.Conn) error {
 			"set it to on (or local, remote_write, remote_apply) for the server, this database and this role")
 	case encoding != "UTF8":
 		return fmt.Errorf("the database has the encoding %s, UTF8 is needed: create it with ENCODING 'UTF8'", encoding)
+	}
+	return nil
+}
+
+// checkWrites refuses a server that takes none, such as a standby: what is read there may be old, and what is to be written is written nowhere.
+func (o Options) checkWrites(ctx context.Context, pg *pgx.Conn) error {
+	var standby, readOnly bool
+	err := pg.QueryRow(ctx, `SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')::bool`).Scan(&standby, &readOnly)
+	switch {
+	case err != nil, o.ReadOnly:
+		return err
+	case standby:
+		return errors.New("the server is a standby, which takes no writes: name its primary in the address, or both with target_session_attrs=read-write")
+	case readOnly:
+		return errors.New("the server takes no writes: set default_transaction_read_only = off for the server, this database and this role")
 	}
 	return nil
 }

@@ -103,8 +103,10 @@ func (s *Store) commit(ctx context.Context, tx pgx.Tx) error {
 		rollback(ctx, tx)
 		return err
 	}
+	answered := sending(tx.Conn())
 	err := send(ctx, tx)
 	if err == nil || refusedCommit(err) {
+		answered()
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
