@@ -44,7 +44,7 @@ func openShared(ctx context.Context, cfg config.Config, metrics *prometheus.Regi
 // openBackend opens the store that the configuration names.
 func openBackend(ctx context.Context, cfg config.Config) (backend, error) {
 	if cfg.Store != "" {
-		return openShared(ctx, cfg.Store, postgres.Options{})
+		return openDatabase(ctx, cfg.Store, postgres.Options{})
 	}
 	return openEmbedded(ctx, cfg.Database)
 }
@@ -52,12 +52,12 @@ func openBackend(ctx context.Context, cfg config.Config) (backend, error) {
 // openReader opens it for who writes nothing, who may read at a standby.
 func openReader(ctx context.Context, cfg config.Config) (backend, error) {
 	if cfg.Store != "" {
-		return openShared(ctx, cfg.Store, postgres.Options{ReadOnly: true})
+		return openDatabase(ctx, cfg.Store, postgres.Options{ReadOnly: true})
 	}
 	return openEmbedded(ctx, cfg.Database)
 }
 
-func openShared(ctx context.Context, address string, opts postgres.Options) (backend, error) {
+func openDatabase(ctx context.Context, address string, opts postgres.Options) (backend, error) {
 	store, err := postgres.Open(ctx, address, opts)
 	if err != nil {
 		return nil, err
