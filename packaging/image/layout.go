@@ -120,7 +120,10 @@ func (l *layout) pack(images []descriptor, tag string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	top.Annotations = map[string]string{"org.opencontainers.image.ref.name": tag}
+	top.Annotations = map[string]string{
+		"org.opencontainers.image.ref.name": tag,
+		"io.containerd.image.name":          "localhost/latchkey:" + tag, // what engines call it that load the archive
+	}
 	entry, err := json.Marshal(index{2, typeIndex, []descriptor{top}})
 	if err != nil {
 		return nil, err
