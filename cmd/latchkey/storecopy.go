@@ -88,7 +88,7 @@ type copyWatch struct {
 }
 
 func (w *copyWatch) step(step daemon.CopyStep) error {
-	if step.StartedOld {
+	if step.StartedOver {
 		w.say("The installation was in use since the copy was interrupted: it starts over.")
 	} else if step.Resumed {
 		w.say("A copy was interrupted: it goes on.")

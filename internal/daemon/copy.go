@@ -26,12 +26,12 @@ type CopyPlan struct {
 
 // CopyStep is a step that is done.
 type CopyStep struct {
-	What       string // begun, copied, compared, checked, moved, finished
-	Table      string // that is copied or compared
-	Rows       int64  // of all tables that are copied, or compared, so far
-	Total      int64  // of all tables
-	Resumed    bool   // with begun: an interrupted copy goes on
-	StartedOld bool   // with begun: an interrupted copy starts over, because the installation was in use since
+	What        string // begun, copied, compared, checked, moved, finished
+	Table       string // that is copied or compared
+	Rows        int64  // of all tables that are copied, or compared, so far
+	Total       int64  // of all tables
+	Resumed     bool   // with begun: an interrupted copy goes on
+	StartedOver bool   // with begun: an interrupted copy starts over, because the installation was in use since
 }
 
 // CopyReport says what was copied.
@@ -83,7 +83,7 @@ func Copy(ctx context.Context, cfg config.Config, plan CopyPlan) (report CopyRep
 	}
 	defer func() { err = errors.Join(err, c.target.Close()) }()
 	report.Place = c.target.Place()
-	if report.Already = c.target.Complete(); report.Already {
+	if report.Already = c.target.State() == postgres.CopyComplete; report.Already {
 		return report, nil
 	}
 	if report.Rows, err = c.copy(); err != nil {
@@ -110,10 +110,16 @@ func openCopySource(ctx context.Context, cfg config.Config) (source *sqlite.Copy
 	if err != nil {
 		return nil, nil, err
 	}
-	if source, err = sqlite.OpenCopySource(ctx, cfg.Database); err != nil {
-		return nil, nil, errors.Join(err, lock.Close())
+	unlock := func() error {
+		if lock == nil { // where the system has none
+			return nil
+		}
+		return lock.Close()
 	}
-	return source, func() error { return errors.Join(source.Close(), lock.Close()) }, nil
+	if source, err = sqlite.OpenCopySource(ctx, cfg.Database); err != nil {
+		return nil, nil, errors.Join(err, unlock())
+	}
+	return source, func() error { return errors.Join(source.Close(), unlock()) }, nil
 }
 
 // begin notes at both ends which copy this is.
@@ -149,7 +155,7 @@ func (c *copier) begin() error {
 		}
 		c.total += n
 	}
-	err = c.told(CopyStep{What: "begun", Resumed: id != "", StartedOld: c.target.StartedOver()})
+	err = c.told(CopyStep{What: "begun", Resumed: c.target.State() == postgres.CopyResumed, StartedOver: c.target.State() == postgres.CopyOver})
 	if err != nil {
 		err = errors.Join(err, c.target.Close())
 	}

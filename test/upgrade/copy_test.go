@@ -136,7 +136,7 @@ func TestACopyThatEndsAnywhereGoesOn(t *testing.T) {
 		report, err := daemon.Copy(t.Context(), cfg, daemon.CopyPlan{To: address, Page: 40, Progress: func(step daemon.CopyStep) error {
 			switch step.What {
 			case "begun":
-				if step.Resumed != (n > 0) || step.StartedOld {
+				if step.Resumed != (n > 0) || step.StartedOver {
 					t.Errorf("run %d: %+v", n, step)
 				}
 			case "copied":
@@ -214,7 +214,7 @@ func TestACopyStartsOverIfTheInstallationWasInUse(t *testing.T) {
 	before := readEmbedded(t, cfg, f.SQLite)
 	over := false
 	_, err = daemon.Copy(t.Context(), cfg, daemon.CopyPlan{To: address, Progress: func(step daemon.CopyStep) error {
-		over = over || step.StartedOld
+		over = over || step.StartedOver
 		return nil
 	}})
 	must(t, err)
@@ -259,7 +259,7 @@ func TestACopyThatIsNotWhatIsThereIsFound(t *testing.T) {
 	refusesToServe(t, address)
 	over := false
 	_, err = daemon.Copy(t.Context(), cfg, daemon.CopyPlan{To: address, Progress: func(step daemon.CopyStep) error {
-		over = over || step.StartedOld
+		over = over || step.StartedOver
 		return nil
 	}})
 	if err != nil || !over {

@@ -85,8 +85,5 @@ func killedBehind(t *testing.T, program string, cfg config.Config, address strin
 		}
 	}
 	must(t, cmd.Process.Kill())
-	if cmd.Wait() == nil {
-		return false
-	}
-	return true
+	return cmd.Wait() != nil
 }

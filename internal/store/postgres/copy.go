@@ -14,12 +14,22 @@ import (
 // Each page of rows is written in one transaction with the mark of how far the copy has come, so that a copy that ends anywhere goes on from
 // there. It belongs to one goroutine.
 type CopyTarget struct {
-	pg          *pgx.Conn
-	place       string
-	start       CopyStart
-	complete    bool
-	startedOver bool
+	pg    *pgx.Conn
+	place string
+	start CopyStart
+	state CopyState
 }
+
+// CopyState is what a copy found when it began.
+type CopyState int
+
+// What a copy may find.
+const (
+	CopyFresh    CopyState = iota // an empty database
+	CopyResumed                   // what it has copied before it was interrupted
+	CopyOver                      // what an older copy of the same source had copied, which is gone now: the source may have changed since
+	CopyComplete                  // itself, complete
+)
 
 // CopyStart says what a copy is of.
 type CopyStart struct {
@@ -64,8 +74,8 @@ func (t *CopyTarget) Close() error { return t.pg.Close(context.Background()) }
 // Place names the database for people.
 func (t *CopyTarget) Place() string { return t.place }
 
-// Complete says that this very copy was complete before.
-func (t *CopyTarget) Complete() bool { return t.complete }
+// State says what the copy found when it began.
+func (t *CopyTarget) State() CopyState { return t.state }
 
 // makeSchema makes the schema where there is none. That of an installation is not for a copy to change.
 func (t *CopyTarget) makeSchema(ctx context.Context, address string) error {
@@ -86,9 +96,6 @@ func (t *CopyTarget) makeSchema(ctx context.Context, address string) error {
 	return nil
 }
 
-// StartedOver says that an older copy of the same source had begun there and that the source may have changed since.
-func (t *CopyTarget) StartedOver() bool { return t.startedOver }
-
 // begin makes the database this copy's, or refuses it.
 func (t *CopyTarget) begin(ctx context.Context) error {
 	return pgx.BeginFunc(ctx, t.pg, func(tx pgx.Tx) error {
@@ -98,7 +105,9 @@ func (t *CopyTarget) begin(ctx context.Context) error {
 		}
 		switch mine := have.copySource == t.start.Source; {
 		case mine && have.copy == t.start.ID:
-			t.complete = !have.filling
+			if t.state = CopyComplete; have.filling {
+				t.state = CopyResumed
+			}
 			return nil
 		case t.start.Begun:
 			return errors.New("the copy that has taken the installation's place is not in it")
@@ -109,7 +118,9 @@ func (t *CopyTarget) begin(ctx context.Context) error {
 				return err
 			}
 		}
-		t.startedOver = have.filling
+		if have.filling {
+			t.state = CopyOver
+		}
 		return t.clear(ctx, tx)
 	})
 }
