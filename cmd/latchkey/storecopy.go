@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,10 +32,15 @@ again. It starts over if the installation was in use since.
 	to := cmd.Flags().String("to", "", "postgres:// address of an empty database")
 	undo := cmd.Flags().Bool("undo", false, "take the embedded store back into use")
 	asJSON := jsonFlag(cmd, "print what was copied as JSON")
-	cmd.MarkFlagsMutuallyExclusive("to", "undo")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := needData(*data); err != nil {
 			return err
+		}
+		switch {
+		case *undo && *to != "":
+			return usageError{errors.New("--undo is about the embedded store alone: leave --to out")}
+		case !*undo && *to == "":
+			return usageError{errors.New("name an empty database with --to, such as postgres://latchkey@db.example.net/latchkey?sslmode=verify-full")}
 		}
 		cfg, err := config.Load(*data, *file, os.Getenv, nil)
 		if err != nil {

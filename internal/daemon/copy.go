@@ -63,10 +63,10 @@ type copier struct {
 // was interrupted, by whatever, goes on where it was; it starts over if the installation was in use since.
 func Copy(ctx context.Context, cfg config.Config, plan CopyPlan) (report CopyReport, err error) {
 	if plan.To == "" {
-		return CopyReport{}, errors.New("name the database with --to, such as postgres://latchkey@db.example.net/latchkey?sslmode=verify-full")
+		return CopyReport{}, errors.New("a copy needs the postgres:// address of a database")
 	}
 	if err := config.CheckStore(plan.To); err != nil {
-		return CopyReport{}, err
+		return CopyReport{}, fmt.Errorf("where to copy: %w", err)
 	}
 	source, release, err := openCopySource(ctx, cfg)
 	if err != nil {

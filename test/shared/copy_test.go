@@ -26,7 +26,7 @@ func TestAnInstallationMovesFromTheEmbeddedStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	output, err = local(t, service, "store", "copy")
-	said(t, output, err, false, "name the database with --to")
+	said(t, output, err, false, "name an empty database with --to")
 	output, err = local(t, service, "store", "copy", "--undo")
 	said(t, output, err, false, "was not moved")
 	output, err = local(t, service, "store", "copy", "--to", address)
