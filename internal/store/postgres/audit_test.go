@@ -77,6 +77,45 @@ func TestTheAuditIsAppendOnly(t *testing.T) {
 	audited(t, s, "two", 1)
 }
 
+// A log that grew long before anybody read it: a page costs what it holds, not what waits. It once looked through all that waits for each row of
+// the page.
+func TestTheFirstReadingOfALongLogCostsAPageAtATime(t *testing.T) {
+	t.Parallel()
+	const waiting, limit = 10000, 100
+	s := openNew(t, Options{Conns: 1}) // one connection, whose own counters are looked at
+	defer closeStore(t, s)
+	fillLog(t, s, waiting)
+	for range 3 {
+		before := auditReads(t, s)
+		page, err := s.AuditPage(t.Context(), scope, 0, limit)
+		if err != nil || len(page) != limit {
+			t.Fatalf("%d rows, %v", len(page), err)
+		}
+		if reads := auditReads(t, s) - before; reads > 20*limit {
+			t.Errorf("a page of %d rows read %d", limit, reads)
+		}
+		if n, err := s.ExpireAudit(t.Context(), scope, page[limit-1].At.Add(time.Microsecond), limit, nil); n != limit || err != nil {
+			t.Fatalf("%d rows expired, %v", n, err)
+		}
+	}
+}
+
+// auditReads is how many entries of the log's indexes were read so far.
+func auditReads(t *testing.T, s *Store) (reads int64) {
+	t.Helper()
+	err := s.read(t.Context(), func(c *conn) error {
+		if _, err := c.exec(`SELECT pg_stat_force_next_flush()`); err != nil {
+			return err
+		}
+		_, err := c.one(func(r *row) { reads = r.int64() }, `SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname = 'audit'`)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reads
+}
+
 // What a hostile client put into an audit row must not keep the row out.
 func TestAuditTakesAnyBytes(t *testing.T) {
 	t.Parallel()

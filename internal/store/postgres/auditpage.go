@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"math"
+	"slices"
 
 	"latchkey.example/latchkey/internal/registration"
 )
@@ -56,13 +57,29 @@ func (s *Store) givePlaces(ctx context.Context, scope string, limit int) (given 
 		if err := lockLog(c, scope); err != nil {
 			return 0, err
 		}
-		given, err = c.exec(`UPDATE audit SET place = next.place FROM
-			(SELECT n, nextval('audit_places') AS place FROM
-				(SELECT n FROM audit WHERE scope = $1 AND place IS NULL ORDER BY n LIMIT $2) AS waiting) AS next
-			WHERE audit.scope = $1 AND audit.n = next.n AND audit.place IS NULL`, scope, limit)
+		rows, places, err := waitingRows(c, scope, limit)
+		if len(rows) == 0 || err != nil {
+			return registration.Missing, err
+		}
+		given, err = c.exec(givePlacesSQL, scope, rows[0], rows[len(rows)-1], rows, places)
 		return registration.Applied, err
 	})
 	return given, err
+}
+
+// givePlacesSQL gives each of the rows in $4 its place in $5. It is no join: the planner, who knows nothing of a log that has just grown, would
+// look through all that waits for each row that gets a place. The bounds keep it to the part of the index that it is about.
+const givePlacesSQL = `UPDATE audit SET place = ($5::bigint[])[array_position($4::bigint[], n)]
+	WHERE scope = $1 AND n >= $2 AND n <= $3 AND n = ANY ($4::bigint[]) AND place IS NULL`
+
+// waitingRows are at most limit rows without a place, in the order of their numbers, and as many new places, which rise.
+func waitingRows(c *conn, scope string, limit int) (rows, places []int64, err error) {
+	err = c.each(func(r *row) {
+		rows, places = append(rows, r.int64()), append(places, r.int64())
+	}, `SELECT n, nextval('audit_places') FROM (SELECT n FROM audit WHERE scope = $1 AND place IS NULL ORDER BY n LIMIT $2) AS waiting`, scope, limit)
+	slices.Sort(rows)
+	slices.Sort(places)
+	return rows, places, err
 }
 
 // lockLog locks the log of a scope against others who give places. The row never leaves.
