@@ -69,10 +69,10 @@ test-unit: ## as root: the Debian package under its own systemd unit, in a syste
 test-long: setup-test check ## the same three times over in random order, and FUZZTIME (1m) for each fuzz target
 	LATCHKEY_LONG=1 $(SUITE) -noskip -fuzz $(FUZZTIME) -- -race -count=3 -shuffle=on -timeout 60m ./...
 
-# One package at a time, so that what one measures is not the load of another; what a fault needs is drawn from seeds, which are printed.
-faults: setup-test ## kill KILLS (1000) nodes under load and KILLS/5 database servers, and every other fault test in its long form
-	LATCHKEY_LONG=1 KILLS=$(KILLS) $(SUITE) -noskip -show -- -count=1 -p 1 -timeout 12h ./test/faults \
-	  -- -count=1 -p 1 -timeout 2h -run 'PowerLoss|Kill' ./internal/store/sqlite -- -count=1 -p 1 -timeout 2h ./internal/store/postgres
+# One package at a time, so that what one measures is not the load of another. What is drawn comes from seeds, which are printed.
+faults: setup-test ## kill KILLS (1000) nodes and KILLS/5 database servers under load, then every other fault test in its long form
+	LATCHKEY_LONG=1 KILLS=$(KILLS) $(SUITE) -noskip -show -- -count=1 -p 1 -timeout 12h ./test/faults ./test/cluster ./test/differential \
+	  ./internal/registration ./internal/store/sqlite ./internal/store/postgres
 
 fuzz: ## every fuzz target for FUZZTIME (1m)
 	$(SUITE) -fuzz $(FUZZTIME)

@@ -179,8 +179,10 @@ func (c *checker) proofs(d *Device) {
 		if owner := nameOf(p.Owner); rows[place].Owner != owner {
 			c.add(Wrong, d.ID, "operation %s was proved by the owner %s, and the audit log says %s", p.Operation, owner, rows[place].Owner)
 		}
-		if n := c.assigned[p.Operation]; n > 1 || n == 0 && p.Assigned {
-			c.add(Wrong, d.ID, "operation %s was assigned, and the audit log says so %d times", p.Operation, n)
+		if n := c.assigned[p.Operation]; n > 1 {
+			c.add(Doubled, d.ID, "operation %s was assigned %d times by the audit log", p.Operation, n)
+		} else if n == 0 && p.Assigned {
+			c.add(Lost, d.ID, "operation %s was assigned, and the audit log does not say so", p.Operation)
 		}
 	}
 	if len(places) > unknown {
@@ -200,8 +202,10 @@ func (c *checker) operations(d *Device) error {
 			c.add(Lost, d.ID, "operation %s was acknowledged %v ago and is not there", p.Operation, time.Since(p.Told).Round(time.Second))
 		case err != nil:
 			return err
-		case o.RegistrationID != d.ID || !bytes.Equal(o.SRK, p.Owner) || p.Assigned && o.Status != registration.Assigned:
-			c.add(Wrong, d.ID, "operation %s is stored as %s of %s, or of another owner", p.Operation, o.Status, o.RegistrationID)
+		case p.Assigned && o.Status != registration.Assigned:
+			c.add(Lost, d.ID, "operation %s was assigned, and is stored as %s", p.Operation, o.Status)
+		case o.RegistrationID != d.ID || !bytes.Equal(o.SRK, p.Owner):
+			c.add(Wrong, d.ID, "operation %s is stored as one of %s, or of another owner", p.Operation, o.RegistrationID)
 		}
 	}
 	return nil
@@ -215,8 +219,10 @@ func (c *checker) registration(d *Device, stored registration.Device, last *Proo
 		c.add(Lost, d.ID, "operation %s was acknowledged last, and %s is stored as the last", last.Operation, r.OperationID)
 	case !bytes.Equal(r.SRK, last.Owner):
 		c.add(Wrong, d.ID, "the owner stored is not the one that proved itself last")
-	case last.Assigned && (r.Status != registration.Assigned || r.Hub != last.Hub || r.DeviceID != last.DeviceID):
-		c.add(Wrong, d.ID, "it was assigned as %s at %s, and is stored as %s, %s at %s", last.DeviceID, last.Hub, r.Status, r.DeviceID, r.Hub)
+	case last.Assigned && r.Status != registration.Assigned:
+		c.add(Lost, d.ID, "it was assigned, and is stored as %s", r.Status)
+	case last.Assigned && (r.Hub != last.Hub || r.DeviceID != last.DeviceID):
+		c.add(Wrong, d.ID, "it was assigned as %s at %s, and is stored as %s at %s", last.DeviceID, last.Hub, r.DeviceID, r.Hub)
 	}
 	if !last.Assigned {
 		return

@@ -52,7 +52,7 @@ var falsehoods = map[string]struct {
 	"an older operation is the last": {Lost, func(f *falseStore) {
 		f.device = func(d *registration.Device) { d.Registration.OperationID = "5.0" }
 	}},
-	"it is assigning still": {Wrong, func(f *falseStore) {
+	"it is assigning still": {Lost, func(f *falseStore) {
 		f.device = func(d *registration.Device) { d.Registration.Status = registration.Assigning }
 	}},
 	"a redemption is not counted": {Lost, func(f *falseStore) {
@@ -69,6 +69,11 @@ var falsehoods = map[string]struct {
 	"an operation is gone": {Lost, func(f *falseStore) {
 		f.operation = func(*registration.Operation) error { return registration.ErrNotFound }
 	}},
+	"an operation is assigning still": {Lost, func(f *falseStore) {
+		f.operation = func(o *registration.Operation) error { o.Status = registration.Assigning; return nil }
+	}},
+	"a device is assigned twice": {Doubled, func(f *falseStore) { f.twice = registration.ActionAssign }},
+	"a proof is accepted twice":  {Doubled, func(f *falseStore) { f.twice = registration.ActionRegister }},
 	"an operation is another owner's": {Wrong, func(f *falseStore) {
 		f.operation = func(o *registration.Operation) error { o.SRK = nil; return nil }
 	}},
@@ -79,7 +84,7 @@ var falsehoods = map[string]struct {
 			}
 		}
 	}},
-	"an assignment has no audit row": {Wrong, func(f *falseStore) {
+	"an assignment has no audit row": {Lost, func(f *falseStore) {
 		f.audit = func(a *registration.Audit) {
 			if a.Action == registration.ActionAssign {
 				a.Action = registration.ActionPoll
@@ -100,6 +105,7 @@ type falseStore struct {
 	fsck.Store
 	id        string
 	twin      string
+	twice     string // action of audit rows that are there twice
 	device    func(*registration.Device)
 	operation func(*registration.Operation) error
 	identity  func(*registration.Identity) error
@@ -136,6 +142,9 @@ func (f *falseStore) AuditPage(ctx context.Context, scope string, after uint64, 
 		if lines[i].Object == f.id && f.audit != nil {
 			f.audit(&lines[i].Audit)
 		}
+		if lines[i].Object == f.id && lines[i].Action == f.twice {
+			lines = append(lines, lines[i])
+		}
 	}
 	return lines, err
 }
@@ -154,7 +163,7 @@ func (f *falseStore) Registrations(ctx context.Context, scope, group, after stri
 func TestTheCheckFindsEveryFalsehood(t *testing.T) {
 	s := rig.New(t, rig.Config{})
 	load := startOn(t, s, seed(t))
-	if err := load.Await(1000, time.Minute); err != nil {
+	if err := load.Await(600, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	load.Stop(endLimit)

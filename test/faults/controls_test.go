@@ -24,7 +24,7 @@ func TestTheLoopCatchesAServiceThatAnswersBeforeItsCommit(t *testing.T) {
 	n := seed(t)
 	load := startOn(t, s, n)
 	report, err := Killing{
-		Load: load, Victims: []Victim{NodeVictim("node", 10, s, load.doors[0])},
+		Load: load, Victims: []Victim{NodeVictim("node", 5, s, load.doors[0])},
 		Seed: n, Least: 20, Most: 60, Floor: 10, Grace: 15 * time.Second,
 	}.Run()
 	load.Stop(endLimit)

@@ -72,7 +72,7 @@ func TestNodesAndTheirDatabaseKilledLoseNothingAcknowledged(t *testing.T) {
 	load := h.load(t, n)
 	report, err := Killing{
 		Load: load, Victims: h.victims(kills(t, 30, 1), kills(t, 10, 5)),
-		Seed: n, Least: 10, Most: 60, Floor: 5, Grace: 30 * time.Second, Tell: t.Logf,
+		Seed: n, Least: 8, Most: 50, Floor: 5, Grace: 30 * time.Second, Tell: t.Logf,
 	}.Run()
 	load.Stop(endLimit)
 	t.Logf("%v\n%v", report, load)
@@ -106,7 +106,7 @@ func TestTheLoopCatchesADatabaseThatAnswersBeforeItsFlush(t *testing.T) {
 	h := newHouse(t, cluster.Config{Nodes: 1, Programs: rig.Programs{Service: weak}})
 	n := seed(t)
 	load := h.load(t, n)
-	report, err := Killing{Load: load, Victims: h.victims(0, 3), Seed: n, Least: 20, Most: 60, Floor: 5, Grace: 30 * time.Second}.Run()
+	report, err := Killing{Load: load, Victims: h.victims(0, 4), Seed: n, Least: 20, Most: 60, Floor: 5, Grace: 30 * time.Second}.Run()
 	load.Stop(endLimit)
 	t.Logf("%v\n%v", report, load)
 	if err != nil {
