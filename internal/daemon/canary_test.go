@@ -75,6 +75,11 @@ func atRest(t *testing.T, h house) secrets {
 	must(t, err)
 	must(t, json.Unmarshal(text, &file))
 	found["master key"] = file.Keys[0].Key
+	for _, listener := range []string{"https", "mqtt"} {
+		for i, key := range newTickets(ring, time.Now).keys(listener) {
+			found[fmt.Sprintf("ticket key %d of %s", i, listener)] = key[:]
+		}
+	}
 	for _, name := range []string{"ca.key", "server.key"} {
 		text, err := os.ReadFile(filepath.Join(h.dir, TLSFolder, name))
 		must(t, err)

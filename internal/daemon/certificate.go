@@ -56,10 +56,12 @@ func (c *certificate) warn(log *slog.Logger) {
 	}
 }
 
-// tls asks for a client certificate and takes any: whether it lets a device in is judged per request, by scope.
-func (c *certificate) tls() *tls.Config {
+// tls asks for a client certificate and takes any: whether it lets a device in is judged per request, by scope. The protocols are what a
+// listener offers by ALPN, if it does.
+func (c *certificate) tls(protocols ...string) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
+		NextProtos:     protocols,
 		ClientAuth:     tls.RequestClientCert,
 		GetCertificate: c.choose,
 	}

@@ -44,7 +44,8 @@ type Options struct {
 	// NotifySocket is where the service manager wants to hear of READY, RELOADING and STOPPING (NOTIFY_SOCKET of sd_notify(3)). Empty: nobody does.
 	NotifySocket string
 
-	headerTime time.Duration // for a request's header; zero means 10 s, tests make it small
+	headerTime time.Duration    // for a request's header; zero means 10 s, tests make it small
+	now        func() time.Time // the clock of session tickets; nil means time.Now
 }
 
 // How long things may take, and how often they are done.
@@ -70,6 +71,7 @@ type service struct {
 	hub     *embedded.Hub
 	core    *registration.Core
 	cert    *certificate
+	tickets *tickets
 	shared  *web.Shared
 	front   *front
 	manager notifier
@@ -77,6 +79,7 @@ type service struct {
 	balancers    []netip.Prefix
 	proxyMetrics *proxied.Metrics
 	headerTime   time.Duration
+	now          func() time.Time
 	drain        sync.Once
 }
 
@@ -87,7 +90,10 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	s := &service{config: cfg, metrics: prometheus.NewRegistry(), headerTime: cmp.Or(opts.headerTime, headerTime),
-		manager: notifier{opts.NotifySocket}}
+		manager: notifier{opts.NotifySocket}, now: opts.now}
+	if s.now == nil {
+		s.now = time.Now
+	}
 	s.level, s.log = telemetry.NewLogger(opts.Log, cfg.LogFormat)
 	if err := s.setLevel(cfg); err != nil {
 		return err
@@ -127,6 +133,7 @@ func (s *service) open(ctx context.Context) (err error) {
 	} else if err != nil {
 		return err
 	}
+	s.tickets = newTickets(s.ring, s.now)
 	if s.cert, err = loadCertificate(s.config, s.metrics); err != nil {
 		return err
 	}
@@ -212,6 +219,7 @@ func (s *service) serve(ctx context.Context, opts Options) error {
 		s.serveMetrics(watched, group, listeners.metrics)
 	}
 	group.Go(func() error { s.maintain(ctx); return nil })
+	group.Go(func() error { s.tickets.run(ctx); return nil })
 	group.Go(func() error { s.follow(ctx); return nil })
 	group.Go(func() error { s.reloads(ctx, opts); return nil })
 	for what, l := range listeners.all() {
@@ -294,7 +302,14 @@ func (s *service) reload(ctx context.Context, opts Options) error {
 	if names := config.NeedRestart(s.config, cfg); len(names) > 0 {
 		s.log.Warn("reload: these settings changed and need a restart", "settings", names)
 	}
-	return errors.Join(s.setLevel(cfg), s.cert.reload(cfg), s.ring.Reload(), s.core.ReloadScopes(ctx), s.sink.Reopen())
+	return errors.Join(s.setLevel(cfg), s.cert.reload(cfg), s.reloadRing(), s.core.ReloadScopes(ctx), s.sink.Reopen())
+}
+
+// reloadRing reads the key ring again, also for what is derived from it.
+func (s *service) reloadRing() error {
+	err := s.ring.Reload()
+	s.tickets.rotate()
+	return err
 }
 
 // listeners of one service.

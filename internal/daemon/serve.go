@@ -100,7 +100,7 @@ func (s *service) httpServer(handler http.Handler) *http.Server {
 // serveHTTPS calls drained when the last request is answered.
 func (s *service) serveHTTPS(ctx context.Context, group *errgroup.Group, l net.Listener, drained func()) {
 	server := s.httpServer(s.front)
-	server.TLSConfig = s.cert.tls()
+	server.TLSConfig = s.tickets.share("https", s.cert.tls("http/1.1"))
 	// The limit stands below: it counts connections of balancers from the first byte on, so that those whose header is awaited have a bound.
 	l = s.proxied("https", netutil.LimitListener(l, s.config.Limits.Connections))
 	s.serveUntil(ctx, group, server, func() error { return server.ServeTLS(l, "", "") }, drained)
@@ -157,7 +157,8 @@ func (s *service) proxied(name string, l net.Listener) net.Listener {
 // serveMQTT: the hub counts strangers by address when it accepts, so the peer is known before.
 func (s *service) serveMQTT(ctx context.Context, group *errgroup.Group, l net.Listener) {
 	l = s.proxied("mqtt", l)
-	group.Go(func() error { return s.hub.Serve(tls.NewListener(l, s.cert.tls())) })
+	secured := tls.NewListener(l, s.tickets.share("mqtt", s.cert.tls()))
+	group.Go(func() error { return s.hub.Serve(secured) })
 	group.Go(func() error {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)

@@ -61,6 +61,7 @@ func (c *contents) ring() *ring {
 	r := &ring{primary: c.Primary, aeads: make(map[string]cipher.AEAD, len(c.Keys))}
 	for _, k := range c.Keys {
 		r.aeads[k.ID] = newAEAD(k.Key)
+		r.roots = append(r.roots, root(k.Key))
 		r.infos = append(r.infos, Info{ID: k.ID, Created: k.Created, Primary: k.ID == c.Primary})
 	}
 	return r

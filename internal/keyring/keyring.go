@@ -65,6 +65,7 @@ type ring struct {
 	primary string
 	infos   []Info
 	aeads   map[string]cipher.AEAD
+	roots   [][]byte // of what is derived, in the order of infos
 }
 
 // Create makes a new ring file with one key, which is primary. It refuses to
