@@ -34,6 +34,7 @@ type disk struct {
 	cutSync int // the sync of the log at which it goes, counted down; 0: never
 	dead    bool
 	full    bool // writes fail with "disk full"
+	sick    sick
 	syncs   map[string]int
 }
 
@@ -272,6 +273,12 @@ func (h *handle) WriteAt(p []byte, off int64) (int, error) {
 	if h.full {
 		return 0, sqlite3.FULL
 	}
+	if err := h.fails(h.name, true); err != nil {
+		if half := len(p) / 2; h.sick.calls%2 == 0 { // as a full disk does, now and then
+			h.inode.change(change{off, append([]byte{}, p[:half]...)})
+		}
+		return 0, err
+	}
 	h.inode.change(change{off, append([]byte{}, p...)})
 	if err := h.callLocked(); err != nil {
 		return 0, err
@@ -304,6 +311,9 @@ func (h *handle) Sync(vfs.SyncFlag) error {
 		h.dead = h.dead || h.cutSync == 0
 	}
 	if err := h.callLocked(); err != nil {
+		return err
+	}
+	if err := h.fails(h.name, false); err != nil {
 		return err
 	}
 	h.syncs[filepath.Base(h.name)]++
@@ -356,4 +366,53 @@ func (d *disk) setFull(full bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.full = full
+}
+
+// sick is a disk that fails for a while.
+type sick struct {
+	sickness
+	on    bool
+	at    int    // the call of its kind from which on it fails, counted down
+	file  string // the only one that fails; empty: all
+	calls int    // that failed
+}
+
+// sicken has the disk fail from a later call on.
+func (d *disk) sicken(s sickness, at int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sick = sick{sickness: s, on: true, at: at}
+}
+
+// sickenFile has every call for one file fail.
+func (d *disk) sickenFile(s sickness, file string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sick = sick{sickness: s, on: true, file: file}
+}
+
+func (d *disk) heal() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sick.on = false
+}
+
+// sickened tells whether a call has failed.
+func (d *disk) sickened() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sick.calls > 0
+}
+
+// fails is the error of a write or a sync.
+func (d *disk) fails(file string, write bool) error {
+	s := &d.sick
+	if !s.on || write != s.writes || s.file != "" && file != s.file || strings.Contains(file, ".volatile") {
+		return nil
+	}
+	if s.at--; s.at > 0 {
+		return nil
+	}
+	s.calls++
+	return s.err
 }

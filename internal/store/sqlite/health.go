@@ -17,6 +17,7 @@ const tellEvery = time.Minute
 // health is what is known of the disk: two kinds of work, each of which goes well or has been failing for some time.
 type health struct {
 	path    string
+	cause   cause
 	writing state
 	reading state
 }
@@ -35,15 +36,18 @@ type state struct {
 	missed  int // failures since they were told last
 }
 
-func newHealth(path string, log *slog.Logger) *health {
+func newHealth(path, vfsName string, log *slog.Logger) *health {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &health{path: path, writing: state{verb: "write", log: log}, reading: state{verb: "read", log: log}}
+	return &health{path: path, cause: newCause(path, vfsName), writing: state{verb: "write", log: log}, reading: state{verb: "read", log: log}}
 }
 
 // noted notes the machine's faults, and gives them their sentence.
 func (h *health) noted(s *state, err error) error {
+	if err != nil && s == &h.writing {
+		err = h.cause.of(err)
+	}
 	err = trouble(h.path, err)
 	if t := registration.Trouble(err); t != nil {
 		s.failed(t)

@@ -106,7 +106,7 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 		return nil, err
 	}
 	opts = opts.withDefaults()
-	h := newHealth(path, opts.Logger)
+	h := newHealth(path, opts.VFS, opts.Logger)
 	w, err := openWriter(path, opts, h)
 	if err != nil {
 		return nil, err
