@@ -92,9 +92,11 @@ type Hub struct {
 	server   *mqtt.Server
 	logins   keyLocks
 	refusals burst // of log lines that strangers can cause
-	start    sync.Once
-	base     context.Context // of all work, ended by Close
-	stop     context.CancelFunc
+	// sinkFails spaces the lines about telemetry that cannot be written: a full disk must not fill the log too.
+	sinkFails spaced
+	start     sync.Once
+	base      context.Context // of all work, ended by Close
+	stop      context.CancelFunc
 
 	// Stands in for the key of an unknown device, so that the same work is done for it.
 	dummyKey, dummySealed []byte

@@ -50,13 +50,27 @@ func closeOn(file io.Closer, err error) error {
 }
 
 // Write appends one line, which ends with a line feed, in one system call. After an error the next line still starts on a line
-// of its own; the failed one may stand there in part.
+// of its own; the failed one may stand there in part. A file that was deleted is made anew: what is written to it would be nobody's.
 func (f *LineFile) Write(line []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.file == nil {
 		return 0, fs.ErrClosed
 	}
+	n, err := f.writeLocked(line)
+	if err != nil || !deleted(f.file) {
+		return n, err
+	}
+	file, torn, err := openLines(f.path)
+	if err != nil {
+		return 0, err
+	}
+	f.file.Close()
+	f.file, f.torn = file, torn
+	return f.writeLocked(line)
+}
+
+func (f *LineFile) writeLocked(line []byte) (int, error) {
 	if f.torn {
 		if _, err := f.file.Write([]byte("\n")); err != nil {
 			return 0, err

@@ -83,6 +83,41 @@ func TestAFailedWriteIsReportedAndTheNextLineStandsAlone(t *testing.T) {
 	expectFile(t, path, "1\nthr\n2\n")
 }
 
+func TestADeletedFileIsMadeAnewBeforeALineIsAcknowledged(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "telemetry")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "hub.ndjson")
+	f := openLineFile(t, path)
+	writeLine(t, f, "1")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	writeLine(t, f, "2")
+	writeLine(t, f, "3")
+	expectFile(t, path, "2\n3\n")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte("4\n")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("acknowledged into nothing: %v", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeLine(t, f, "5")
+	expectFile(t, path, "5\n")
+}
+
+// The kernel itself says that there is no room.
+func TestALineOnAFullDeviceIsNotAcknowledged(t *testing.T) {
+	f := openLineFile(t, "/dev/full")
+	if _, err := f.Write([]byte("1\n")); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestAFailedReopenKeepsTheOldFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "telemetry.ndjson")

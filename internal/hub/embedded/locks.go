@@ -77,3 +77,24 @@ func (b *burst) take(now time.Time) (suppressed int, ok bool) {
 	suppressed, b.suppressed = b.suppressed, 0
 	return suppressed, true
 }
+
+// spaced lets a line of the log through each minute.
+type spaced struct {
+	mu     sync.Mutex
+	last   time.Time
+	missed int
+}
+
+const spacedEvery = time.Minute
+
+// take reports whether a line may be written, and how many were not since the last one that was.
+func (s *spaced) take(now time.Time) (missed int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if since := now.Sub(s.last); since >= 0 && since < spacedEvery {
+		s.missed++
+		return 0, false
+	}
+	missed, s.missed, s.last = s.missed, 0, now
+	return missed, true
+}

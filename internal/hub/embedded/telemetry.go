@@ -40,7 +40,10 @@ func (h *Hub) takeEvent(l *login, e event) cause {
 	}
 	if err != nil {
 		h.metrics.sinkErrors.Inc()
-		h.log.Error("hub: writing telemetry", "scope", l.scope, "hub", l.hub, "device", l.deviceID, "error", err)
+		if missed, ok := h.sinkFails.take(h.config.Now()); ok {
+			h.log.Error("hub: telemetry cannot be written and is not acknowledged, so that devices send it again: make room, or look after the file's disk; it goes on by itself",
+				"scope", l.scope, "hub", l.hub, "device", l.deviceID, "error", err, "missed", missed)
+		}
 		return causeSink
 	}
 	h.metrics.messages.Inc()
