@@ -103,7 +103,7 @@ func schema(version int) func(*testing.T, house) map[string]string {
 	return func(t *testing.T, h house) map[string]string {
 		db, err := sqlite3.Open(filepath.Join(h.dir, "latchkey.db"))
 		must(t, err)
-		must(t, db.Exec(fmt.Sprintf("PRAGMA user_version = %d", version)))
+		must(t, db.Exec(fmt.Sprintf("PRAGMA user_version = %d; UPDATE latchkey_schema SET works_from = %d", version, version)))
 		must(t, db.Close())
 		return nil
 	}
