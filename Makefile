@@ -20,12 +20,12 @@ build: ## build bin/latchkey and bin/latchkey-device, both static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/latchkey ./cmd/latchkey-device
 
 # GOARCH=arm64 and others work too: nothing here runs what was built for another machine.
-ARCH     := $(shell $(GO) env GOARCH)
+ARCH     := $(or $(GOARCH),$(shell $(GO) env GOARCH))
 PACKAGES ?= bin
 
 deb: ## build bin/latchkey_VERSION_ARCH.deb; the same sources give the same bytes
 	@mkdir -p bin/$(ARCH) $(PACKAGES)
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/$(ARCH)/ ./cmd/latchkey
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/$(ARCH)/ ./cmd/latchkey
 	@packaging/deb.sh $(VERSION) $(ARCH) bin/$(ARCH)/latchkey $(PACKAGES)
 
 PLATFORMS ?= $(ARCH)

@@ -53,6 +53,16 @@ func TestThePackageIsTheSameWhoeverBuildsIt(t *testing.T) {
 	}
 }
 
+// What is built for another machine must say so, and be what it says.
+func TestAPackageForAnotherMachineIsNamedAfterIt(t *testing.T) {
+	said := run(t, "make", "-n", "-C", source(t), "deb", "GOARCH=arm64")
+	for _, want := range []string{" GOARCH=arm64 go build ", " -o bin/arm64/ ", " arm64 bin/arm64/latchkey "} {
+		if !strings.Contains(said, want) {
+			t.Errorf("make deb GOARCH=arm64 does not do %q:\n%s", want, said)
+		}
+	}
+}
+
 func TestVersionsOfCommitsSortAsTheyWereMade(t *testing.T) {
 	t.Setenv("SOURCE_DATE_EPOCH", "1795478400")
 	text, err := os.ReadFile(filepath.Join(source(t), "packaging/deb.sh"))

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -19,8 +20,7 @@ func unit(t *testing.T, change func(string) string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(source(t), "packaging/latchkey.service"))
 	must(t, err)
-	program, err := only(filepath.Join(source(t), "bin/*/latchkey"))
-	must(t, err)
+	program := filepath.Join(source(t), "bin", runtime.GOARCH, "latchkey")
 	path := filepath.Join(t.TempDir(), "latchkey.service")
 	must(t, os.WriteFile(path, []byte(change(strings.ReplaceAll(string(text), "/usr/bin/latchkey", program))), 0o600))
 	return path
