@@ -71,7 +71,7 @@ test-long: setup-test check ## the same three times over in random order, and FU
 
 # One package at a time, so that what one measures is not the load of another. What is drawn comes from seeds, which are printed.
 faults: setup-test ## kill KILLS (1000) nodes and KILLS/5 database servers under load, then every other fault test in its long form
-	LATCHKEY_LONG=1 KILLS=$(KILLS) $(SUITE) -noskip -show -- -count=1 -p 1 -timeout 12h ./test/faults ./test/cluster ./test/differential \
+	LATCHKEY_LONG=1 KILLS=$(KILLS) $(SUITE) -noskip -show -- -count=1 -p 1 -timeout 12h ./test/faults ./test/cluster ./test/differential ./test/steps ./test/disk ./test/upgrade \
 	  ./internal/registration ./internal/store/sqlite ./internal/store/postgres
 
 fuzz: ## every fuzz target for FUZZTIME (1m)

@@ -10,12 +10,12 @@ import (
 	"latchkey.example/latchkey/test/rig"
 )
 
-// A service that answers before its commit loses what it acknowledged, and the loop finds it. The commit comes some milliseconds after the answer:
-// what the kernel was given is not lost by a kill, so that a shorter moment would seldom be met.
+// A service that answers before its commit loses what it acknowledged, and the loop finds it. The commit comes a moment after the answer: what the
+// kernel was given is not lost by a kill, so that a shorter moment would seldom be met.
 func TestTheLoopCatchesAServiceThatAnswersBeforeItsCommit(t *testing.T) {
 	weak, err := rig.Weakness{File: "internal/registration/register.go",
 		Good: "revision, verdict, err := c.store.Redeem(ctx, s.ID, redemption)",
-		Bad: `go func() { time.Sleep(5 * time.Millisecond); c.store.Redeem(context.WithoutCancel(ctx), s.ID, redemption) }()
+		Bad: `go func() { time.Sleep(50 * time.Millisecond); c.store.Redeem(context.WithoutCancel(ctx), s.ID, redemption) }()
 			revision, verdict, err := uint64(0), Applied, error(nil)`}.Build(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

@@ -105,6 +105,11 @@ func TestTheLoopCatchesADatabaseThatAnswersBeforeItsFlush(t *testing.T) {
 	}
 	h := newHouse(t, cluster.Config{Nodes: 1, Programs: rig.Programs{Service: weak}})
 	n := seed(t)
+	for _, sql := range []string{`ALTER SYSTEM SET wal_writer_delay = '10s'`, `SELECT pg_reload_conf()`} { // who does not wait for a flush waits long for one
+		if err := h.Database.Psql(t.Context(), "postgres", sql); err != nil {
+			t.Fatal(err)
+		}
+	}
 	load := h.load(t, n)
 	report, err := Killing{Load: load, Victims: h.victims(0, 4), Seed: n, Least: 20, Most: 60, Floor: 5, Grace: 30 * time.Second}.Run()
 	load.Stop(endLimit)
