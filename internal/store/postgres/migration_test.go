@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"latchkey.example/latchkey/internal/store/storetest"
 )
@@ -67,7 +69,9 @@ func TestMigrationsOnlyAdd(t *testing.T) {
 	}
 }
 
-func TestTheReleaseBeforeFindsAllThatItsStatementsName(t *testing.T) {
+// Nodes of the release before run on the schema that there is now: each of their statements is taken, with values of the types that it wants, and
+// what it writes is not refused for what it does not know.
+func TestTheStatementsOfTheReleaseBeforeAreTaken(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("testdata/release-0.1.0.sql")
 	if err != nil {
@@ -79,10 +83,44 @@ func TestTheReleaseBeforeFindsAllThatItsStatementsName(t *testing.T) {
 	}
 	defer pg.Close(t.Context())
 	for sql := range strings.SplitSeq(strings.TrimSuffix(string(text), ";\n"), ";\n") {
-		if _, err := pg.PgConn().Prepare(t.Context(), "", sql, nil); err != nil {
+		if err := taken(t.Context(), pg, sql); err != nil {
 			t.Errorf("%s: %v", sql, err)
 		}
 	}
+	for _, wrong := range []string{
+		`INSERT INTO deleted_scopes (folded, scope, at) VALUES ($1, $2, $3)`, `SELECT later FROM scopes`, `SELECT 1 FROM later`,
+	} {
+		if taken(t.Context(), pg, wrong) == nil {
+			t.Errorf("taken: %s", wrong)
+		}
+	}
+}
+
+// taken runs a statement and takes it back.
+func taken(ctx context.Context, pg *pgx.Conn, sql string) error {
+	tx, err := pg.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer rollback(ctx, tx)
+	statement, err := tx.Prepare(ctx, "", sql)
+	if err != nil {
+		return err
+	}
+	values := map[uint32]any{
+		pgtype.BoolOID: true, pgtype.Int4OID: 1, pgtype.Int8OID: 1, pgtype.TextOID: "x", pgtype.ByteaOID: []byte("x"),
+		pgtype.TextArrayOID: []string{"x"}, pgtype.ByteaArrayOID: [][]byte{[]byte("x")}, pgtype.Int8ArrayOID: []int64{1},
+	}
+	var args []any
+	for _, oid := range statement.ParamOIDs {
+		value, known := values[oid]
+		if !known {
+			return fmt.Errorf("it wants a value of type %d", oid)
+		}
+		args = append(args, value)
+	}
+	_, err = tx.Exec(ctx, sql, args...)
+	return err
 }
 
 // extended migrates to one step more than there is.

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ncruces/go-sqlite3"
@@ -160,5 +163,31 @@ func TestTheReleaseBeforeOpensWhatOnlyAdds(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestOfManyThatMigrateOneDoesTheWork(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "latchkey.db")
+	pragma(t, path, "application_id = "+strconv.Itoa(applicationID), "user_version = 0")
+	var running sync.WaitGroup
+	var workers atomic.Int32
+	for range 4 {
+		running.Go(func() {
+			from, to, err := Migrate(t.Context(), path)
+			if err != nil || from != 0 && from != to {
+				t.Errorf("from %d to %d, %v", from, to, err)
+			}
+			if from == 0 {
+				workers.Add(1)
+			}
+		})
+	}
+	running.Wait()
+	if workers.Load() != 1 {
+		t.Errorf("%d did the work", workers.Load())
+	}
+	if err := reopen(t, path, Options{}).Close(); err != nil {
+		t.Error(err)
 	}
 }
