@@ -31,13 +31,12 @@ type device struct {
 
 	// between its requests
 	token, operation string
-	repeats          int // requests that were sent again
-}
+	began            int // calls that were recorded when its last request began
 
-func (d *device) in(s *stage) *device {
-	there := *d
-	there.stage = s
-	return &there
+	redeems int     // the call that redeems its proof, when nothing comes between
+	heard   told    // what it was told last
+	rival   *device // that somebody else has put in its place
+	refused *refusal
 }
 
 func (s *stage) name(kind string) string {
@@ -149,6 +148,8 @@ func (r *refusal) is(codes ...dps.Code) bool {
 func (d *device) ask(send func(n *node) (registration.Answer, error), n *node) (registration.Answer, *refusal) {
 	d.Helper()
 	for range 10 {
+		calls, _ := n.tap.recorded()
+		d.began = len(calls)
 		answer, err := send(n)
 		if err == nil {
 			return answer, nil
@@ -163,7 +164,6 @@ func (d *device) ask(send func(n *node) (registration.Answer, error), n *node) (
 		if fault.Code != dps.CodeUnavailable || fault.RetryAfter <= 0 || fault.Detail != "" {
 			d.Errorf("%s: a failing store or hub gave %+v", d.id, fault)
 		}
-		d.repeats++
 	}
 	d.Fatalf("%s: the request did not get through", d.id)
 	return registration.Answer{}, nil
@@ -280,5 +280,8 @@ func (d *device) hear(answer registration.Answer) {
 		t.key, err = d.chip.Open(state.TPM.AuthenticationKey)
 		must(d.T, err)
 	}
-	d.tell(t)
+	d.heard = t
+	if d.scopeID == "" {
+		d.tell(t)
+	}
 }

@@ -124,7 +124,7 @@ func disabledKeys(n *node, id string) *device {
 }
 
 func ownCertificate(n *node, id string) *device {
-	d := n.certified(id, n.ca)
+	d := n.certified(id, n.nobodys)
 	n.enroll(id, certificateBody("clientCertificates", d.chain[0], ""))
 	return d
 }
@@ -206,7 +206,7 @@ var stories = []story{
 // Each call of each story meets each trouble, once. The device tries again, the service is started anew, and nothing is lost, doubled or half done.
 func TestEveryCallMeetsEveryTrouble(t *testing.T) {
 	t.Parallel()
-	onBoth(t, 6, 24, func(s *stage) {
+	onBoth(t, 10, 40, func(s *stage) {
 		n := s.start()
 		met := map[string]int{}
 		for _, story := range stories {

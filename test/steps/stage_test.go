@@ -11,6 +11,7 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -117,17 +118,20 @@ func must(t *testing.T, err error) {
 // stage is an installation on a store: what its nodes share, and the operator.
 type stage struct {
 	*testing.T
-	ctx    context.Context
-	store  storetest.Store // beneath the tap
-	tap    *tap
-	ring   *keyring.Ring
-	clock  *clock
-	scope  string
-	share  int // of the cases one in so many is played
-	chance *mathrand.Rand
-	made   int // devices
-	told   []told
-	ca     *authority
+	ctx     context.Context
+	store   storetest.Store // beneath the tap
+	tap     *tap
+	ring    *keyring.Ring
+	clock   *clock
+	scope   string
+	share   int // of the cases one in so many is played
+	chance  *mathrand.Rand
+	made    int // devices
+	told    []told
+	weaken  func(storetest.Store, registration.Hub) (storetest.Store, registration.Hub) // nil: they are as they are
+	found   *[]string                                                                   // takes what a test finds, where that is what is wanted
+	ca      *authority                                                                  // of a group
+	nobodys *authority                                                                  // of none
 }
 
 func newStage(t *testing.T, store storetest.Store) *stage {
@@ -139,8 +143,28 @@ func newStage(t *testing.T, store storetest.Store) *stage {
 	s.ring, err = keyring.Create(filepath.Join(t.TempDir(), "master.key"), s.clock.Now())
 	must(t, err)
 	s.scope = s.newScope(true, host)
-	s.ca = s.newCA("stage CA")
+	s.ca, s.nobodys = s.newCA("a group's CA"), s.newCA("nobody's CA")
 	return s
+}
+
+// Errorf reports what is found.
+func (s *stage) Errorf(format string, args ...any) {
+	s.Helper()
+	if s.found != nil {
+		*s.found = append(*s.found, fmt.Sprintf(format, args...))
+		return
+	}
+	s.T.Errorf(format, args...)
+}
+
+// Fatalf reports what is found, after which nothing goes on.
+func (s *stage) Fatalf(format string, args ...any) {
+	s.Helper()
+	if s.found != nil {
+		s.Errorf(format, args...)
+		runtime.Goexit()
+	}
+	s.T.Fatalf(format, args...)
 }
 
 func (s *stage) newScope(home bool, hosts ...string) string {
@@ -174,13 +198,21 @@ type node struct {
 // start starts a node on the store, behind the tap.
 func (s *stage) start() *node {
 	s.Helper()
-	store := &tapped{Store: s.store, tap: s.tap}
 	n := &node{stage: s}
+	beneath := s.store
+	if s.weaken != nil {
+		beneath, _ = s.weaken(beneath, nil)
+	}
+	store := &tapped{Store: beneath, tap: s.tap}
 	hub, err := embedded.New(embedded.Config{Identities: store, Sealer: s.ring, Telemetry: io.Discard, Now: s.clock.Now,
 		Names: func(name string) (string, bool) { return n.core.HubScope(name) }})
 	must(s.T, err)
 	s.Cleanup(func() { must(s.T, hub.Close(context.Background())) })
-	n.core, err = registration.New(s.ctx, registration.Config{Store: store, Hub: &tappedHub{Hub: hub, tap: s.tap}, Sealer: s.ring,
+	known := registration.Hub(hub)
+	if s.weaken != nil {
+		_, known = s.weaken(s.store, hub)
+	}
+	n.core, err = registration.New(s.ctx, registration.Config{Store: store, Hub: &tappedHub{Hub: known, tap: s.tap}, Sealer: s.ring,
 		Now: s.clock.Now, Logger: slog.New(slog.DiscardHandler)})
 	must(s.T, err)
 	return n
