@@ -60,10 +60,24 @@ func readEmbedded(t *testing.T, cfg config.Config, of storeFacts) reading.Readin
 func TestACopiedInstallationGoesOn(t *testing.T) {
 	t.Parallel()
 	cfg, f := migrated(t), readFacts(t)
+	must(t, execEmbedded(cfg.Database, `INSERT INTO outbox (scope, kind, object, created, due, claim, attempts, failure)
+			VALUES ('`+f.Scope+`', 'advance', '`+f.SQLite.Assigning+`', 1, 2, '', 3, 'no text: ' || CAST(x'ff' AS TEXT));
+		UPDATE identities SET cutting = 1 WHERE device_id = 'Sensor-1'`)) // what the earlier release did not have
 	before := readEmbedded(t, cfg, f.SQLite)
 	address := server.Address(emptyDatabase(t))
-	report, err := daemon.Copy(t.Context(), cfg, daemon.CopyPlan{To: address})
+	filled := map[string]bool{}
+	report, err := daemon.Copy(t.Context(), cfg, daemon.CopyPlan{To: address, Progress: func(step daemon.CopyStep) error {
+		if step.What == "copied" {
+			filled[step.Table] = true
+		}
+		return nil
+	}})
 	must(t, err)
+	for _, table := range sqlite.CopyTables() {
+		if !filled[table[0]] {
+			t.Errorf("the installation has nothing in %s: what is copied of it is not tested", table[0])
+		}
+	}
 	if report.Already || report.Rows < 200 || report.Checked.Problems > 0 || report.Checked.Registrations < 9 {
 		t.Errorf("%+v", report)
 	}
