@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -49,4 +50,13 @@ func (f *findings) all() []Finding {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.list)
+}
+
+// Judge makes an error of findings.
+func Judge(found []Finding) error {
+	var all []error
+	for _, f := range found {
+		all = append(all, errors.New(f.String()))
+	}
+	return errors.Join(all...)
 }

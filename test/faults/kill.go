@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -43,18 +42,19 @@ type Killing struct {
 	// come back. Less is no load, and a run without load shows nothing.
 	Floor float64
 	Grace time.Duration
-	Tell  func(format string, args ...any) // is told now and then how far it is; may be nil
+	// Look is called now and then, while devices register: to tell how far it is, to check what must hold at any time. May be nil.
+	Look func(Report)
 }
 
-// tellEvery is so many strikes.
-const tellEvery = 50
+// lookEvery is so many strikes.
+const lookEvery = 25
 
 // Report says what a kill loop did.
 type Report struct {
 	Kills    map[string]int
 	Told     int64         // registrations acknowledged from the first strike's wait to the last return
 	Took     time.Duration // of all that
-	Flowing  time.Duration // of it, between a return and the next strike
+	Flowing  time.Duration // of it, while a node served
 	Slowest  float64       // registrations a second between a return and the next strike, where they were fewest
 	Restarts []time.Duration
 	Stumbles int // kills of nodes that did not serve yet, besides Kills
@@ -76,8 +76,8 @@ func (k Killing) Run() (Report, error) {
 			return report, err
 		}
 		report.Took, report.Told = time.Since(began), k.Load.Told()-before
-		if k.Tell != nil && n%tellEvery == 0 {
-			k.Tell("%v", report)
+		if k.Look != nil && n%lookEvery == 0 {
+			k.Look(report)
 		}
 	}
 	return report, nil
@@ -108,6 +108,11 @@ func (k Killing) strike(random *rand.Rand, victims []Victim, report *Report) err
 			return fmt.Errorf("without %s: %w", victims[0].Name, err)
 		}
 	}
+	return revive(random, victims, report)
+}
+
+// revive starts again what was killed, what others need first, and kills some of it once more before it serves.
+func revive(random *rand.Rand, victims []Victim, report *Report) error {
 	slices.SortStableFunc(victims, func(a, b Victim) int { return rank(a) - rank(b) })
 	for _, v := range victims {
 		if v.Begin != nil && random.IntN(4) == 0 {
@@ -184,15 +189,6 @@ func (r Report) String() string {
 		}
 		return r.Restarts[(len(r.Restarts)-1)*hundredths/100].Round(time.Millisecond)
 	}
-	return fmt.Sprintf("%d kills (%s) and %d during a start in %v; %d registrations, %.0f a second, %.0f in the slowest interval; a restart took %v, at most %v",
-		kills, strings.Join(names, ", "), r.Stumbles, r.Took.Round(100*time.Millisecond), r.Told, float64(r.Told)/r.Took.Seconds(), r.Slowest, at(50), at(100))
-}
-
-// Judge makes an error of findings.
-func Judge(found []Finding) error {
-	var all []error
-	for _, f := range found {
-		all = append(all, errors.New(f.String()))
-	}
-	return errors.Join(all...)
+	return fmt.Sprintf("%d kills (%s) and %d during a start in %v; %d registrations, %.0f a second, %.0f between kills, %.0f in the slowest interval; a restart took %v, at most %v",
+		kills, strings.Join(names, ", "), r.Stumbles, r.Took.Round(100*time.Millisecond), r.Told, float64(r.Told)/r.Took.Seconds(), float64(r.Told)/r.Flowing.Seconds(), r.Slowest, at(50), at(100))
 }

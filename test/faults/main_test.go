@@ -77,6 +77,14 @@ func checkFile(ctx context.Context, s *rig.Service, devices []*Device, falsify f
 
 func honest(s fsck.Store) fsck.Store { return s }
 
+// looking says how far a loop is, and checks the store that devices register at.
+func looking(t *testing.T, dataDir string) func(Report) {
+	return func(r Report) {
+		t.Log(r)
+		mustBeSound(t, dataDir)
+	}
+}
+
 // mustBeSound has latchkey fsck check the store of a data directory, beside whatever runs on it.
 func mustBeSound(t *testing.T, dataDir string) {
 	t.Helper()

@@ -72,7 +72,7 @@ func TestNodesAndTheirDatabaseKilledLoseNothingAcknowledged(t *testing.T) {
 	load := h.load(t, n)
 	report, err := Killing{
 		Load: load, Victims: h.victims(kills(t, 30, 1), kills(t, 10, 5)),
-		Seed: n, Least: 8, Most: 50, Floor: 5, Grace: 30 * time.Second, Tell: t.Logf,
+		Seed: n, Least: 8, Most: 50, Floor: 5, Grace: 30 * time.Second, Look: looking(t, h.Nodes[0].DataDir),
 	}.Run()
 	load.Stop(endLimit)
 	t.Logf("%v\n%v", report, load)

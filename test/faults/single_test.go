@@ -13,8 +13,8 @@ func TestOneNodeKilledLosesNothingAcknowledged(t *testing.T) {
 	n := seed(t)
 	load := startOn(t, s, n)
 	report, err := Killing{
-		Load: load, Victims: []Victim{NodeVictim("node", kills(t, 12, 5), s, load.doors[0])},
-		Seed: n, Least: 20, Most: 100, Floor: 10, Grace: 15 * time.Second, Tell: t.Logf,
+		Load: load, Victims: []Victim{NodeVictim("node", kills(t, 30, 5), s, load.doors[0])},
+		Seed: n, Least: 10, Most: 50, Floor: 10, Grace: 15 * time.Second, Look: looking(t, s.DataDir),
 	}.Run()
 	load.Stop(endLimit)
 	t.Logf("%v\n%v", report, load)
