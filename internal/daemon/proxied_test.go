@@ -144,6 +144,40 @@ func TestABalancersConnectionWithoutAGoodHeaderIsEnded(t *testing.T) {
 	}
 }
 
+// Connections whose header is awaited count as open ones: they wait for a place like all, and lose it when the header's time is over.
+func TestAwaitedHeadersCountAsConnections(t *testing.T) {
+	h := installed(t)
+	h.configure(t, "limits: {connections: 2}\n")
+	const awaited = 500 * time.Millisecond
+	r := h.balanced(t, func(o *Options) { o.headerTime = awaited })
+	begin := time.Now()
+	for range 2 {
+		silent, err := dialFrom(balancer, r.https)
+		must(t, err)
+		defer silent.Close()
+	}
+	good := r.through(balancer, proxyHeader("203.0.113.9:50000"))
+	if status, body, err := ask(good, http.MethodGet, "https://"+host+"/healthz", "", nil); err != nil || status != http.StatusOK {
+		t.Errorf("%d %s %v", status, body, err)
+	}
+	if took := time.Since(begin); took < awaited {
+		t.Errorf("the third connection was served after %v, while two were awaited", took)
+	}
+}
+
+// Metrics are asked for on this machine, and not through a balancer.
+func TestTheMetricsListenerKnowsNoBalancers(t *testing.T) {
+	r := installed(t).balanced(t)
+	conn, err := dialFrom(balancer, r.metrics)
+	must(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	must(t, err)
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+		t.Errorf("%q %v", answer, err)
+	}
+}
+
 func isTimeout(err error) bool {
 	ne, ok := err.(net.Error)
 	return ok && ne.Timeout()

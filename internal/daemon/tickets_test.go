@@ -8,9 +8,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"fmt"
 	"math/big"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -291,6 +293,30 @@ func TestSessionsGoOnWhileTheRingIsRotated(t *testing.T) {
 	if !resumes(t, second.config, before) {
 		t.Error("a session from before the rotation does not go on")
 	}
+	old := newClient(t, tls.VersionTLS13)
+	resumes(t, newDoor(t, mustRing(t, path, "k1"), time.Now, "https").config, old)
+	dropKey(t, house{dir: filepath.Dir(path)}, "k1")
+	read(first, early)
+	if resumes(t, first.config, old) {
+		t.Error("a session under a key that was taken out of the ring goes on")
+	}
+}
+
+// mustRing is a ring with that primary key and the others of a file.
+func mustRing(t *testing.T, path, primary string) *keyring.Ring {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	must(t, err)
+	var file ringFile
+	must(t, json.Unmarshal(text, &file))
+	file.Primary = primary
+	text, err = json.Marshal(file)
+	must(t, err)
+	before := filepath.Join(t.TempDir(), "master.key")
+	must(t, os.WriteFile(before, text, 0o600))
+	ring, err := keyring.Open(before)
+	must(t, err)
+	return ring
 }
 
 func TestForgedTicketsCostABoundedNumberOfTries(t *testing.T) {

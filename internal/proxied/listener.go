@@ -79,20 +79,27 @@ func (l *Listener) Accept() (net.Conn, error) {
 
 // Close ends accepting and the connections whose header is awaited; those that Accept has given go on.
 func (l *Listener) Close() error {
-	l.mu.Lock()
-	first := !l.ended
-	l.ended = true
-	for c := range l.pending {
-		c.Close()
-	}
-	l.mu.Unlock()
-	if !first {
+	if !l.end() {
 		return nil
 	}
-	close(l.closed)
 	err := l.Listener.Close()
 	l.running.Wait()
 	return err
+}
+
+// end notes the end and ends what is awaited; it reports false if that was done before.
+func (l *Listener) end() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return false
+	}
+	l.ended = true
+	close(l.closed)
+	for c := range l.pending {
+		c.Close()
+	}
+	return true
 }
 
 // run accepts. It waits for nobody but the caller of Accept: an error below is his to judge, and paces this loop.
@@ -183,9 +190,14 @@ func (l *Listener) identify(c net.Conn) {
 	l.deliver(accepted{conn: c})
 }
 
-// refuse ends a connection. Balancers' connections may be many: one line a second is logged.
+// refuse ends a connection. Balancers' connections may be many: one line a second is logged, and none of those that Close has ended.
 func (l *Listener) refuse(c net.Conn, why refusal) {
 	c.Close()
+	select {
+	case <-l.closed:
+		return
+	default:
+	}
 	l.config.Metrics.refused.WithLabelValues(l.config.Name, string(why)).Inc()
 	if suppressed, ok := l.burst.take(time.Now()); ok {
 		l.config.Log.Warn("proxy: refused a balancer's connection", "listener", l.config.Name, "reason", string(why), "balancer", c.RemoteAddr().String(),

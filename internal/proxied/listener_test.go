@@ -331,6 +331,9 @@ func TestCloseEndsWhatIsAwaitedAndLeavesWhatWasGiven(t *testing.T) {
 			t.Errorf("Accept after Close: %v", err)
 		}
 		ended(t, silent)
+		if b.refused(refusedCut) != 0 || b.log.Len() > 0 {
+			t.Errorf("the end is told as a refusal: %s", b.log)
+		}
 		if n, err := whole.Read(make([]byte, 1)); err == nil {
 			t.Errorf("what nobody accepted is open: %d", n)
 		}
