@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -20,6 +22,7 @@ func TestNodesBehindALoadBalancerAreOneService(t *testing.T) {
 	t.Run("each request of a device goes to another node", func(t *testing.T) { eachRequestElsewhere(t, c) })
 	t.Run("nodes come and go under a device", func(t *testing.T) { nodesComeAndGo(t, c) })
 	t.Run("the audit log has a device's own address", func(t *testing.T) { auditHasAddresses(t, c) })
+	t.Run("a TLS session goes on at every node", func(t *testing.T) { sessionsGoOn(t, c) })
 	t.Run("the hub lets in who was assigned by any node", func(t *testing.T) { hubLetsIn(t, c) })
 	t.Run("the store is whole", func(t *testing.T) { storeIsWhole(t, c) })
 }
@@ -65,6 +68,23 @@ func auditHasAddresses(t *testing.T, c *Cluster) {
 	}
 	if got["device.register"] != comesFrom || got["enrollment.put"] != balancerSource {
 		t.Errorf("addresses in the audit log: %v", got)
+	}
+}
+
+// sessionsGoOn: a device that comes again shows the ticket of whichever node it met first, and each of them takes it.
+func sessionsGoOn(t *testing.T, c *Cluster) {
+	d := newDevice(t, &c.Access, 16)
+	d.client.Transport.(*http.Transport).TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	met := map[int]bool{}
+	for try := range 6 {
+		got := d.ask(http.MethodPut, "/register", "", d.body(), http.StatusUnauthorized)
+		node := nodeOf(t, c, got.tracking)
+		if met[node] = true; got.resumed != (try > 0) {
+			t.Errorf("connection %d, at node %d: resumed %v", try+1, node+1, got.resumed)
+		}
+	}
+	if len(met) < 2 {
+		t.Error("all connections led to one node")
 	}
 }
 

@@ -63,6 +63,7 @@ type reply struct {
 	header   http.Header
 	body     []byte
 	tracking string
+	resumed  bool // on a TLS session of an earlier connection
 }
 
 func (d *device) send(method, rest, token string, body []byte) (reply, error) {
@@ -81,7 +82,7 @@ func (d *device) send(method, rest, token string, body []byte) (reply, error) {
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
-	return reply{answer.StatusCode, answer.Header, text, answer.Header.Get("x-ms-request-id")}, err
+	return reply{answer.StatusCode, answer.Header, text, answer.Header.Get("x-ms-request-id"), answer.TLS.DidResume}, err
 }
 
 // ask sends until the answer has one of the statuses, as a client does that meets a node which is going: a connection that breaks and a 503 are
