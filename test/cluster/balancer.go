@@ -20,16 +20,18 @@ import (
 //go:embed haproxy.cfg
 var haproxyText string
 
-var haproxy = template.Must(template.New("haproxy.cfg").Funcs(template.FuncMap{"inc": func(i int) int { return i + 1 }}).Parse(haproxyText))
+var haproxy = template.Must(template.New("haproxy.cfg").Funcs(template.FuncMap{
+	"inc":  func(i int) int { return i + 1 },
+	"port": func(address string) (string, error) { _, port, err := net.SplitHostPort(address); return port, err },
+}).Parse(haproxyText))
 
 // BalancerConfig says what a load balancer is in front of.
 type BalancerConfig struct {
-	Dir    string        // for its configuration
-	Host   string        // the name that the nodes answer by
-	CAFile string        // of their CA
-	Listen rig.Addresses // its own, HTTPS and MQTT; empty ones: free ports
-	HTTPS  []string      // of the nodes
-	MQTT   []string      // of those that serve the hub
+	Dir    string          // for its configuration
+	Host   string          // the name that the nodes answer by
+	CAFile string          // of their CA
+	Listen rig.Addresses   // its own, HTTPS and MQTT; empty ones: free ports
+	Nodes  []rig.Addresses // HTTPS of each node, and MQTT of those that serve the hub
 }
 
 // Balancer is an HAProxy that runs.
@@ -103,6 +105,9 @@ func start(program, file string, sockets ...*net.TCPListener) (*rig.Background, 
 	}
 	return process, nil
 }
+
+// Output is all that it has said so far: which nodes it takes for dead, among others.
+func (b *Balancer) Output() string { return b.process.Output() }
 
 // Done is closed when it has ended.
 func (b *Balancer) Done() <-chan struct{} { return b.process.Done() }

@@ -129,8 +129,11 @@ func (c *Cluster) startNode(i int) (*rig.Service, error) {
 
 func (c *Cluster) startBalancer() error {
 	first := c.Nodes[0]
-	balancer, err := StartBalancer(BalancerConfig{Dir: c.config.Dir, Host: first.Host, CAFile: first.CAFile, Listen: c.config.Listen,
-		HTTPS: c.each(func(s *rig.Service) string { return s.HTTPS }), MQTT: []string{first.MQTT}})
+	nodes := []rig.Addresses{{HTTPS: first.HTTPS, MQTT: first.MQTT}}
+	for _, node := range c.Nodes[1:] {
+		nodes = append(nodes, rig.Addresses{HTTPS: node.HTTPS})
+	}
+	balancer, err := StartBalancer(BalancerConfig{Dir: c.config.Dir, Host: first.Host, CAFile: first.CAFile, Listen: c.config.Listen, Nodes: nodes})
 	if err != nil {
 		return err
 	}
@@ -148,7 +151,7 @@ func (c *Cluster) waitServed() error {
 	_, err := rig.Poll(ctx, func() (struct{}, bool, error) {
 		select {
 		case <-c.Balancer.Done():
-			return struct{}{}, false, fmt.Errorf("HAProxy has ended: %s", c.Balancer.process.Output())
+			return struct{}{}, false, fmt.Errorf("HAProxy has ended: %s", c.Balancer.Output())
 		default:
 		}
 		answer, err := client.Get(c.URL("/readyz"))
@@ -158,13 +161,6 @@ func (c *Cluster) waitServed() error {
 		return struct{}{}, answer.StatusCode == http.StatusOK, answer.Body.Close()
 	})
 	return err
-}
-
-func (c *Cluster) each(of func(*rig.Service) string) (list []string) {
-	for _, node := range c.Nodes {
-		list = append(list, of(node))
-	}
-	return list
 }
 
 // Close stops what runs, the nodes last started first, and removes the files that are its own.

@@ -1,15 +1,18 @@
 package cluster
 
 import (
+	"context"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"latchkey.example/latchkey/test/faults"
+	"latchkey.example/latchkey/test/rig"
 )
 
 // How long devices may take to be acknowledged again, and to end what they have begun.
@@ -100,7 +103,7 @@ func TestWhatTheStandbyLacksIsNotAcknowledged(t *testing.T) {
 	}
 	acknowledgedTooEarly(t, p, other)
 	must(t, p.primary.Crash())
-	d.wantComeAgain()
+	d.wantComeAgain(c)
 	p.promote()
 	d.prove()
 	d.poll()
@@ -138,11 +141,18 @@ func comeAgain(got reply) bool {
 	return got.status == http.StatusServiceUnavailable && err == nil && seconds > 0
 }
 
-// wantComeAgain: once the load balancer knows that no node is ready, the nodes themselves say so.
-func (d *device) wantComeAgain() {
+// wantComeAgain: once the load balancer knows that no node is ready, it leads to those that live, who say so themselves.
+func (d *device) wantComeAgain(c *Cluster) {
 	d.t.Helper()
-	got := d.ask(http.MethodPut, "/register", d.token, d.body(), http.StatusServiceUnavailable)
-	if !comeAgain(got) {
-		d.t.Errorf("without a database: %d, %v", got.status, got.header)
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
+	defer cancel()
+	if _, err := rig.Poll(ctx, func() (struct{}, bool, error) {
+		return struct{}{}, strings.Contains(c.Balancer.Output(), "backend 'nodes' has no server available"), nil
+	}); err != nil {
+		d.t.Fatalf("the load balancer has not noticed: %v; it said:\n%s", err, c.Balancer.Output())
+	}
+	got, err := d.send(http.MethodPut, "/register", d.token, d.body())
+	if err != nil || !comeAgain(got) {
+		d.t.Errorf("without a database: %v, status %d, %v", err, got.status, got.header)
 	}
 }
