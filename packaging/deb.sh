@@ -52,7 +52,7 @@ put 644 packaging/latchkey.tmpfiles usr/lib/tmpfiles.d/latchkey.conf
 put 640 packaging/latchkey.env etc/latchkey/latchkey.env
 put 644 packaging/deb/lintian-overrides usr/share/lintian/overrides/latchkey
 put 644 packaging/deb/copyright $doc/copyright
-for page in docs/*.md; do put 644 "$page" "$doc/$(basename "$page")"; done
+for page in docs/*.md docs/decisions/*.md; do put 644 "$page" "$doc/${page#docs/}"; done
 put 644 docs/export-example.ndjson $doc/export-example.ndjson
 packed $doc/CHANGELOG.md.gz <CHANGELOG.md
 packaging/third-party.sh >"$scratch/licences" # not in a pipe, which would hide that it failed

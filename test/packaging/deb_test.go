@@ -134,6 +134,27 @@ func unpacked(t *testing.T) string {
 	return dir
 }
 
+// A page that is installed leads to nothing that is not.
+func TestTheInstalledPagesLeadToInstalledPages(t *testing.T) {
+	dir := filepath.Join(unpacked(t), "usr/share/doc/latchkey")
+	pages, err := filepath.Glob(filepath.Join(dir, "*.md"))
+	must(t, err)
+	links := 0
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		must(t, err)
+		for _, link := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllStringSubmatch(string(text), -1) {
+			links++
+			if _, err := os.Stat(filepath.Join(dir, link[1])); err != nil {
+				t.Errorf("%s leads to %s, which is not in the package", filepath.Base(page), link[1])
+			}
+		}
+	}
+	if links == 0 {
+		t.Error("no links were found")
+	}
+}
+
 func TestThePackagedProgramNeedsNoLibrary(t *testing.T) {
 	program, err := elf.Open(filepath.Join(unpacked(t), "usr/bin/latchkey"))
 	must(t, err)
