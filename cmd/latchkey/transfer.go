@@ -254,6 +254,9 @@ func copyExport(w io.Writer, answer io.Reader) error {
 
 // writeWhole writes a file beside its place and moves it there when it is whole and on disk.
 func writeWhole(name string, fill func(io.Writer) error) (err error) {
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a file: it would be replaced by one", name) // a device, say
+	}
 	file, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*") // for its owner's eyes
 	if err != nil {
 		return err

@@ -40,6 +40,10 @@ func Backup(ctx context.Context, path, into string) (err error) {
 	}
 	c.db.SetInterrupt(ctx)
 	if _, err := c.exec(`VACUUM INTO ?1`, into); err != nil {
+		room := newCause(into, "")
+		if err = room.of(err); isFull(err) {
+			return fmt.Errorf("there is no room beside the database for a copy of it: make as much room in %s as it takes (%w)", filepath.Dir(filepath.Dir(into)), err)
+		}
 		return fmt.Errorf("copying the database: %w", err)
 	}
 	return syncFile(into)

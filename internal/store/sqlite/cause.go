@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,7 +28,7 @@ const (
 
 // of adds to an error of a write what the system says.
 func (c *cause) of(err error) error {
-	if c.dir == "" || !errors.Is(err, sqlite3.IOERR) && !errors.Is(err, sqlite3.CANTOPEN) {
+	if c.dir == "" || !errors.Is(err, sqlite3.IOERR) && !errors.Is(err, sqlite3.CANTOPEN) && !errors.Is(err, sqlite3.READONLY) {
 		return err
 	}
 	c.mu.Lock()
@@ -35,7 +36,10 @@ func (c *cause) of(err error) error {
 	if now := time.Now(); now.Sub(c.at) > causeEvery {
 		c.last, c.at = tryWriting(c.dir), now
 	}
-	return errors.Join(err, c.last)
+	if c.last == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, c.last)
 }
 
 // tryWriting writes a file into a folder and removes it.

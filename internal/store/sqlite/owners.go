@@ -17,9 +17,16 @@ import (
 // owners is registration.OwnerMemory in a file of its own that is never flushed, so that a flood of first contacts costs
 // page-cache writes and no disk. Losing it costs a client without a tpm object one more challenge.
 type owners struct {
-	mu   sync.Mutex
-	conn *conn // nil when closed
+	path, vfsName string
+
+	mu     sync.Mutex
+	conn   *conn // nil when closed, and while a damaged file cannot be made anew
+	closed bool
+	remade time.Time // when that was tried last
 }
+
+// remakeEvery is how often a damaged file is made anew.
+const remakeEvery = time.Second
 
 const ownersSchema = `CREATE TABLE owners (
 	seq    INTEGER PRIMARY KEY,
@@ -34,9 +41,17 @@ PRAGMA user_version = 1;`
 
 // openOwners opens the file, or makes it anew if it is missing, damaged or of another version.
 func openOwners(path, vfsName string) (*owners, error) {
+	c, err := makeOwners(path, vfsName)
+	if err != nil {
+		return nil, err
+	}
+	return &owners{path: path, vfsName: vfsName, conn: c}, nil
+}
+
+func makeOwners(path, vfsName string) (*conn, error) {
 	if c, err := dialOwners(path, vfsName, sqlite3.OPEN_READWRITE); err == nil {
 		if soundOwners(c) {
-			return &owners{conn: c}, nil
+			return c, nil
 		}
 		if err := c.close(); err != nil {
 			return nil, err
@@ -57,7 +72,7 @@ func openOwners(path, vfsName string) (*owners, error) {
 	if err := c.transaction(func() error { return c.db.Exec(ownersSchema) }); err != nil {
 		return nil, errors.Join(err, c.close())
 	}
-	return &owners{conn: c}, nil
+	return c, nil
 }
 
 func dialOwners(path, vfsName string, flags sqlite3.OpenFlag) (*conn, error) {
@@ -102,13 +117,46 @@ func remove(path, vfsName string) error {
 func (o *owners) with(ctx context.Context, fn func(c *conn) error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.conn == nil {
+	if o.closed {
 		return ErrClosed
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return fn(o.conn)
+	if o.conn == nil {
+		if err := o.remakeLocked(); err != nil {
+			return err
+		}
+	}
+	err := fn(o.conn)
+	if damaged(err) {
+		return errors.Join(err, o.remakeLocked())
+	}
+	return err
+}
+
+// damaged tells errors that stay from those of a disk that is full or fails for a while.
+func damaged(err error) bool {
+	return errors.Is(err, sqlite3.CORRUPT) || errors.Is(err, sqlite3.NOTADB) || errors.Is(err, sqlite3.IOERR_SHORT_READ)
+}
+
+var errNotRemade = errors.New("the memory of open challenges is damaged and cannot be made anew yet")
+
+// remakeLocked makes the file anew: what is lost with it costs some clients one more challenge.
+func (o *owners) remakeLocked() error {
+	if o.conn != nil {
+		_ = o.conn.close() // it is thrown away
+		o.conn = nil
+	}
+	if time.Since(o.remade) < remakeEvery {
+		return errNotRemade
+	}
+	o.remade = time.Now()
+	c, err := makeOwners(o.path, o.vfsName)
+	if err == nil {
+		o.conn = c
+	}
+	return err
 }
 
 // RememberOwner implements registration.OwnerMemory.
@@ -169,6 +217,7 @@ func (o *owners) pruneScope(ctx context.Context, scope string, limit int) (remov
 func (o *owners) close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.closed = true
 	if o.conn == nil {
 		return nil
 	}

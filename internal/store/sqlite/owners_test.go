@@ -101,3 +101,46 @@ func fileMode(t *testing.T, path string) os.FileMode {
 	}
 	return info.Mode().Perm()
 }
+
+// The file is damaged under the running service: challenges go on, and after a second so does the memory.
+func TestOwnerMemoryDamagedWhileRunningIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]func(path string) error{
+		"garbage": func(path string) error {
+			return errors.Join(os.WriteFile(path, make([]byte, 16384), 0o600), os.Truncate(path+"-wal", 0))
+		},
+		"cut":     func(path string) error { return errors.Join(os.Truncate(path, 0), os.Truncate(path+"-wal", 0)) },
+		"deleted": func(path string) error { return errors.Join(os.Remove(path), os.Remove(path+"-wal")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, path := filed(t, Options{})
+			remember := func(id string) error {
+				return s.RememberOwner(t.Context(), testScope, id, []byte("srk"), time.Unix(1, 0))
+			}
+			if err := remember("before"); err != nil {
+				t.Fatal(err)
+			}
+			if err := damage(path + ".volatile"); err != nil {
+				t.Fatal(err)
+			}
+			for i := 0; ; i++ { // its pages may be in memory for a while
+				err := remember(fmt.Sprint("dev", i))
+				if err == nil && i > 50 {
+					break
+				}
+				if i > 10_000 {
+					t.Fatal(err)
+				}
+			}
+			if err := remember("after"); err != nil {
+				t.Error(err)
+			}
+			srks, err := s.Owners(t.Context(), testScope, "after", time.Unix(0, 0))
+			if err != nil || len(srks) != 1 {
+				t.Errorf("%d owners, %v", len(srks), err)
+			}
+			kept(t, s, "before0", "before19")
+		})
+	}
+}

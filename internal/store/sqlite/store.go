@@ -105,7 +105,15 @@ func Open(ctx context.Context, path string, opts Options) (*Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	opts = opts.withDefaults()
+	s, err := open(path, opts.withDefaults())
+	if err != nil {
+		return nil, atStart(path, opts.VFS, err)
+	}
+	return s, nil
+}
+
+// open leaves nothing open if it fails.
+func open(path string, opts Options) (*Store, error) {
 	h := newHealth(path, opts.VFS, opts.Logger)
 	w, err := openWriter(path, opts, h)
 	if err != nil {

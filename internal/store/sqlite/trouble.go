@@ -3,6 +3,7 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"syscall"
 
@@ -40,6 +41,23 @@ func trouble(path string, err error) error {
 		return err
 	}
 	return t
+}
+
+// atStart wraps an error of opening into a sentence that says what to do before the next start. Those that say so already it leaves as they are.
+func atStart(path, vfsName string, err error) error {
+	c := newCause(path, vfsName)
+	dir := filepath.Dir(path)
+	switch err = c.of(err); {
+	case isFull(err):
+		return fmt.Errorf("the disk of %s is full: make room on the file system of %s and start again (%w)", path, dir, err)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("the file system of %s is read-only: mount it for writing and start again (%w)", path, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("this account may not read and write %s and its folder: make it the owner of %s and all in it, or run as the account that is (%w)", path, dir, err)
+	case errors.Is(err, sqlite3.CORRUPT), errors.Is(err, sqlite3.NOTADB), errors.Is(err, sqlite3.IOERR_SHORT_READ):
+		return fmt.Errorf("%s is damaged or cut: keep it and the files beside it aside, and restore a backup with `latchkey restore` (%w)", path, err)
+	}
+	return err
 }
 
 func isFull(err error) bool {
