@@ -82,6 +82,8 @@ type Limits struct {
 
 // Hub settings.
 type Hub struct {
+	// Serve says that this node serves the embedded hub: it has the MQTT listener and the devices' sessions. Of nodes that share a store one may.
+	Serve bool `yaml:"serve"`
 	// MaxTokenLife is the furthest expiry of a SAS token that the embedded hub accepts.
 	MaxTokenLife time.Duration `yaml:"maxTokenLife"`
 	// Telemetry is the NDJSON file that telemetry is appended to. SIGHUP opens the same path anew, for log rotation.
@@ -97,7 +99,7 @@ func Default() Config {
 		Database: "latchkey.db", MasterKey: "master.key", Certificate: "tls/server.crt", PrivateKey: "tls/server.key",
 		LogLevel: "info", LogFormat: "text",
 		Limits: Limits{Concurrent: 128, Parked: 256, Wait: 5 * time.Second, BodyTime: 10 * time.Second, HandlerTime: 20 * time.Second, Connections: 10000},
-		Hub:    Hub{MaxTokenLife: 24 * time.Hour, Telemetry: "telemetry/hub.ndjson", Connections: 10000},
+		Hub:    Hub{Serve: true, MaxTokenLife: 24 * time.Hour, Telemetry: "telemetry/hub.ndjson", Connections: 10000},
 	}
 }
 
@@ -136,6 +138,7 @@ func (c *Config) Settings() []Setting {
 		reloaded(span("limits-handler-time", "how long the work on one request may take", &c.Limits.HandlerTime)),
 		number("limits-connections", "open HTTPS connections", &c.Limits.Connections),
 		reloaded(span("audit-retention", "how long audit rows are kept, 0 for ever", &c.Audit.Retention)),
+		yes("hub-serve", "whether this node serves the embedded hub, true or false", &c.Hub.Serve),
 		span("hub-max-token-life", "furthest expiry of a SAS token at the embedded hub", &c.Hub.MaxTokenLife),
 		text("hub-telemetry", "NDJSON file of the embedded hub's telemetry", &c.Hub.Telemetry),
 		number("hub-connections", "MQTT connections at one time", &c.Hub.Connections),
@@ -171,6 +174,17 @@ func number(name, help string, p *int) Setting {
 		*p = n
 		return nil
 	}, Get: func() string { return strconv.Itoa(*p) }}
+}
+
+func yes(name, help string, p *bool) Setting {
+	return Setting{Name: name, Help: help, Set: func(v string) error {
+		b, err := strconv.ParseBool(v)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", v)
+		}
+		*p = b
+		return nil
+	}, Get: func() string { return strconv.FormatBool(*p) }}
 }
 
 func span(name, help string, p *time.Duration) Setting {

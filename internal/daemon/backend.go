@@ -12,10 +12,11 @@ import (
 	"latchkey.example/latchkey/internal/store/sqlite"
 )
 
-// backend is an open store of either kind, with the identities of the embedded hub.
+// backend is an open store of either kind, with the identities of the embedded hub and the process that serves it.
 type backend interface {
 	registration.Store
 	embedded.Identities
+	embedded.Owners
 	Close() error
 }
 

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -67,7 +68,8 @@ type service struct {
 	store   backend
 	ready   func(context.Context) error // whether the store can serve
 	lock    *os.File                    // nil where the system has none
-	sink    *embedded.LineFile
+	sink    *embedded.LineFile          // nil where the hub is not served
+	mark    *hubMark                    // nil where it is not, or the store is this process's alone
 	hub     *embedded.Hub
 	core    *registration.Core
 	cert    *certificate
@@ -137,23 +139,43 @@ func (s *service) open(ctx context.Context) (err error) {
 	if s.cert, err = loadCertificate(s.config, s.metrics); err != nil {
 		return err
 	}
-	if err = os.MkdirAll(filepath.Dir(s.config.Hub.Telemetry), 0o750); err != nil {
+	if s.config.Hub.Serve {
+		if err = os.MkdirAll(filepath.Dir(s.config.Hub.Telemetry), 0o750); err != nil {
+			return err
+		}
+		if s.sink, err = embedded.OpenLineFile(s.config.Hub.Telemetry); err != nil {
+			return err
+		}
+	}
+	if err = s.wire(ctx); err != nil {
 		return err
 	}
-	if s.sink, err = embedded.OpenLineFile(s.config.Hub.Telemetry); err != nil {
-		return err
-	}
-	return s.wire(ctx)
+	return s.hub.Acquire(ctx)
 }
 
 // wire connects core and hub: the core calls the hub, the hub asks which scope a name belongs to.
 func (s *service) wire(ctx context.Context) (err error) {
-	s.hub, err = embedded.New(embedded.Config{
-		Identities: s.store, Sealer: s.ring, Telemetry: s.sink, Logger: s.log.With("room", "hub"), Metrics: embedded.NewMetrics(s.metrics),
+	hub := embedded.Config{
+		Identities: s.store, Serve: s.config.Hub.Serve, Sealer: s.ring, Logger: s.log.With("room", "hub"), Metrics: embedded.NewMetrics(s.metrics),
 		Names:        func(hub string) (string, bool) { return s.core.HubScope(hub) },
 		MaxTokenLife: s.config.Hub.MaxTokenLife, Limits: embedded.Limits{Connections: s.config.Hub.Connections},
-	})
-	if err != nil {
+	}
+	if s.sink != nil {
+		hub.Telemetry = s.sink
+	}
+	if s.config.Store != "" { // the embedded store is this process's alone: lockInstallation
+		hub.Owners = s.store
+		if s.config.Hub.Serve {
+			if s.mark, err = openHubMark(s.config.Hub.Telemetry); err != nil {
+				return err
+			}
+			hub.Mark = s.mark
+		}
+		if hub.Host, err = os.Hostname(); err != nil {
+			return err
+		}
+	}
+	if s.hub, err = embedded.New(hub); err != nil {
 		return err
 	}
 	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Sealer: s.ring, Issuer: issuer{s.cert, s.log}, Logger: s.log})
@@ -192,6 +214,9 @@ func (s *service) close() error {
 		errs = append(errs, s.hub.Close(ctx))
 		cancel()
 	}
+	if s.mark != nil {
+		errs = append(errs, s.mark.Close())
+	}
 	if s.sink != nil {
 		errs = append(errs, s.sink.Close())
 	}
@@ -214,13 +239,17 @@ func (s *service) serve(ctx context.Context, opts Options) error {
 	// Metrics and probes are served until the last request is answered, so that a drain can be watched.
 	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx))
 	s.serveHTTPS(ctx, group, listeners.https, unwatch)
-	s.serveMQTT(ctx, group, listeners.mqtt)
+	if listeners.mqtt != nil {
+		s.serveMQTT(group, listeners.mqtt)
+	}
+	s.keepHub(ctx, group)
 	if listeners.metrics != nil {
 		s.serveMetrics(watched, group, listeners.metrics)
 	}
 	group.Go(func() error { s.maintain(ctx); return nil })
 	group.Go(func() error { s.tickets.run(ctx); return nil })
 	group.Go(func() error { s.follow(ctx); return nil })
+	group.Go(func() error { s.deliver(ctx); return nil })
 	group.Go(func() error { s.reloads(ctx, opts); return nil })
 	for what, l := range listeners.all() {
 		s.log.Info("listening", "what", what, "addr", l.Addr().String())
@@ -302,7 +331,11 @@ func (s *service) reload(ctx context.Context, opts Options) error {
 	if names := config.NeedRestart(s.config, cfg); len(names) > 0 {
 		s.log.Warn("reload: these settings changed and need a restart", "settings", names)
 	}
-	return errors.Join(s.setLevel(cfg), s.cert.reload(cfg), s.reloadRing(), s.core.ReloadScopes(ctx), s.sink.Reopen())
+	err = errors.Join(s.setLevel(cfg), s.cert.reload(cfg), s.reloadRing(), s.core.ReloadScopes(ctx))
+	if s.sink != nil {
+		err = errors.Join(err, s.sink.Reopen())
+	}
+	return err
 }
 
 // reloadRing reads the key ring again, also for what is derived from it.
@@ -316,10 +349,8 @@ func (s *service) reloadRing() error {
 type listeners struct{ https, mqtt, metrics net.Listener }
 
 func (l listeners) all() map[string]net.Listener {
-	all := map[string]net.Listener{"https": l.https, "mqtt": l.mqtt}
-	if l.metrics != nil {
-		all["metrics"] = l.metrics
-	}
+	all := map[string]net.Listener{"https": l.https, "mqtt": l.mqtt, "metrics": l.metrics}
+	maps.DeleteFunc(all, func(_ string, l net.Listener) bool { return l == nil })
 	return all
 }
 
@@ -335,7 +366,11 @@ func (s *service) listen() (l listeners, err error) {
 		}
 		return bound
 	}
-	l.https, l.mqtt, l.metrics = bind("https", s.config.HTTPS), bind("mqtt", s.config.MQTT), bind("metrics", s.config.Metrics)
+	mqtt := s.config.MQTT
+	if !s.config.Hub.Serve {
+		mqtt = ""
+	}
+	l.https, l.mqtt, l.metrics = bind("https", s.config.HTTPS), bind("mqtt", mqtt), bind("metrics", s.config.Metrics)
 	if err != nil {
 		for _, open := range []net.Listener{l.https, l.mqtt, l.metrics} {
 			if open != nil {

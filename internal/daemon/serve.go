@@ -155,10 +155,15 @@ func (s *service) proxied(name string, l net.Listener) net.Listener {
 }
 
 // serveMQTT: the hub counts strangers by address when it accepts, so the peer is known before.
-func (s *service) serveMQTT(ctx context.Context, group *errgroup.Group, l net.Listener) {
+func (s *service) serveMQTT(group *errgroup.Group, l net.Listener) {
 	l = s.proxied("mqtt", l)
 	secured := tls.NewListener(l, s.tickets.share("mqtt", s.cert.tls()))
 	group.Go(func() error { return s.hub.Serve(secured) })
+}
+
+// keepHub keeps the hub this process's until its last session has ended, or watches who serves it. When another process has it, this one ends.
+func (s *service) keepHub(ctx context.Context, group *errgroup.Group) {
+	group.Go(func() error { return s.hub.Keep(ctx) })
 	group.Go(func() error {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)

@@ -12,8 +12,8 @@ import (
 	"latchkey.example/latchkey/dps"
 )
 
-// Advance moves an operation as far as it can go now, and is idempotent. It is all that moves an operation: the PUT, every poll and
-// the sweep (Resume) call it, so a crash after the 202 needs no repair. The order is the promise: the hub holds the key first, then the assignment and its
+// Advance moves an operation as far as it can go now, and is idempotent. It is all that moves an operation: the PUT, every poll, the outbox
+// (Deliver) and the sweep (Resume) call it, so a crash after the 202 needs no repair. The order is the promise: the hub holds the key first, then the assignment and its
 // audit row become durable, and only then can an answer carry the key. An error leaves the operation assigning.
 func (c *Core) Advance(ctx context.Context, scopeID string, o Operation) (Operation, error) {
 	if o.Status != Assigning {
@@ -31,6 +31,19 @@ func (c *Core) Advance(ctx context.Context, scopeID string, o Operation) (Operat
 		return o, fmt.Errorf("hub %s: %w", o.Hub, err)
 	}
 	return c.finish(ctx, scopeID, o)
+}
+
+// tryAdvance is Advance for a request, which an error does not end: the operation stays assigning, and its outbox row, the next poll or the sweep
+// goes on.
+func (c *Core) tryAdvance(ctx context.Context, s *scope, o Operation) Operation {
+	o, err := c.Advance(ctx, s.ID, o)
+	switch {
+	case errors.Is(err, ErrElsewhere):
+		c.log.Debug("advance: left to the process that serves the hub", "operation", o.ID)
+	case err != nil:
+		c.notAdvanced(o, err)
+	}
+	return o
 }
 
 func (c *Core) finish(ctx context.Context, scopeID string, o Operation) (Operation, error) {
@@ -96,9 +109,7 @@ func (c *Core) Poll(ctx context.Context, r Request, operationID string) (Answer,
 		o = superseded(o)
 	}
 	before := o.Status
-	if o, err = c.Advance(ctx, s.ID, o); err != nil {
-		c.notAdvanced(o, err)
-	}
+	o = c.tryAdvance(ctx, s, o)
 	if o.Status == Assigned && before == Assigning { // the registration's revision has moved too
 		if device, err = c.store.Device(ctx, s.ID, dps.FoldID(r.ID)); err != nil {
 			return Answer{}, c.storeFault(s, "reading a device", err)
@@ -280,8 +291,12 @@ const resumePage = 1000
 // Resume advances operations that are still assigning: a crash, a cut connection or a hub that was down left them, and their device may
 // never come back to poll. Until it is done a previous owner's key is still good at the hub. What fails now is tried again the next time.
 // It looks at all of them, a page at a time: those that stay, as a disabled group's do, never hide those behind them. Those that a clock ahead of
-// this one has left are among them, but for what another node may be at just now.
+// this one has left are among them, but for what another node may be at just now. Where the hub's sessions are another process's it leaves them to
+// that.
 func (c *Core) Resume(ctx context.Context) error {
+	if c.hub.Reach() == Elsewhere {
+		return nil
+	}
 	now := c.now()
 	past := c.resumeAll(ctx, Unfinished{}, now.Add(-resumeAge))
 	return errors.Join(past, c.resumeAll(ctx, Unfinished{Operation: Operation{Created: now.Add(clockSkew + time.Microsecond)}}, now.AddDate(100, 0, 0)))
@@ -297,7 +312,7 @@ func (c *Core) resumeAll(ctx context.Context, after Unfinished, before time.Time
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err := c.resume(ctx, last); err != nil {
+			if _, err := c.resume(ctx, last); err != nil && !errors.Is(err, errUnknownScope) {
 				failed = fmt.Errorf("operation %s: %w", last.Operation.ID, err)
 			}
 		}
@@ -308,20 +323,19 @@ func (c *Core) resumeAll(ctx context.Context, after Unfinished, before time.Time
 }
 
 // resume advances one operation unless the operator has shut its device out since: what a poll would refuse is not assigned either.
-func (c *Core) resume(ctx context.Context, u Unfinished) error {
+func (c *Core) resume(ctx context.Context, u Unfinished) (Operation, error) {
 	device, err := c.store.Device(ctx, u.Scope, dps.FoldID(u.Operation.RegistrationID))
 	if err != nil {
-		return err
+		return u.Operation, err
 	}
 	s, known := c.scope(u.Scope)
-	if !known { // deleted, or not yet known to this node
-		return nil
+	if !known {
+		return u.Operation, errUnknownScope
 	}
 	if standing, err := c.standing(ctx, s, device, u.Operation); err != nil || standing != ReasonNone {
-		return err
+		return u.Operation, err
 	}
-	_, err = c.Advance(ctx, u.Scope, u.Operation)
-	return err
+	return c.Advance(ctx, u.Scope, u.Operation)
 }
 
 func (c *Core) prune(ctx context.Context) error {

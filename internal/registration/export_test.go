@@ -79,6 +79,9 @@ const (
 	ResumePage      = resumePage
 )
 
+// Postponement is how long a row of the outbox rests.
+func Postponement(attempts int, chance float64) time.Duration { return postponement(attempts, chance) }
+
 // Mint makes a tracking id as the core of a scope does.
 func Mint(c *Core, scope string, reason Reason, at time.Time) string {
 	s, _ := c.scope(scope)

@@ -160,10 +160,7 @@ func (c *Core) prove(ctx context.Context, r Request) (Answer, error) {
 		if verdict == Conflict {
 			continue // something moved between the read and the write: judge again from what is there now
 		}
-		if operation, err = c.Advance(ctx, s.ID, operation); err != nil {
-			c.notAdvanced(operation, err) // stays assigning; the poll goes on
-		}
-		return c.accepted(s, operation), nil
+		return c.accepted(s, c.tryAdvance(ctx, s, operation)), nil
 	}
 	return Answer{}, c.fault(s, dps.CodeConflict, ReasonConflict, "", nil)
 }

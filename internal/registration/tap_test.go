@@ -281,6 +281,7 @@ type judgingHub struct {
 	devices map[string]*hubDevice // by scope and device id
 	hangs   bool
 	reached func() // called when a request hangs
+	reach   registration.Reach
 }
 
 type hubDevice struct {
@@ -292,7 +293,20 @@ type hubDevice struct {
 }
 
 func newJudgingHub(w *world) *judgingHub {
-	return &judgingHub{tap: newTap(), w: w, devices: map[string]*hubDevice{}}
+	return &judgingHub{tap: newTap(), w: w, devices: map[string]*hubDevice{}, reach: registration.Here}
+}
+
+func (h *judgingHub) Reach() registration.Reach {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.reach
+}
+
+// move takes the hub to another process, or back.
+func (h *judgingHub) move(reach registration.Reach) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reach = reach
 }
 
 func (h *judgingHub) Drop(_ context.Context, scope, hub string) error {
@@ -323,6 +337,8 @@ func (h *judgingHub) ensure(scope, hub string, d registration.HubDevice) error {
 	}
 	changed := !known.credential.Equal(d.Credential)
 	switch {
+	case changed && h.reach == registration.Elsewhere:
+		return registration.ErrElsewhere
 	case d.Generation < known.generation:
 		return registration.ErrStale
 	case d.Generation == known.generation && changed:

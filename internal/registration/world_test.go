@@ -104,8 +104,14 @@ func openWorld(t tester, folder string, seed uint64) *world {
 // newCore starts a core on the same store, as after a restart or on another node.
 func (w *world) newCore() *registration.Core {
 	w.Helper()
+	return w.coreOn(w.store, w.clock.Now)
+}
+
+// coreOn starts a core whose way to the store, and whose clock, are its own.
+func (w *world) coreOn(store registration.Store, now func() time.Time) *registration.Core {
+	w.Helper()
 	core, err := registration.New(w.ctx, registration.Config{
-		Store: w.store, Hub: w.hub, Sealer: w.ring, Issuer: w.issuer, Now: w.clock.Now, Rand: w.rand,
+		Store: store, Hub: w.hub, Sealer: w.ring, Issuer: w.issuer, Now: now, Rand: w.rand,
 		Logger: slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	w.must(err)

@@ -117,7 +117,7 @@ func (c *Cluster) startNode(i int) (*rig.Service, error) {
 		return nil, err
 	}
 	config := rig.Config{Programs: c.config.Programs, Host: c.config.Host, Store: c.config.Store, Dir: filepath.Join(c.config.Dir, fmt.Sprintf("node%d", i+1)),
-		Listen: listen, Proxy: balancerSource, Flags: c.config.Flags, Env: c.config.Env}
+		Listen: listen, NoHub: i > 0, Proxy: balancerSource, Flags: c.config.Flags, Env: c.config.Env}
 	if c.config.Log != nil {
 		config.Log = c.config.Log(i)
 	}

@@ -32,6 +32,7 @@ type Config struct {
 	Host     string    // its DNS name; empty: DefaultHost
 	Store    string    // postgres:// address of a database without an installation; empty: the embedded store
 	Listen   Addresses // of its listeners; empty ones: a free port, another at each Run
+	NoHub    bool      // leave the embedded hub to another node: there is no MQTT listener
 	Proxy    string    // address of the load balancer that all HTTPS and MQTT connections come from; empty: none
 	Log      io.Writer // where a copy of its log goes, as it comes; nil: nowhere
 	Flags    []string  // more flags for `latchkey serve`
@@ -170,6 +171,9 @@ func (s *Service) arguments() []string {
 	if s.config.Proxy != "" {
 		arguments = append(arguments, "--proxy-from", s.config.Proxy)
 	}
+	if s.config.NoHub {
+		arguments = append(arguments, "--hub-serve=false")
+	}
 	return append(arguments, s.config.Flags...)
 }
 
@@ -180,6 +184,9 @@ func (s *Service) waitReady() error {
 		what string
 		to   *string
 	}{{"https", &s.HTTPS}, {"mqtt", &s.MQTT}, {"metrics", &s.Metrics}} {
+		if listener.what == "mqtt" && s.config.NoHub {
+			continue
+		}
 		address, err := s.waitAddress(ctx, listener.what)
 		if err != nil {
 			return err

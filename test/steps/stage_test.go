@@ -204,7 +204,7 @@ func (s *stage) start() *node {
 		beneath, _ = s.weaken(beneath, nil)
 	}
 	store := &tapped{Store: beneath, tap: s.tap}
-	hub, err := embedded.New(embedded.Config{Identities: store, Sealer: s.ring, Telemetry: io.Discard, Now: s.clock.Now,
+	hub, err := embedded.New(embedded.Config{Identities: store, Serve: true, Sealer: s.ring, Telemetry: io.Discard, Now: s.clock.Now,
 		Names: func(name string) (string, bool) { return n.core.HubScope(name) }})
 	must(s.T, err)
 	s.Cleanup(func() { must(s.T, hub.Close(context.Background())) })

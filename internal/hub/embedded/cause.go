@@ -16,6 +16,7 @@ const (
 	causeCredentials cause = "credentials"   // unknown device, or not its key or certificate
 	causeWill        cause = "will"          // a will that could not be a telemetry message
 	causeUnavailable cause = "unavailable"   // store or sealer failed, or the old session would not end
+	causeUnowned     cause = "unowned"       // the process cannot know that no other serves the hub; also after login
 	// After it.
 	causeClient   cause = "client"         // DISCONNECT
 	causeLost     cause = "lost"           // the connection broke or went silent

@@ -36,7 +36,8 @@ func digestsOf(c registration.Credential) [][32]byte {
 }
 
 // EnsureDevice implements registration.Hub. The order is: the new credential durable, then every session that was made with what is not in
-// it ended, then the answer. Sessions remember what they were made with, so a call that repeats a half-done one ends them too.
+// it ended, then the answer. Sessions remember what they were made with, so a call that repeats a half-done one ends them too; and so that one
+// in another process does not take a half-done one for done, the identity says that it is (Cutting).
 func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, d registration.HubDevice) error {
 	hub = hostOf(hub)
 	if owner, ok := h.config.Names(hub); !ok || owner != scope {
@@ -51,89 +52,132 @@ func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, d registratio
 		return err
 	}
 	defer unlock()
-	// Another node may have written the identity since it was read: it is read anew, then.
-	again := true
-	for try := 0; again && err == nil; try++ {
-		if try == putTries {
-			return errors.New("hub: the identity moved each time it was read")
-		}
-		again, err = h.putCredential(ctx, scope, hub, d)
-	}
+	stored, err := h.putCredential(ctx, scope, hub, d)
 	if err != nil {
 		return err
 	}
 	digests := digestsOf(d.Credential)
 	if !h.boundToOther(key, digests...) {
-		return nil
+		return h.noteCut(ctx, scope, stored, d)
 	}
 	if err := h.evict(ctx, key, causeRekeyed); err != nil {
 		return fmt.Errorf("hub: ending the session under the old key: %w", err)
 	}
 	h.forgetOthers(key, digests...)
-	return nil
+	return h.noteCut(ctx, scope, stored, d)
 }
 
-// putTries bounds how often EnsureDevice reads an identity anew.
+// putTries bounds how often an identity is read anew because another process has written it since.
 const putTries = 4
 
-// putCredential makes d's credential the durable one, if it is not already, and never goes back to an older generation. It writes nothing, and
-// says so, if the identity has moved since it was read.
-func (h *Hub) putCredential(ctx context.Context, scope, hub string, d registration.HubDevice) (moved bool, err error) {
-	sealContext := registration.ContextIdentityKey(scope, hub, d.DeviceID)
+var errMoved = errors.New("hub: the identity moved while it was written")
+
+// putCredential makes d's credential the durable one, if it is not already, and never goes back to an older generation. It returns the identity as it
+// is then.
+func (h *Hub) putCredential(ctx context.Context, scope, hub string, d registration.HubDevice) (stored registration.Identity, err error) {
+	for range putTries {
+		if stored, err = h.tryCredential(ctx, scope, hub, d); !errors.Is(err, errMoved) {
+			break
+		}
+	}
+	return stored, err
+}
+
+// tryCredential writes in the place of what it has read, or not at all: errMoved.
+//
+// Where no session can hang on what is replaced, since there was no identity or it held the same credential and nothing is left to cut, any
+// process may write. Otherwise only the one that has the sessions, or any while none has: the write names it.
+func (h *Hub) tryCredential(ctx context.Context, scope, hub string, d registration.HubDevice) (registration.Identity, error) {
 	before, err := h.config.Identities.Identity(ctx, scope, hub, d.DeviceID)
 	known := err == nil
 	if !known && !errors.Is(err, registration.ErrNotFound) {
-		return false, fmt.Errorf("hub: reading the identity: %w", err)
+		return before, fmt.Errorf("hub: reading the identity: %w", err)
 	}
 	same := false
 	if known {
 		if before.Generation > d.Generation {
-			return false, registration.ErrStale
+			return before, registration.ErrStale
 		}
-		old, err := h.config.Sealer.Open(sealContext, before.SealedKey)
+		old, err := h.config.Sealer.Open(registration.ContextIdentityKey(scope, hub, d.DeviceID), before.SealedKey)
 		if err != nil {
-			return false, fmt.Errorf("hub: opening the device key: %w", err)
+			return before, fmt.Errorf("hub: opening the device key: %w", err)
 		}
 		same = subtle.ConstantTimeCompare(old, d.Credential.Encode()) == 1
 	}
 	if same && before.Generation == d.Generation {
-		return false, nil
+		return before, h.mayCut(before)
 	}
-	// Sealed anew even if the key is the same: the value read could be under a master key that was just rotated away.
-	sealed, err := h.config.Sealer.Seal(sealContext, d.Credential.Encode())
-	if err != nil {
-		return false, fmt.Errorf("hub: sealing the device key: %w", err)
+	put := registration.IdentityPut{Was: before.Generation, Identity: registration.Identity{Hub: hub, DeviceID: d.DeviceID, Generation: d.Generation}}
+	if known && (!same || before.Cutting) {
+		reach, owner := h.owner.reach()
+		if reach == registration.Elsewhere {
+			return before, registration.ErrElsewhere
+		}
+		// Nobody logs in meanwhile: the device is locked.
+		put.Owner = owner
+		put.Cutting = h.config.Owners != nil && h.boundToOther(deviceKey(hub, d.DeviceID), digestsOf(d.Credential)...)
 	}
-	return h.write(ctx, scope, registration.IdentityPut{Was: before.Generation, Identity: registration.Identity{
-		Hub: hub, DeviceID: d.DeviceID, SealedKey: sealed, Generation: d.Generation, Updated: h.config.Now(),
-	}}, known && !same)
+	return h.write(ctx, scope, put, d, known && !same)
 }
 
-func (h *Hub) write(ctx context.Context, scope string, id registration.IdentityPut, rekeyed bool) (moved bool, err error) {
+// mayCut refuses an identity that is as it is to be, but of which sessions are left that only another process can end.
+func (h *Hub) mayCut(stored registration.Identity) error {
+	if reach, _ := h.owner.reach(); stored.Cutting && reach == registration.Elsewhere {
+		return registration.ErrElsewhere
+	}
+	return nil
+}
+
+// noteCut takes the mark from an identity that sessions are left of, now that none are.
+func (h *Hub) noteCut(ctx context.Context, scope string, stored registration.Identity, d registration.HubDevice) error {
+	if !stored.Cutting {
+		return nil
+	}
+	reach, owner := h.owner.reach()
+	if reach == registration.Elsewhere { // lost since: perhaps it was not this process's sessions that had to be ended
+		return registration.ErrElsewhere
+	}
+	put := registration.IdentityPut{Was: stored.Generation, Owner: owner, Identity: registration.Identity{Hub: stored.Hub, DeviceID: stored.DeviceID, Generation: stored.Generation}}
+	_, err := h.write(ctx, scope, put, d, false)
+	return err
+}
+
+// write seals d's credential into put and writes it. It seals anew even if the credential is the same: what was read could be under a master key that was just
+// rotated away.
+func (h *Hub) write(ctx context.Context, scope string, put registration.IdentityPut, d registration.HubDevice, rekeyed bool) (registration.Identity, error) {
+	var err error
+	put.Updated = h.config.Now()
+	if put.SealedKey, err = h.config.Sealer.Seal(registration.ContextIdentityKey(scope, put.Hub, put.DeviceID), d.Credential.Encode()); err != nil {
+		return put.Identity, fmt.Errorf("hub: sealing the device key: %w", err)
+	}
 	detail, err := json.Marshal(struct {
 		Hub        string `json:"hub"`
 		Generation uint64 `json:"generation"`
 		Rekeyed    bool   `json:"rekeyed"`
-	}{id.Hub, id.Generation, rekeyed})
+		Cutting    bool   `json:"cutting,omitempty"`
+	}{put.Hub, put.Generation, rekeyed, put.Cutting})
 	if err != nil {
-		return false, err
+		return put.Identity, err
 	}
-	verdict, err := h.config.Identities.PutIdentity(ctx, scope, id, registration.Audit{
-		At: id.Updated, Actor: registration.ActorService, Action: registration.ActionIdentityPut, Object: id.DeviceID,
+	verdict, err := h.config.Identities.PutIdentity(ctx, scope, put, registration.Audit{
+		At: put.Updated, Actor: registration.ActorService, Action: registration.ActionIdentityPut, Object: put.DeviceID,
 		Outcome: registration.OutcomeOK, Detail: string(detail),
 	})
 	switch {
 	case err != nil:
-		return false, fmt.Errorf("hub: writing the identity: %w", err)
+		return put.Identity, fmt.Errorf("hub: writing the identity: %w", err)
 	case verdict == registration.Conflict:
-		return true, nil
+		return put.Identity, errMoved
+	case verdict == registration.OtherOwner:
+		h.owner.mistaken()
+		return put.Identity, registration.ErrElsewhere
 	case verdict != registration.Applied:
-		return false, fmt.Errorf("hub: writing the identity: verdict %d", verdict)
+		return put.Identity, fmt.Errorf("hub: writing the identity: verdict %d", verdict)
 	}
 	if rekeyed {
 		h.metrics.rekeyed.Inc()
 	}
-	return false, nil
+	return put.Identity, nil
 }
 
 // Drop implements registration.Hub. Logins fail already, as Config.Names does not know the hub any more. All connections are cut before any

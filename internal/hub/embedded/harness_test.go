@@ -223,7 +223,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 	t.Helper()
 	w := &world{t: t, store: newMemory(t), sealer: newSealer(t), sink: &lines{}, logs: &logBuffer{}, served: make(chan error, 4)}
 	config := Config{
-		Identities: w.store, Sealer: w.sealer, Names: scopeOf, Telemetry: w.sink,
+		Identities: w.store, Serve: true, Sealer: w.sealer, Names: scopeOf, Telemetry: w.sink,
 		Logger: slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if change != nil {

@@ -54,7 +54,7 @@ func (k *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 func (k *hook) refuse(cl *mqtt.Client, c *conn, why cause) error {
 	c.end(why)
 	code := packets.ErrBadUsernameOrPassword // the library's name for 5
-	if why == causeUnavailable || why == causeShutdown {
+	if why == causeUnavailable || why == causeShutdown || why == causeUnowned {
 		code = packets.ErrServerUnavailable
 	}
 	_ = k.hub.server.SendConnack(cl, code, false, nil)
@@ -113,8 +113,13 @@ func (k *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 // pass it to nobody. Any other error but "reject" would be acknowledged too, so what fails closes the connection and rejects.
 func (k *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connOf(cl)
-	why := causeExpired
-	if k.hub.config.Now().Before(c.login.expires) {
+	var why cause
+	switch {
+	case !k.hub.owner.serving(): // looked at for each message too: a process that was stopped for a while may not know yet
+		why = causeUnowned
+	case !k.hub.config.Now().Before(c.login.expires):
+		why = causeExpired
+	default:
 		why = k.hub.take(cl, c, &pk)
 	}
 	if why != "" {
@@ -150,11 +155,11 @@ func refuseTwin(cl *mqtt.Client, topic string) cause {
 	return ""
 }
 
-// OnWill turns a will into a telemetry message. The will of an owner who was cut off is void, and a hub that stops sends none
+// OnWill turns a will into a telemetry message. The will of an owner who was cut off is void, and a hub that stops or was suspended sends none
 // (MQTT 3.1.1, 3.1.2.5 lets it wait). An error here would make the library go on with the device's own will.
 func (k *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 	c := connOf(cl)
-	if why := c.why(); why != causeRekeyed && why != causeDropped && why != causeShutdown {
+	if why := c.why(); why != causeRekeyed && why != causeDropped && why != causeShutdown && why != causeUnowned {
 		k.hub.takeEvent(c.login, event{topic: will.TopicName, payload: will.Payload, retain: will.Retain, qos: will.Qos, will: true})
 	}
 	return mqtt.Will{TopicName: "devices/" + c.login.deviceID + "/messages/events/"}, nil

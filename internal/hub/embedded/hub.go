@@ -39,7 +39,16 @@ type Identities interface {
 // Config is what a Hub needs. Identities, Sealer, Names and Telemetry have no default.
 type Config struct {
 	Identities Identities
-	Sealer     registration.Sealer
+	// Owners says which of the processes that share Identities has the sessions. Nil: no other process can have Identities open, which the caller
+	// sees to.
+	Owners Owners
+	// Serve says that this process has the sessions: Acquire, then Serve, and Keep beside it. Otherwise it has none, and EnsureDevice does what can be done
+	// without them; only Keep is to run.
+	Serve  bool
+	Mark   Mark          // nil: the successor of a process that was killed always waits for the lease
+	Host   string        // of this process, told to others who want the hub
+	Lease  time.Duration // 0: 15 s. How long another process must see nothing of the owner before it has the hub
+	Sealer registration.Sealer
 	// Names says which scope a hub name (lower case, no port) belongs to. It is called under the hub's lock, so it must not wait or call the hub.
 	Names func(hub string) (scope string, ok bool)
 	// Telemetry takes one NDJSON line per Write; a message is acknowledged when Write has returned without error. LineFile is
@@ -98,6 +107,10 @@ type Hub struct {
 	base      context.Context // of all work, ended by Close
 	stop      context.CancelFunc
 
+	owner   *ownership
+	kept    chan struct{} // closed when Keep is to end
+	keeping sync.WaitGroup
+
 	// Stands in for the key of an unknown device, so that the same work is done for it.
 	dummyKey, dummySealed []byte
 
@@ -114,8 +127,8 @@ var _ registration.Hub = (*Hub)(nil)
 
 // New makes a hub that serves nothing yet. The caller ends it with Close.
 func New(config Config) (*Hub, error) {
-	if config.Identities == nil || config.Sealer == nil || config.Names == nil || config.Telemetry == nil {
-		return nil, errors.New("hub: Identities, Sealer, Names and Telemetry must be given")
+	if config.Identities == nil || config.Sealer == nil || config.Names == nil || config.Serve && config.Telemetry == nil {
+		return nil, errors.New("hub: Identities, Sealer, Names and, to serve it, Telemetry must be given")
 	}
 	config.MaxTokenLife = orDefault(config.MaxTokenLife, 24*time.Hour)
 	config.SessionExpiry = orDefault(config.SessionExpiry, 24*time.Hour)
@@ -132,8 +145,10 @@ func New(config Config) (*Hub, error) {
 	h := &Hub{
 		config: config, log: config.Logger, metrics: config.Metrics,
 		listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}, devices: map[string]*device{},
-		pending: pending{byAddress: map[netip.Prefix]int{}},
+		pending: pending{byAddress: map[netip.Prefix]int{}}, kept: make(chan struct{}),
 	}
+	h.owner = &ownership{store: config.Owners, serve: config.Serve, mark: config.Mark, host: config.Host, lease: orDefault(config.Lease, defaultLease),
+		wallTime: config.Now, suspend: h.suspend, start: time.Now()}
 	h.gone.L = &h.mu
 	h.base, h.stop = context.WithCancel(context.Background())
 	h.dummyKey = make([]byte, 32)
@@ -219,7 +234,7 @@ func (h *Hub) addListener(l net.Listener) bool {
 }
 
 // Close stops accepting, lets each connection end the packet it is working on, and closes them all. When ctx ends first, the
-// connections are torn down at once and the error of ctx is returned. Wills are not sent.
+// connections are torn down at once and the error of ctx is returned. Wills are not sent. The hub is given up when the last connection has ended.
 func (h *Hub) Close(ctx context.Context) error {
 	conns, first := h.beginClose()
 	if !first {
@@ -241,7 +256,7 @@ func (h *Hub) Close(ctx context.Context) error {
 		<-done
 	}
 	h.start.Do(func() {}) // Serve can no longer start it
-	return errors.Join(err, h.server.Close())
+	return errors.Join(err, h.server.Close(), h.giveUp(ctx))
 }
 
 // waitIdle returns when no connection is left.

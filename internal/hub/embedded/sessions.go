@@ -87,13 +87,16 @@ func (h *Hub) forget(key string) {
 	}
 }
 
-// register makes c the device's connection, unless the hub is closed or the name is no more of the scope that l was judged in. Both are
-// looked at under the lock under which Close and Drop list what they end, so that no session comes up behind them.
+// register makes c the device's connection, unless the hub is closed or suspended or the name is no more of the scope that l was judged in. All are
+// looked at under the lock under which Close, suspend and Drop list what they end, so that no session comes up behind them.
 func (h *Hub) register(c *conn, l *login) cause {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		return causeShutdown
+	}
+	if !h.owner.serving() {
+		return causeUnowned
 	}
 	if scope, ok := h.config.Names(l.hub); !ok || scope != l.scope { // gone since: Drop may have taken its list of devices already
 		return causeUser
