@@ -46,13 +46,13 @@ func (s *Server) Follow(primary *Server, name string) error {
 	return s.Run()
 }
 
-// Promote makes a standby a server of its own, and returns when it takes writes.
+// Promote makes a standby a server of its own, and returns when it takes writes. Not by SQL: a query that waits for the end of recovery may be what
+// recovery waits for, for half a minute.
 func (s *Server) Promote(ctx context.Context) error {
-	promoted, err := s.Ask(ctx, "postgres", `SELECT pg_promote(true, 60)`)
-	if err == nil && promoted != "t" {
-		err = errors.New("pgserver: the standby was not promoted within a minute")
+	if out, err := s.command("pg_ctl", "promote", "-D", s.data(), "-w", "-t", "60").CombinedOutput(); err != nil {
+		return fmt.Errorf("pg_ctl promote: %w\n%s", err, out)
 	}
-	return err
+	return s.await(ctx, `SELECT pg_is_in_recovery()`, "f")
 }
 
 // Unfollow has a standby hear nothing more of its primary, as if the network between them were cut, and returns when that is so.
