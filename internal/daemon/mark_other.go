@@ -7,6 +7,6 @@ type hubMark struct{}
 
 func openHubMark(string) (*hubMark, error) { return &hubMark{}, nil }
 
-func (*hubMark) Before() string   { return "" }
+func (*hubMark) Dead(string) bool { return false }
 func (*hubMark) Set(string) error { return nil }
 func (*hubMark) Close() error     { return nil }

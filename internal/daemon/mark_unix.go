@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,17 +15,21 @@ import (
 // bootID names the run of the kernel; a machine that started anew, or another one, has another.
 const bootID = "/proc/sys/kernel/random/boot_id"
 
-// hubMark is a file beside the telemetry that holds under which id this process has the hub. It is locked as long as the process lives, so that whoever
-// gets the lock knows that the process which wrote the file is dead, and its sessions with it. A file that was copied, or read on another machine, says
-// nothing: it names the file that it is and the run of the kernel.
+// hubMark is a file beside the telemetry that holds under which ids processes at this place had, or were about to have, the hub. It is locked as long as
+// the process lives, so that whoever gets the lock knows that those which wrote the file are dead, and their sessions with them. All of them count, not the
+// last alone: one that was killed right before it took the hub has left the owner that it found. A file that was copied, or
+// read on another machine, says nothing: each line names the file that it is in and the run of the kernel.
 type hubMark struct {
-	file   *os.File
-	place  string
-	before string
+	file  *os.File
+	place string
+	dead  []string
 }
 
+// markSize is where a file is begun anew; who has been killed in that very moment has a successor who waits for the lease.
+const markSize = 4096
+
 func openHubMark(telemetry string) (*hubMark, error) {
-	f, err := os.OpenFile(telemetry+".owner", os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(telemetry+".owner", os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -50,25 +55,27 @@ func (m *hubMark) read() error {
 		return nil
 	}
 	m.place = fmt.Sprintf("%s %d:%d", strings.TrimSpace(string(boot)), stat.Dev, stat.Ino)
-	content, err := io.ReadAll(io.LimitReader(m.file, 1024))
-	if id, found := strings.CutSuffix(string(content), " "+m.place+"\n"); found {
-		m.before = id
+	content, err := io.ReadAll(io.LimitReader(m.file, 2*markSize))
+	for line := range strings.Lines(string(content)) {
+		if id, found := strings.CutSuffix(line, " "+m.place+"\n"); found {
+			m.dead = append(m.dead, id)
+		}
+	}
+	if err == nil && len(content) > markSize {
+		err = m.file.Truncate(0)
 	}
 	return err
 }
 
-// Before implements embedded.Mark.
-func (m *hubMark) Before() string { return m.before }
+// Dead implements embedded.Mark.
+func (m *hubMark) Dead(id string) bool { return slices.Contains(m.dead, id) }
 
-// Set implements embedded.Mark.
+// Set implements embedded.Mark. The line is added in one write, on a line of its own whatever was there before, so that no kill takes what was there.
 func (m *hubMark) Set(id string) error {
 	if m.place == "" {
 		return nil
 	}
-	if err := m.file.Truncate(0); err != nil {
-		return err
-	}
-	_, err := m.file.WriteAt([]byte(id+" "+m.place+"\n"), 0)
+	_, err := m.file.WriteString("\n" + id + " " + m.place + "\n")
 	return err
 }
 

@@ -22,8 +22,8 @@ type Owners interface {
 
 // Mark hands on from one process to its successor in the same place under which id it has the hub.
 type Mark interface {
-	// Before is the id that a process had which is certainly dead, empty if there is none.
-	Before() string
+	// Dead says whether an id was noted by a process that is certainly dead.
+	Dead(id string) bool
 	// Set notes an id before the hub is taken under it.
 	Set(id string) error
 }
@@ -129,7 +129,7 @@ func (o *ownership) attempt(ctx context.Context) (owned bool, err error) {
 	switch {
 	case err != nil:
 		return false, err
-	case now.owner.ID == "" || o.mark != nil && now.owner.ID == o.mark.Before() || before.known && o.dead(now):
+	case now.owner.ID == "" || o.mark != nil && o.mark.Dead(now.owner.ID) || before.known && o.dead(now):
 		return o.take(ctx, now.owner)
 	case before.known && before.owner.ID != "" && now.since != before.since: // his beat has moved
 		return false, &ErrOwned{now.owner}

@@ -197,7 +197,7 @@ func TestTheHubOfADeadNodeIsTakenAfterALease(t *testing.T) {
 // mark is that of a process, handed on to the next.
 type mark struct{ before, now string }
 
-func (m *mark) Before() string      { return m.before }
+func (m *mark) Dead(id string) bool { return id == m.before }
 func (m *mark) Set(id string) error { m.now = id; return nil }
 
 func TestTheSuccessorOfAKilledProcessNeedNotWait(t *testing.T) {
