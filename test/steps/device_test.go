@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"testing"
 	"time"
 
 	"latchkey.example/latchkey/dps"
@@ -31,6 +32,7 @@ type device struct {
 
 	// between its requests
 	token, operation string
+	repeats          int // requests that were sent again, since the service could not serve them
 	began            int // calls that were recorded when its last request began
 
 	redeems int     // the call that redeems its proof, when nothing comes between
@@ -154,19 +156,26 @@ func (d *device) ask(send func(n *node) (registration.Answer, error), n *node) (
 		if err == nil {
 			return answer, nil
 		}
-		var fault *registration.Fault
-		if !errors.As(err, &fault) {
-			d.Fatalf("%s: not a fault: %v", d.id, err)
-		}
+		fault := asFault(d.T, err)
 		if fault.Code.Status() < 500 {
 			return registration.Answer{}, &refusal{fault.Code, fault.Reason}
 		}
 		if fault.Code != dps.CodeUnavailable || fault.RetryAfter <= 0 || fault.Detail != "" {
 			d.Errorf("%s: a failing store or hub gave %+v", d.id, fault)
 		}
+		d.repeats++
 	}
 	d.Fatalf("%s: the request did not get through", d.id)
 	return registration.Answer{}, nil
+}
+
+func asFault(t *testing.T, err error) *registration.Fault {
+	t.Helper()
+	var fault *registration.Fault
+	if !errors.As(err, &fault) {
+		t.Fatalf("not a fault: %v", err)
+	}
+	return fault
 }
 
 func (d *device) put(n *node, authorization string) (registration.Answer, *refusal) {
@@ -174,7 +183,7 @@ func (d *device) put(n *node, authorization string) (registration.Answer, *refus
 	return d.ask(func(n *node) (registration.Answer, error) {
 		ctx, cancel := n.tap.request(n.ctx)
 		defer cancel()
-		return n.core.Register(ctx, d.request(authorization))
+		return n.register(ctx, d.request(authorization))
 	}, n)
 }
 
@@ -185,7 +194,7 @@ func (d *device) poll(n *node) (registration.Answer, *refusal) {
 		defer cancel()
 		r := d.request(d.token)
 		r.Body = dps.RegisterRequest{}
-		return n.core.Poll(ctx, r, d.operation)
+		return n.poll(ctx, r, d.operation)
 	}, n)
 }
 
@@ -198,7 +207,7 @@ func (d *device) lookup(n *node) (registration.Answer, *refusal) {
 	return d.ask(func(n *node) (registration.Answer, error) {
 		ctx, cancel := n.tap.request(n.ctx)
 		defer cancel()
-		return n.core.Lookup(ctx, d.request(d.token))
+		return n.lookup(ctx, d.request(d.token))
 	}, n)
 }
 

@@ -230,7 +230,7 @@ func TestEveryCallMeetsEveryTrouble(t *testing.T) {
 }
 
 // at is the node for a part of a test.
-func (n *node) at(s *stage) *node { return &node{stage: s, core: n.core} }
+func (n *node) at(s *stage) *node { return &node{stage: s, core: n.core, api: n.api} }
 
 // callsOf records the calls of a story in which nothing happens.
 func (n *node) callsOf(story story) []string {

@@ -19,6 +19,7 @@ import (
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/fsck"
+	"latchkey.example/latchkey/internal/httpapi"
 	"latchkey.example/latchkey/internal/hub/embedded"
 	"latchkey.example/latchkey/internal/keyring"
 	"latchkey.example/latchkey/internal/registration"
@@ -55,13 +56,6 @@ func long() bool { return os.Getenv("LATCHKEY_LONG") == "1" }
 // onBoth runs a test on SQLite and on PostgreSQL. Of the many cases of a test one in so many is played, another one each time.
 func onBoth(t *testing.T, sqliteShare, postgresShare int, play func(s *stage)) {
 	t.Helper()
-	seed := mathrand.Uint64()
-	if text := os.Getenv("LATCHKEY_SEED"); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for _, kind := range []struct {
 		name  string
 		open  func(t *testing.T) storetest.Store
@@ -69,16 +63,28 @@ func onBoth(t *testing.T, sqliteShare, postgresShare int, play func(s *stage)) {
 	}{{"SQLite", openSQLite, sqliteShare}, {"PostgreSQL", openPostgres, postgresShare}} {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
-			t.Logf("run again with LATCHKEY_SEED=%d", seed)
 			s := newStage(t, kind.open(t))
+			s.chance = sample(t)
 			if s.share = kind.share; long() {
 				s.share = 1
 			}
-			s.chance = mathrand.New(mathrand.NewPCG(seed, 0))
 			play(s)
 			s.clean()
 		})
 	}
+}
+
+// sample draws the cases of a test that are played, or takes the seed of a failed test to play the same again.
+func sample(t *testing.T) *mathrand.Rand {
+	t.Helper()
+	seed := mathrand.Uint64()
+	if text := os.Getenv("LATCHKEY_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		must(t, err)
+	}
+	t.Logf("run again with LATCHKEY_SEED=%d", seed)
+	return mathrand.New(mathrand.NewPCG(seed, 0))
 }
 
 func openSQLite(t *testing.T) storetest.Store {
@@ -193,6 +199,7 @@ func (s *stage) chosen() bool { return s.chance.IntN(s.share) == 0 }
 type node struct {
 	*stage
 	core *registration.Core
+	api  *httpapi.API // nil: devices call the core
 }
 
 // start starts a node on the store, behind the tap.
