@@ -86,6 +86,42 @@ func TestTheAddressInTheHeaderIsThePeer(t *testing.T) {
 		t.Errorf("the audit rows are %s", rows)
 	}
 	r.log.wait(t, 0, "a request from the device", func(line map[string]any) bool { return line["msg"] == "request" && line["from"] == "203.0.113.9" })
+
+	// Who is refused before any proof: the decision tells the operator where from.
+	tracking := r.refusedThrough(proxyHeader("203.0.113.77:50000"))
+	status, body, err := r.manage(r.client(), http.MethodGet, "/latchkey/v1/decisions/"+tracking, nil)
+	if err != nil || status != http.StatusOK || !strings.Contains(string(body), `"address":"203.0.113.77"`) {
+		t.Errorf("the decision is %d %s %v", status, body, err)
+	}
+	conn, err := dialFrom(balancer, r.mqtt)
+	must(t, err)
+	conn.Write(proxyHeader("203.0.113.78:50000"))
+	conn.Close()
+	r.log.wait(t, 0, "a stranger at the hub", func(line map[string]any) bool {
+		return line["msg"] == "hub: refused" && line["remote"] == "203.0.113.78:50000"
+	})
+}
+
+// refusedThrough asks for a device that is not enrolled, and gives the answer's tracking id.
+func (r *running) refusedThrough(wire []byte) string {
+	r.t.Helper()
+	request, err := http.NewRequest(http.MethodPut, "https://"+host+"/"+r.made.IDScope+"/registrations/nobody/register"+apiVersion, bytes.NewReader(r.device(1).body()))
+	must(r.t, err)
+	request.Header.Set("Content-Type", "application/json")
+	client := r.through(balancer, wire)
+	answer, err := client.Do(request)
+	must(r.t, err)
+	_, err = io.Copy(io.Discard, answer.Body)
+	must(r.t, err)
+	answer.Body.Close()
+	if answer.StatusCode/100 != 4 {
+		r.t.Fatalf("nobody got %d", answer.StatusCode)
+	}
+	// The decision is written down behind the answer, and before the next request of the same connection.
+	if status, _, err := ask(client, http.MethodGet, "https://"+host+"/healthz", "", nil); err != nil || status != http.StatusOK {
+		r.t.Fatalf("%d %v", status, err)
+	}
+	return answer.Header.Get("x-ms-request-id")
 }
 
 // Nobody who is not listed can say where he comes from, whether he sends the header to HTTPS or to MQTT.

@@ -103,6 +103,16 @@ func (r *running) change(method, path, body string) {
 	}
 }
 
+// forget removes what may be there.
+func (r *running) forget(paths ...string) {
+	r.t.Helper()
+	for _, path := range paths {
+		if status, answer, err := r.manage(r.client(), http.MethodDelete, path, nil); err != nil || status != http.StatusNoContent && status != http.StatusNotFound {
+			r.t.Fatalf("DELETE %s: %d %s %v", path, status, answer, err)
+		}
+	}
+}
+
 // bearer is a device with a client certificate that keeps its TLS sessions. Each request has a connection of its own.
 type bearer struct {
 	*running
@@ -167,6 +177,7 @@ func (b *bearer) begun() *bearer {
 // What the operator has changed since the session began counts for the session that goes on.
 func TestAResumedSessionIsJudgedByWhatIsTrueNow(t *testing.T) {
 	ca, other := newMaker(t, "maker"), newMaker(t, "another maker")
+	r := installed(t).run(t)
 	for name, c := range map[string]struct {
 		before func(r *running, certificate tls.Certificate)
 		then   func(r *running, certificate tls.Certificate)
@@ -214,7 +225,7 @@ func TestAResumedSessionIsJudgedByWhatIsTrueNow(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := installed(t).run(t)
+			r.forget(entryPath, groupPath)
 			for _, version := range versions {
 				certificate := ca.sign(t, "press-7")
 				c.before(r, certificate)
@@ -288,7 +299,7 @@ func TestACertificateThatEndsMeanwhileIsRefused(t *testing.T) {
 			t.Run(what+", "+tls.VersionName(version), func(t *testing.T) {
 				t.Parallel()
 				r := installed(t).run(t)
-				end := time.Now().Add(4 * time.Second).Truncate(time.Second)
+				end := time.Now().Add(5 * time.Second).Truncate(time.Second)
 				certificate := own(t, "press-7", time.Now().Add(-time.Hour), end)
 				r.change("PUT", entryPath, entryOf(certificate, ""))
 				judged(r.bearer(version, certificate).begun(), end)
