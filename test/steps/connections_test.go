@@ -115,7 +115,7 @@ func TestTheDatabaseIsStartedAnewBetweenRequests(t *testing.T) {
 		t.Fatalf("%+v", refused)
 	}
 	for _, down := range []func(){nobody, func() {
-		_, err := n.register(s.ctx, d.request(d.token))
+		_, err := n.register(s.ctx, d.request(n, d.token))
 		if fault := asFault(t, err); fault.Code != dps.CodeUnavailable || fault.RetryAfter <= 0 {
 			t.Errorf("with the database down a proof got %+v", fault)
 		}

@@ -23,12 +23,13 @@ import (
 // device is one device as it sees itself. It proves itself by the one of chip, key and chain that it has.
 type device struct {
 	*stage
-	id      string
-	scopeID string // empty: the stage's
-	chip    *softtpm.TPM
-	key     []byte
-	chain   []*x509.Certificate
-	held    registration.Credential // what its hub is to hold; of a TPM it is told
+	id       string
+	scopeID  string // empty: the stage's
+	chip     *softtpm.TPM
+	key      []byte
+	chain    []*x509.Certificate
+	held     registration.Credential // what its hub is to hold; of a TPM it is told
+	omitsTPM bool                    // from requests with a token, as some clients do
 
 	// between its requests
 	token, operation string
@@ -108,10 +109,11 @@ func (s *stage) certified(id string, ca *authority) *device {
 	return &device{stage: s, id: id, chain: []*x509.Certificate{leaf}, held: registration.Credential{Certificate: sum[:]}}
 }
 
-func (d *device) request(authorization string) registration.Request {
-	r := registration.Request{Scope: d.scopeOf(), ID: d.id, Authorization: authorization, Address: "192.0.2.7:40000", Arrived: d.clock.Now(),
+// request is a request as a node hears it, which judges times by its own clock.
+func (d *device) request(n *node, authorization string) registration.Request {
+	r := registration.Request{Scope: d.scopeOf(), ID: d.id, Authorization: authorization, Address: "192.0.2.7:40000", Arrived: n.clock.Now(),
 		Body: dps.RegisterRequest{RegistrationID: d.id}, Certificates: d.chain}
-	if d.chip != nil {
+	if d.chip != nil && (authorization == "" || !d.omitsTPM) {
 		r.Body.TPM = &dps.TPMKeys{EndorsementKey: d.chip.EK.Bytes(), StorageRootKey: d.chip.SRK.Bytes()}
 	}
 	return r
@@ -183,7 +185,7 @@ func (d *device) put(n *node, authorization string) (registration.Answer, *refus
 	return d.ask(func(n *node) (registration.Answer, error) {
 		ctx, cancel := n.tap.request(n.ctx)
 		defer cancel()
-		return n.register(ctx, d.request(authorization))
+		return n.register(ctx, d.request(n, authorization))
 	}, n)
 }
 
@@ -192,7 +194,7 @@ func (d *device) poll(n *node) (registration.Answer, *refusal) {
 	return d.ask(func(n *node) (registration.Answer, error) {
 		ctx, cancel := n.tap.request(n.ctx)
 		defer cancel()
-		r := d.request(d.token)
+		r := d.request(n, d.token)
 		r.Body = dps.RegisterRequest{}
 		return n.poll(ctx, r, d.operation)
 	}, n)
@@ -207,7 +209,7 @@ func (d *device) lookup(n *node) (registration.Answer, *refusal) {
 	return d.ask(func(n *node) (registration.Answer, error) {
 		ctx, cancel := n.tap.request(n.ctx)
 		defer cancel()
-		return n.lookup(ctx, d.request(d.token))
+		return n.lookup(ctx, d.request(n, d.token))
 	}, n)
 }
 
