@@ -50,10 +50,10 @@ func OpenCopyTarget(ctx context.Context, address string, start CopyStart) (*Copy
 	}
 	t := &CopyTarget{place: place(config), start: start}
 	if t.pg, err = pgx.ConnectConfig(ctx, config); err != nil {
-		return nil, fmt.Errorf("database %s: %w", t.place, err)
+		return nil, of(t.place, err)
 	}
 	if err := t.open(ctx, address); err != nil {
-		return nil, errors.Join(fmt.Errorf("database %s: %w", t.place, err), t.Close())
+		return nil, errors.Join(of(t.place, err), t.Close())
 	}
 	return t, nil
 }

@@ -107,7 +107,7 @@ func (m *migrator) run(ctx context.Context, address string, fn func(tx pgx.Tx, h
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("database %s: %w", place(config), err)
+			err = of(place(config), err)
 		}
 	}()
 	pg, err := pgx.ConnectConfig(ctx, config)

@@ -111,22 +111,10 @@ func Open(ctx context.Context, address string, opts Options) (*Store, error) {
 	s := &Store{pool: pool, hooks: opts.hooks}
 	if err := s.read(ctx, func(c *conn) error { return checkSchema(c, opts.Filling) }); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("database %s: %w", place(config.ConnConfig), err)
+		return nil, of(place(config.ConnConfig), err)
 	}
 	return s, nil
 }
-
-// Place names the database at an address, without what is secret about the address.
-func Place(address string) string {
-	config, err := pgx.ParseConfig(address)
-	if err != nil {
-		return "PostgreSQL"
-	}
-	return place(config)
-}
-
-// place names a database without what is secret about its address.
-func place(c *pgx.ConnConfig) string { return fmt.Sprintf("%s at %s", c.Database, c.Host) }
 
 // oldestServer is what the store is tested with.
 const oldestServer = 150000
