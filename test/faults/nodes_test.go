@@ -80,6 +80,7 @@ func TestNodesAndTheirDatabaseKilledLoseNothingAcknowledged(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustRemember(t, load, workers*report.Kills["postgres"]) // a crash empties the table that it stands in
+	mustWork(t, &h.Access, load)
 	mustBeSound(t, h.Nodes[0].DataDir)
 	found, err := h.check(t.Context(), load.devices)
 	if err != nil {

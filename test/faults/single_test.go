@@ -22,6 +22,7 @@ func TestOneNodeKilledLosesNothingAcknowledged(t *testing.T) {
 		t.Error(err)
 	}
 	mustRemember(t, load, report.Kills["node"]) // its file is not flushed, but a kill leaves it
+	mustWork(t, &s.Access, load)
 	mustHold(t, s, load)
 }
 
