@@ -120,15 +120,18 @@ func (s *service) setLevel(cfg config.Config) error {
 }
 
 // open opens the parts, each of which may need those before it. The store comes first: what it says of a directory without
-// an installation says what to do.
+// an installation says what to do. Before it comes the lock if there is something to lock: a database that is being copied is not even opened.
 func (s *service) open(ctx context.Context) (err error) {
+	if _, err := os.Stat(s.config.Database); err == nil {
+		if err := s.lockStore(); err != nil {
+			return err
+		}
+	}
 	if err = s.openStore(ctx); err != nil {
 		return err
 	}
-	if s.config.Store == "" {
-		if s.lock, err = lockInstallation(s.config.Database); err != nil {
-			return err
-		}
+	if err = s.lockStore(); err != nil {
+		return err
 	}
 	if s.ring, err = keyring.Open(s.config.MasterKey); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("there is no master key at %s: bring it back from where it is kept, the database cannot be read without it", s.config.MasterKey)
@@ -151,6 +154,14 @@ func (s *service) open(ctx context.Context) (err error) {
 		return err
 	}
 	return s.hub.Acquire(ctx)
+}
+
+// lockStore locks an embedded store, once.
+func (s *service) lockStore() (err error) {
+	if s.config.Store == "" && s.lock == nil {
+		s.lock, err = lockInstallation(s.config.Database)
+	}
+	return err
 }
 
 // wire connects core and hub: the core calls the hub, the hub asks which scope a name belongs to.

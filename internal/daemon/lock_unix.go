@@ -10,7 +10,7 @@ import (
 )
 
 // lockInstallation makes sure that one service alone runs on a database: the sessions of an in-process hub have one owner, and a second service
-// would not see a key change that the first one made. The lock ends with the process, however it ends.
+// would not see a key change that the first one made. Migrating and copying it take the lock too. The lock ends with the process, however it ends.
 func lockInstallation(database string) (*os.File, error) {
 	f, err := os.OpenFile(database+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -18,7 +18,7 @@ func lockInstallation(database string) (*os.File, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("another latchkey serve runs on %s; stop it first", database)
+		return nil, fmt.Errorf("another latchkey runs on %s; stop it first", database)
 	}
 	return f, nil
 }

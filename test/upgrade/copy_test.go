@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -346,12 +347,18 @@ func TestNobodyCopiesWhatIsInUse(t *testing.T) {
 	t.Parallel()
 	cfg := migrated(t)
 	address := server.Address(emptyDatabase(t))
-	var second error
-	_, err := daemon.Copy(t.Context(), cfg, daemon.CopyPlan{To: address, Progress: func(daemon.CopyStep) error {
-		_, second = daemon.Copy(context.Background(), cfg, daemon.CopyPlan{To: address})
+	var second, served error
+	_, err := daemon.Copy(t.Context(), cfg, daemon.CopyPlan{To: address, Progress: func(step daemon.CopyStep) error {
+		if step.What == "begun" {
+			_, second = daemon.Copy(context.Background(), cfg, daemon.CopyPlan{To: address})
+			served = daemon.Run(t.Context(), daemon.Options{Load: func() (config.Config, error) { return cfg, nil }, Log: io.Discard})
+		}
 		return nil
 	}})
-	if err != nil || second == nil || !strings.Contains(second.Error(), "stop it first") {
-		t.Errorf("%v; beside it: %v", err, second)
+	must(t, err) // nothing of it has hindered the copy
+	for _, refused := range []error{second, served} {
+		if refused == nil || !strings.Contains(refused.Error(), "stop it first") {
+			t.Errorf("%v, want it refused", refused)
+		}
 	}
 }
