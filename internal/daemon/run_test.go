@@ -55,6 +55,10 @@ func TestProbesAndMetrics(t *testing.T) {
 	if status, _, err := ask(client, http.MethodGet, "https://"+host+"/metrics", "", nil); err != nil || status != http.StatusNotFound {
 		t.Errorf("/metrics to everybody: %d %v", status, err)
 	}
+	// It is counted behind the answer, and before the next request of the same connection.
+	if status, _, err := ask(client, http.MethodGet, "https://"+host+"/healthz", "", nil); err != nil || status != http.StatusOK {
+		t.Errorf("%d %v", status, err)
+	}
 	if _, text := r.probe("/metrics"); !strings.Contains(text, `latchkey_requests_total{api="device",operation="none",reason=`) {
 		t.Errorf("the refused request was not counted")
 	}
