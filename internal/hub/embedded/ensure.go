@@ -105,7 +105,7 @@ func (h *Hub) tryCredential(ctx context.Context, scope, hub string, d registrati
 		same = subtle.ConstantTimeCompare(old, d.Credential.Encode()) == 1
 	}
 	if same && before.Generation == d.Generation {
-		return before, h.mayCut(before)
+		return before, nil
 	}
 	put := registration.IdentityPut{Was: before.Generation, Identity: registration.Identity{Hub: hub, DeviceID: d.DeviceID, Generation: d.Generation}}
 	if known && (!same || before.Cutting) {
@@ -120,21 +120,13 @@ func (h *Hub) tryCredential(ctx context.Context, scope, hub string, d registrati
 	return h.write(ctx, scope, put, d, known && !same)
 }
 
-// mayCut refuses an identity that is as it is to be, but of which sessions are left that only another process can end.
-func (h *Hub) mayCut(stored registration.Identity) error {
-	if reach, _ := h.owner.reach(); stored.Cutting && reach == registration.Elsewhere {
-		return registration.ErrElsewhere
-	}
-	return nil
-}
-
-// noteCut takes the mark from an identity that sessions are left of, now that none are.
+// noteCut takes the mark from an identity that sessions were left of, now that none are; ErrElsewhere if only another process knows that.
 func (h *Hub) noteCut(ctx context.Context, scope string, stored registration.Identity, d registration.HubDevice) error {
 	if !stored.Cutting {
 		return nil
 	}
 	reach, owner := h.owner.reach()
-	if reach == registration.Elsewhere { // lost since: perhaps it was not this process's sessions that had to be ended
+	if reach == registration.Elsewhere {
 		return registration.ErrElsewhere
 	}
 	put := registration.IdentityPut{Was: stored.Generation, Owner: owner, Identity: registration.Identity{Hub: stored.Hub, DeviceID: stored.DeviceID, Generation: stored.Generation}}

@@ -53,6 +53,7 @@ type memory struct {
 	losePut   error  // after the effect
 	beforePut func() // called without the lock
 	thenRead  func() // called once, after the next reading, without the lock
+	owners    *register
 }
 
 func newMemory(t testing.TB) *memory {
@@ -76,6 +77,9 @@ func (m *memory) PutIdentity(ctx context.Context, scope string, id registration.
 	}
 	if m.failPut != nil {
 		return 0, m.failPut
+	}
+	if id.Owner != nil && (m.owners == nil || *id.Owner != m.owners.now().ID) {
+		return registration.OtherOwner, nil
 	}
 	k := rowKey(scope, id.Hub, id.DeviceID)
 	if old := m.rows[k]; old.Generation != id.Was || old.Generation > id.Generation {

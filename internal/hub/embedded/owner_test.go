@@ -64,6 +64,13 @@ func (l *line) call(ctx context.Context, do func()) error {
 	case "after":
 		do()
 		return errDown
+	case "slow": // the answer comes long after the effect
+		do()
+		select {
+		case <-ctx.Done():
+		case <-time.After(lease/beatParts - time.Millisecond):
+		}
+		return nil
 	case "hang":
 		<-ctx.Done()
 		return ctx.Err()
@@ -333,6 +340,37 @@ func TestABeatWithoutAnswerDoesNotProlongTheLease(t *testing.T) {
 	})
 }
 
+// The lease counts from when a beat was sent: its answer may come much later than another node sees it.
+func TestASlowAnswerDoesNotProlongTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &register{}
+		owner, heir := r.node("alpha", true), r.node("beta", true)
+		owner.run(t)
+		defer owner.stop()
+		synctest.Wait()
+		sent := 0
+		owner.line.failing(func() string {
+			if sent++; sent == 1 {
+				return "slow"
+			}
+			return "before"
+		})
+		time.Sleep(owner.interval())
+		synctest.Wait()
+		go heir.acquire(t.Context())
+		time.Sleep(lease - owner.margin())
+		synctest.Wait()
+		if owner.serving() {
+			t.Error("it serves longer than it may")
+		}
+		time.Sleep(lease)
+		synctest.Wait()
+		if r.now().Host != "beta" {
+			t.Error("the heir has not got it")
+		}
+	})
+}
+
 func TestALostAnswerCostsTheOwnerNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &register{}
@@ -476,7 +514,7 @@ func (r *register) live(ctx context.Context, host string, lease time.Duration, c
 	bad := chance(4) // of ten calls fail
 	n.line.failing(func() string {
 		if chance(10) < bad {
-			return []string{"before", "after", "hang", "hang, then do"}[chance(4)]
+			return []string{"before", "after", "slow", "hang", "hang, then do"}[chance(5)]
 		}
 		return ""
 	})
