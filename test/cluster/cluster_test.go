@@ -4,12 +4,16 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"latchkey.example/latchkey/test/rig"
 )
@@ -24,6 +28,7 @@ func TestNodesBehindALoadBalancerAreOneService(t *testing.T) {
 	t.Run("the audit log has a device's own address", func(t *testing.T) { auditHasAddresses(t, c) })
 	t.Run("a TLS session goes on at every node", func(t *testing.T) { sessionsGoOn(t, c) })
 	t.Run("the hub lets in who was assigned by any node", func(t *testing.T) { hubLetsIn(t, c) })
+	t.Run("a new owner at any node ends the old one's session at the hub", func(t *testing.T) { newOwnerCuts(t, c) })
 	t.Run("the store is whole", func(t *testing.T) { storeIsWhole(t, c) })
 }
 
@@ -110,7 +115,7 @@ func hubLetsIn(t *testing.T, c *Cluster) {
 	for chip := range 3 {
 		d := newDevice(t, &c.Access, 20+chip)
 		d.register()
-		d.mustLogin()
+		d.login()
 		want := fmt.Sprintf("%s|%s|%s", c.IDScope, c.Host, d.id)
 		if got, err := c.Database.Ask(t.Context(), "postgres", `SELECT scope, hub, device_id FROM identities WHERE device_id = '`+d.id+`'`); got != want || err != nil {
 			t.Errorf("the store's identity is %q, want %q, %v", got, want, err)
@@ -118,10 +123,30 @@ func hubLetsIn(t *testing.T, c *Cluster) {
 	}
 }
 
+// newOwnerCuts: the node that serves the hub is told of a key that was changed at one that does not.
+func newOwnerCuts(t *testing.T, c *Cluster) {
+	d := newDevice(t, &c.Access, 30)
+	d.register()
+	session, old := d.login(), d.hubToken()
+	d.tpm.Clear()
+	second := c.At(c.Nodes[1].HTTPS, c.MQTT)
+	d.service = &second
+	d.register()
+	select {
+	case <-session.lost:
+	case <-time.After(patience):
+		t.Error("the old owner's session is still open")
+	}
+	if _, err := d.connect(old); !errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword) && !errors.Is(err, packets.ErrorRefusedNotAuthorised) {
+		t.Errorf("the old owner's token: %v", err)
+	}
+	d.login()
+}
+
 func storeIsWhole(t *testing.T, c *Cluster) {
 	for _, node := range c.Nodes {
 		result, err := rig.Run(t.Context(), rig.Command{Path: c.Programs().Service, Args: []string{"fsck", "--data", node.DataDir}})
-		if err != nil || !strings.Contains(result.Stdout, "9 registrations") || !strings.Contains(result.Stdout, ": 0 problems") {
+		if err != nil || !strings.Contains(result.Stdout, "10 registrations") || !strings.Contains(result.Stdout, ": 0 problems") {
 			t.Errorf("fsck: %v: %s", err, result.Stdout)
 		}
 	}

@@ -49,7 +49,7 @@ func newDevice(t *testing.T, service *rig.Access, chip int) *device {
 	transport.DisableKeepAlives = true
 	transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(comesFrom)}}
-		return dialer.DialContext(ctx, network, service.HTTPS)
+		return dialer.DialContext(ctx, network, d.service.HTTPS)
 	}
 	if err := service.Enroll(t.Context(), d.id, base64.StdEncoding.EncodeToString(tpm.EK.Bytes())); err != nil {
 		t.Fatal(err)
@@ -178,34 +178,51 @@ func (d *device) register() []string {
 	return []string{d.contact(), d.prove(), d.poll()}
 }
 
-// mustLogin comes again while the load balancer does not see that the hub's owner is back.
-func (d *device) mustLogin() {
+// session is a device at its hub.
+type session struct {
+	client mqtt.Client
+	lost   chan struct{} // closed when the hub ends it
+}
+
+// login connects to the hub with the key that came with the assignment. It comes again while the load balancer does not see that the hub's owner
+// is back.
+func (d *device) login() *session {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
 	var last error
-	if _, err := rig.Poll(ctx, func() (struct{}, bool, error) { last = d.login(); return struct{}{}, last == nil, nil }); err != nil {
-		d.t.Errorf("%s is not let in at the hub: %v", d.id, last)
+	s, err := rig.Poll(ctx, func() (s *session, there bool, err error) {
+		s, last = d.connect(d.hubToken())
+		return s, last == nil, nil
+	})
+	if err != nil {
+		d.t.Fatalf("%s is not let in at the hub: %v", d.id, last)
 	}
+	d.t.Cleanup(func() { s.client.Disconnect(0) })
+	return s
 }
 
-// login connects to the hub with the key that came with the assignment.
-func (d *device) login() error {
-	hub := d.state.AssignedHub + "/devices/" + d.state.DeviceID
+// hub is the resource of a token for it.
+func (d *device) hub() string { return d.state.AssignedHub + "/devices/" + d.state.DeviceID }
+
+func (d *device) hubToken() string { return d.sign(d.state.TPM.AuthenticationKey, d.hub(), "") }
+
+func (d *device) connect(password string) (*session, error) {
+	s := &session{lost: make(chan struct{})}
 	options := mqtt.NewClientOptions().
 		AddBroker("ssl://" + d.service.MQTT).
 		SetTLSConfig(d.service.TLS()).
 		SetProtocolVersion(4).
 		SetClientID(d.state.DeviceID).
-		SetUsername(strings.Replace(hub, "/devices", "", 1) + "/?api-version=2021-04-12").
-		SetPassword(d.sign(d.state.TPM.AuthenticationKey, hub, "")).
+		SetUsername(strings.Replace(d.hub(), "/devices", "", 1) + "/?api-version=2021-04-12").
+		SetPassword(password).
 		SetAutoReconnect(false).
+		SetConnectionLostHandler(func(mqtt.Client, error) { close(s.lost) }).
 		SetConnectTimeout(patience)
-	client := mqtt.NewClient(options)
-	token := client.Connect()
+	s.client = mqtt.NewClient(options)
+	token := s.client.Connect()
 	if !token.WaitTimeout(patience) {
-		return fmt.Errorf("the hub has not answered within %v", patience)
+		return nil, fmt.Errorf("the hub has not answered within %v", patience)
 	}
-	client.Disconnect(0)
-	return token.Error()
+	return s, token.Error()
 }
