@@ -162,7 +162,7 @@ func TestABrokenStoreIsFound(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tried := seeds(t, 4)
+			tried := seeds(t, 10)
 			for _, seed := range tried {
 				h := storetest.NewHistory(t.Context(), storetest.Seeded(seed), storetest.NewModel(), wrap(storetest.NewModel()))
 				if err := h.Play(1_000); err != nil {
