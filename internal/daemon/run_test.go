@@ -179,3 +179,14 @@ func (w *deadlineWriter) Header() http.Header                 { return w.header 
 func (w *deadlineWriter) Write(b []byte) (int, error)         { return len(b), nil }
 func (w *deadlineWriter) WriteHeader(int)                     {}
 func (w *deadlineWriter) SetWriteDeadline(at time.Time) error { w.deadline = at; return nil }
+
+// Who hangs up while the store is asked must not have the probes behind him told that it does not answer: a load balancer would take the node away.
+func TestAProbeThatIsGivenUpTellsNobodyThatTheStoreIsAway(t *testing.T) {
+	f := &front{ready: func(ctx context.Context) error { return ctx.Err() }}
+	gone, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	_ = f.readiness(gone)
+	if err := f.readiness(t.Context()); err != nil {
+		t.Errorf("the next probe is told %q", err)
+	}
+}

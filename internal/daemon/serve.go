@@ -56,10 +56,10 @@ func (f *front) readiness(ctx context.Context) error {
 	if f.draining.Load() {
 		return errors.New("draining")
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	f.mu.Lock() // strangers may probe too: one read a second answers all
+	f.mu.Lock() // strangers may probe too: one read a second answers all, so that who hangs up must not end it
 	defer f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
 	if time.Since(f.asked) > time.Second {
 		f.answer, f.asked = f.ready(ctx), time.Now()
 	}
