@@ -106,3 +106,27 @@ func removeMemory(id int) error {
 	}
 	return nil
 }
+
+// Freeze halts all processes of the server, as a machine or a network that hangs: it takes connections and answers none. Thaw lets it go on where it was,
+// knowing nothing of it. A frozen server may also be crashed.
+func (s *Server) Freeze() error { return s.signalAll(syscall.SIGSTOP) }
+
+// Thaw ends what Freeze began.
+func (s *Server) Thaw() error { return s.signalAll(syscall.SIGCONT) }
+
+// signalAll begins with the postmaster, which then makes no more of them.
+func (s *Server) signalAll(signal syscall.Signal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return errors.New("pgserver: the server does not run")
+	}
+	if err := s.process.Signal(signal); err != nil {
+		return err
+	}
+	family, err := children(s.process.Pid)
+	for _, pid := range family {
+		err = errors.Join(err, gone(syscall.Kill(pid, signal)))
+	}
+	return err
+}
