@@ -189,6 +189,12 @@ func (s *service) wire(ctx context.Context) (err error) {
 	if s.hub, err = embedded.New(hub); err != nil {
 		return err
 	}
+	s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "latchkey_hub_serving", Help: "1 while this node serves the embedded hub."}, func() float64 {
+		if s.hub.Reach() == registration.Here {
+			return 1
+		}
+		return 0
+	}))
 	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Sealer: s.ring, Issuer: issuer{s.cert, s.log}, Logger: s.log})
 	if errors.Is(err, keyring.ErrTampered) || errors.Is(err, keyring.ErrUnknownKey) {
 		return fmt.Errorf("the master key %s is not the one of the database %s: %w", s.config.MasterKey, storeName(s.config), err)

@@ -71,6 +71,7 @@ func scopesAreDeleted(w *world) {
 			w.enroll(id, numbered("dev", i))
 			w.redeem(id, numbered("dev", i), "op-"+id+numbered("", i), epoch)
 		}
+		w.order(id, "remote", "op-remote-"+id)
 		w.group(id, "line")
 		_, verdict, err := w.store.PutCACertificate(w.ctx, id, caCertificate("plant", "a"), nil, audit("ca", epoch))
 		w.applied(verdict, err)
@@ -102,6 +103,7 @@ func scopesAreDeleted(w *world) {
 		}
 	}
 	w.same("a device of the deleted scope", w.device(otherScope, numbered("dev", 0)), registration.Device{})
+	w.claimed(w.claim("c", longLease, 10), "op-remote-"+scope)
 	held, err := w.store.Holdings(w.ctx, otherScope)
 	w.ok(err)
 	if len(held.Enrollments)+len(held.Groups)+len(held.Registrations) > 0 {
