@@ -65,6 +65,12 @@ var made atomic.Int32
 
 func newSite(t *testing.T) *site {
 	t.Helper()
+	return siteOn(t, server)
+}
+
+// siteOn makes an installation in a database of its own on a server.
+func siteOn(t *testing.T, server *pgserver.Server) *site {
+	t.Helper()
 	name := fmt.Sprintf("site_%d", made.Add(1))
 	must(t, server.Psql(t.Context(), "postgres", "CREATE DATABASE "+name))
 	s := &site{T: t, address: server.Address(name)}
