@@ -39,7 +39,7 @@ type Killing struct {
 	// Least and Most bound how many registrations are acknowledged between two strikes: each time a number between them is drawn.
 	Least, Most int64
 	// Floor is how many registrations a second must be acknowledged between a victim's return and the next strike, with Grace for the devices to
-	// come back. Less is no load, and a run without load shows nothing.
+	// come back, and on the whole without. Less is no load, and a run without load shows nothing.
 	Floor float64
 	Grace time.Duration
 	// Look is called now and then, while devices register: to tell how far it is, to check what must hold at any time. May be nil.
@@ -80,7 +80,15 @@ func (k Killing) Run() (Report, error) {
 			k.Look(report)
 		}
 	}
-	return report, nil
+	return report, k.flowed(report)
+}
+
+// flowed judges all intervals together, so that grace is for few of them.
+func (k Killing) flowed(r Report) error {
+	if rate := float64(r.Told) / r.Flowing.Seconds(); rate < k.Floor {
+		return fmt.Errorf("invalid, the load did not flow: %.1f registrations a second were acknowledged between kills, %g are the least", rate, k.Floor)
+	}
+	return nil
 }
 
 // order is every victim as often as it is killed, shuffled.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -100,4 +101,29 @@ func TestAVictimThatDoesNotDieOrComeBackEndsTheLoop(t *testing.T) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
+}
+
+// Each interval may begin slowly, since devices come back from an outage, but not all of them may stay so.
+func TestALoadThatOnlyTricklesIsInvalid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		load := Start(Plan{})
+		trickle := time.NewTicker(time.Second)
+		end := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-end:
+					return
+				case <-trickle.C:
+					load.acknowledged()
+				}
+			}
+		}()
+		none := func() error { return nil }
+		_, err := Killing{Load: load, Victims: []Victim{{Name: "node", Times: 5, Kill: none, Run: none}}, Least: 1, Most: 3, Floor: 5, Grace: 30 * time.Second}.Run()
+		close(end)
+		if err == nil || !strings.Contains(err.Error(), "invalid") {
+			t.Errorf("error %v", err)
+		}
+	})
 }

@@ -13,7 +13,7 @@ func TestOneNodeKilledLosesNothingAcknowledged(t *testing.T) {
 	n := seed(t)
 	load := startOn(t, s, n)
 	report, err := Killing{
-		Load: load, Victims: []Victim{NodeVictim("node", kills(t, 30, 5), s, load.doors[0])},
+		Load: load, Victims: []Victim{NodeVictim("node", kills(t, 30, 1), s, load.doors[0])},
 		Seed: n, Least: 10, Most: 50, Floor: 10, Grace: 15 * time.Second, Look: looking(t, s.DataDir),
 	}.Run()
 	load.Stop(endLimit)
