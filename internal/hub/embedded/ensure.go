@@ -113,9 +113,10 @@ func (h *Hub) tryCredential(ctx context.Context, scope, hub string, d registrati
 		if reach == registration.Elsewhere {
 			return before, registration.ErrElsewhere
 		}
-		// Nobody logs in meanwhile: the device is locked.
+		// While the device is locked nobody logs in. But a write of which this process does not hear may be seen after that only, and until then the old
+		// credential lets in: so the mark is set whether there is a session now or not. While nobody has the hub, nobody can take it before that write is seen.
 		put.Owner = owner
-		put.Cutting = h.config.Owners != nil && h.boundToOther(deviceKey(hub, d.DeviceID), digestsOf(d.Credential)...)
+		put.Cutting = h.config.Owners != nil && (!same && reach == registration.Here || h.boundToOther(deviceKey(hub, d.DeviceID), digestsOf(d.Credential)...))
 	}
 	return h.write(ctx, scope, put, d, known && !same)
 }

@@ -49,10 +49,11 @@ type memory struct {
 	audits    []registration.Audit
 	reads     int
 	failRead  error
-	failPut   error  // without effect
-	losePut   error  // after the effect
-	beforePut func() // called without the lock
-	thenRead  func() // called once, after the next reading, without the lock
+	failPut   error               // without effect
+	losePut   error               // after the effect
+	latePut   func(effect func()) // called in place of the effect, which comes whenever it wants; the answer is lost
+	beforePut func()              // called without the lock
+	thenRead  func()              // called once, after the next reading, without the lock
 	owners    *register
 }
 
@@ -85,8 +86,15 @@ func (m *memory) PutIdentity(ctx context.Context, scope string, id registration.
 	if old := m.rows[k]; old.Generation != id.Was || old.Generation > id.Generation {
 		return registration.Conflict, nil
 	}
-	m.rows[k] = id.Identity
-	m.audits = append(m.audits, audit)
+	effect := func() {
+		m.rows[k] = id.Identity
+		m.audits = append(m.audits, audit)
+	}
+	if m.latePut != nil {
+		m.latePut(func() { m.set(effect) })
+		return 0, context.DeadlineExceeded
+	}
+	effect()
 	return registration.Applied, m.losePut
 }
 

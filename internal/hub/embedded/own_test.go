@@ -123,6 +123,33 @@ func TestAHalfDoneChangeIsNotTakenForDoneByAnotherNode(t *testing.T) {
 	})
 }
 
+// The owner gives up waiting for a commit, as when the device that polls has hung up, and before the commit is seen the previous owner logs in: what was read then
+// had its key. Another node that finds the new key there must not take the change for done, with that session alive.
+func TestALoginBeforeALateCommitIsSeenDoesNotOutliveTheChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShared(t)
+		owner, _ := s.hub(t, "alpha", true)
+		node, _ := s.hub(t, "beta", false)
+		key, newer := newKey(), newKey()
+		owner.ensure("dev", key, 1)
+		var commit func()
+		s.store.set(func() { s.store.latePut = func(effect func()) { commit = effect } })
+		if err := owner.tryEnsure("dev", newer, 2); err == nil {
+			t.Fatal("no error")
+		}
+		s.store.set(func() { s.store.latePut = nil })
+		r := owner.login(owner.greet("dev", key), 0)
+		commit()
+		s.elsewhere(t, node, newer, 2)
+		owner.ensure("dev", newer, 2)
+		r.expectClosed()
+		if s.row("dev").Cutting {
+			t.Error("the mark is left")
+		}
+		node.ensure("dev", newer, 2)
+	})
+}
+
 // The owner dies in the middle of it: its sessions die with it, and whoever comes next finishes the change.
 func TestAHalfDoneChangeOfADeadOwnerIsFinishedByOthers(t *testing.T) {
 	for name, finish := range map[string]func(t *testing.T, s *shared, node *world) *world{
