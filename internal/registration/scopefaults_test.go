@@ -3,6 +3,7 @@ package registration_test
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,6 +154,35 @@ func TestOtherNodesFollow(t *testing.T) {
 	w.must(other.Maintain(w.ctx))
 	if reads := w.store.take()["Scopes"]; reads != 1 {
 		t.Errorf("maintenance reads the scopes %d times", reads)
+	}
+}
+
+// A change is seen by all requests that are under way at once, strangers' too. One of them reads the scopes, the others wait for it.
+func TestOneChangeIsReadOnceHoweverManySeeIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	other := w.newCore()
+	w.inPlant()
+	w.store.take()
+	const crowd = 20
+	var all sync.WaitGroup
+	w.store.beforeNext("Scopes", func() { // one reads, and the others come
+		var seen sync.WaitGroup
+		for range crowd {
+			seen.Add(1)
+			w.store.beforeNext("ScopesRevision", seen.Done)
+			all.Go(func() {
+				if err := other.FollowScopes(w.ctx); err != nil {
+					t.Error(err)
+				}
+			})
+			seen.Wait()
+		}
+	})
+	w.must(other.FollowScopes(w.ctx))
+	all.Wait()
+	if reads := w.store.take()["Scopes"]; reads != 1 {
+		t.Errorf("the scopes were read %d times", reads)
 	}
 }
 

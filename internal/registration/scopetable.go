@@ -42,8 +42,10 @@ func (c *Core) ReloadScopes(ctx context.Context) error {
 	return c.changeScopes(ctx, func(*scopeTable) (*scopeTable, error) { return c.readScopes(ctx) })
 }
 
-// FollowScopes reads the scopes again if their revision has moved: another node may have changed them.
+// FollowScopes reads the scopes again if their revision has moved: another node may have changed them. Of many callers that see it move one reads them.
 func (c *Core) FollowScopes(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, policyTime)
+	defer cancel()
 	revision, err := c.store.ScopesRevision(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the scopes' revision: %w", err)
@@ -51,7 +53,12 @@ func (c *Core) FollowScopes(ctx context.Context) error {
 	if revision == c.scopes.Load().revision {
 		return nil
 	}
-	return c.ReloadScopes(ctx)
+	return c.changeScopes(ctx, func(now *scopeTable) (*scopeTable, error) {
+		if now.revision == revision {
+			return now, nil
+		}
+		return c.readScopes(ctx)
+	})
 }
 
 // followScopes reads the scopes again if they are not as stored, whatever their revision says: another process may have changed them. Where they are, their groups stay in
@@ -115,7 +122,10 @@ func (c *Core) dropHub(ctx context.Context, s *scope) {
 	}
 }
 
+// readScopes gives up in time, whoever asks: others wait for its end (reloading).
 func (c *Core) readScopes(ctx context.Context) (*scopeTable, error) {
+	ctx, cancel := context.WithTimeout(ctx, policyTime)
+	defer cancel()
 	revision, err := c.store.ScopesRevision(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the scopes' revision: %w", err)
