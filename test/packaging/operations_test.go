@@ -44,7 +44,7 @@ systemctl() {
   case "$1" in
   enable | start)
     before=$(count 'what=https')
-    LATCHKEY_HTTPS=127.0.0.1:0 LATCHKEY_MQTT=127.0.0.1:0 LATCHKEY_METRICS=127.0.0.1:0 "$PROGRAM" serve --data "$service" 2>>"$log" &
+    LATCHKEY_HTTPS=127.0.0.1:0 LATCHKEY_MQTT=127.0.0.1:0 LATCHKEY_METRICS=127.0.0.1:0 setpriv --pdeathsig KILL "$PROGRAM" serve --data "$service" 2>>"$log" &
     pid=$!; within said 'what=https' "$before" ;;
   reload) before=$(count 'msg=reloaded'); kill -HUP "$pid"; within said 'msg=reloaded' "$before" ;;
   stop) kill "$pid"; wait "$pid" ;;

@@ -21,6 +21,10 @@ const patience = 30 * time.Second
 func serve(t *testing.T, cmd *exec.Cmd) (https string, stop func()) {
 	t.Helper()
 	cmd.Env = append(cmd.Env, "LATCHKEY_HTTPS=127.0.0.1:0", "LATCHKEY_MQTT=127.0.0.1:0", "LATCHKEY_METRICS=127.0.0.1:0")
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // a test that is killed cleans nothing up
 	out, err := cmd.StderrPipe()
 	must(t, err)
 	must(t, cmd.Start())

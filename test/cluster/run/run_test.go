@@ -65,6 +65,7 @@ func install(t *testing.T) (program string) {
 func command(program, argument string) *exec.Cmd {
 	cmd := exec.Command(program, argument)
 	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // a test that is killed cleans nothing up; all that it runs goes with it
 	return cmd
 }
 
