@@ -130,7 +130,8 @@ type stage struct {
 	ring    *keyring.Ring
 	clock   *clock
 	scope   string
-	share   int // of the cases one in so many is played
+	share   int  // of the cases one in so many is played
+	remote  bool // no node serves the hub: each accepted proof orders its work in the outbox too
 	chance  *mathrand.Rand
 	made    int // devices
 	told    []told
@@ -211,7 +212,7 @@ func (s *stage) start() *node {
 		beneath, _ = s.weaken(beneath, nil)
 	}
 	store := &tapped{Store: beneath, tap: s.tap}
-	hub, err := embedded.New(embedded.Config{Identities: store, Serve: true, Sealer: s.ring, Telemetry: io.Discard, Now: s.clock.Now,
+	hub, err := embedded.New(embedded.Config{Identities: store, Serve: !s.remote, Sealer: s.ring, Telemetry: io.Discard, Now: s.clock.Now,
 		Names: func(name string) (string, bool) { return n.core.HubScope(name) }})
 	must(s.T, err)
 	s.Cleanup(func() { must(s.T, hub.Close(context.Background())) })
@@ -303,9 +304,26 @@ func (s *stage) clean() {
 	for _, t := range s.told {
 		s.wantStored(t)
 	}
+	if s.remote {
+		s.worksOff()
+	}
 	sum, err := fsck.Check(s.ctx, s.store, s.ring, func(p fsck.Problem) { s.Errorf("fsck: %s", p) })
 	must(s.T, err)
 	s.Logf("%d devices were told their end; fsck has looked at %d registrations", len(s.told), sum.Registrations)
+}
+
+// worksOff does what is left in the outbox, which is not much, and leaves nothing there.
+func (s *stage) worksOff() {
+	s.Helper()
+	left, err := s.store.OutboxBacklog(s.ctx)
+	must(s.T, err)
+	delivery, err := s.start().core.Deliver(s.ctx)
+	if err != nil || delivery.Failed > 0 || delivery.Done != left.Waiting {
+		s.Errorf("of %d pieces of work in the outbox: %+v, %v", left.Waiting, delivery, err)
+	}
+	if left, err = s.store.OutboxBacklog(s.ctx); err != nil || left.Waiting > 0 {
+		s.Errorf("left in the outbox: %+v, %v", left, err)
+	}
 }
 
 // clock stands until it is moved.
