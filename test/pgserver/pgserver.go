@@ -30,6 +30,7 @@ type Server struct {
 	lock     *os.File // held while the directory is in use
 	bin      string
 	settings []string
+	followed string              // what a standby followed before Unfollow
 	who      *syscall.Credential // nil: as the test itself
 
 	mu      sync.Mutex

@@ -56,13 +56,26 @@ func (s *Server) Promote(ctx context.Context) error {
 }
 
 // Unfollow has a standby hear nothing more of its primary, as if the network between them were cut, and returns when that is so.
-func (s *Server) Unfollow(ctx context.Context) error {
-	for _, sql := range []string{`ALTER SYSTEM SET primary_conninfo = ''`, `SELECT pg_reload_conf()`} {
+func (s *Server) Unfollow(ctx context.Context) (err error) {
+	if s.followed, err = s.Ask(ctx, "postgres", `SHOW primary_conninfo`); err != nil {
+		return err
+	}
+	if err := s.follow(ctx, ""); err != nil {
+		return err
+	}
+	return s.await(ctx, `SELECT count(*) FROM pg_stat_wal_receiver`, "0")
+}
+
+// Refollow ends what Unfollow began: the standby catches up.
+func (s *Server) Refollow(ctx context.Context) error { return s.follow(ctx, s.followed) }
+
+func (s *Server) follow(ctx context.Context, connection string) error {
+	for _, sql := range []string{`ALTER SYSTEM SET primary_conninfo = '` + strings.ReplaceAll(connection, "'", "''") + `'`, `SELECT pg_reload_conf()`} {
 		if err := s.Psql(ctx, "postgres", sql); err != nil {
 			return err
 		}
 	}
-	return s.await(ctx, `SELECT count(*) FROM pg_stat_wal_receiver`, "0")
+	return nil
 }
 
 // WaitFor makes each commit of the server wait until the standby of that name has flushed it, from now on and for all connections; "" ends
