@@ -115,7 +115,7 @@ func (k *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	c := connOf(cl)
 	var why cause
 	switch {
-	case !k.hub.owner.serving(): // looked at for each message too: a process that was stopped for a while may not know yet
+	case !k.hub.owner.serving(), c.why() == causeUnowned: // looked at for each message too: a process that was stopped for a while may not know yet
 		why = causeUnowned
 	case !k.hub.config.Now().Before(c.login.expires):
 		why = causeExpired

@@ -148,7 +148,7 @@ func New(config Config) (*Hub, error) {
 		pending: pending{byAddress: map[netip.Prefix]int{}}, kept: make(chan struct{}),
 	}
 	h.owner = &ownership{store: config.Owners, serve: config.Serve, mark: config.Mark, host: config.Host, lease: orDefault(config.Lease, defaultLease),
-		wallTime: config.Now, suspend: h.suspend, start: time.Now()}
+		wallTime: config.Now, suspend: h.suspend, start: time.Now(), slept: sleepClock()}
 	h.gone.L = &h.mu
 	h.base, h.stop = context.WithCancel(context.Background())
 	h.dummyKey = make([]byte, 32)

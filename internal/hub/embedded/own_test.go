@@ -300,3 +300,34 @@ func TestAHubIsGivenUpWhenItsLastSessionHasEnded(t *testing.T) {
 		}
 	})
 }
+
+// The owner is found to have lost the hub, and gets it back at once, as nobody has it. What a session of before had sent is not taken any more: meanwhile its device
+// may have got another key.
+func TestNothingOfASessionBeforeALossIsTakenAfterIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShared(t)
+		owner, _ := s.hub(t, "alpha", true)
+		key := newKey()
+		owner.ensure("dev", key, 1)
+		writing, goOn := make(chan struct{}), make(chan struct{})
+		owner.sink.fail = func() error { close(writing); <-goOn; return nil }
+		r := owner.login(owner.greet("dev", key), 0)
+		r.send(publish(0x30, devTopic, 0, "1"), publish(0x30, devTopic, 0, "2"))
+		<-writing
+		was := s.owner.now()
+		s.owner.mu.Lock()
+		s.owner.owner = registration.HubOwner{Beat: was.Beat + 1}
+		s.owner.mu.Unlock()
+		time.Sleep(lease)
+		if owner.Reach() != registration.Here || s.owner.now().ID == was.ID {
+			t.Fatal("the test is to be about an owner that has the hub again")
+		}
+		owner.sink.fail = nil
+		close(goOn)
+		r.expectClosed()
+		synctest.Wait()
+		if records := owner.sink.records(t); len(records) != 1 {
+			t.Errorf("%d records", len(records))
+		}
+	})
+}

@@ -47,9 +47,13 @@ type ownership struct {
 	suspend  func()    // called when the owner may serve no more; it must not wait
 	start    time.Time // spans are measured from it by the monotonic clock
 
+	// slept is how long the machine has been suspended so far, which the monotonic clock leaves out.
+	slept func() time.Duration
+
 	mu    sync.Mutex
 	me    registration.HubOwner // the zero value while this process has nothing
 	until time.Duration         // since start; the owner serves before it
+	lost  bool                  // a beat since the last one that was confirmed was not answered, and may have been applied
 	over  *time.Timer           // at until
 	seen  sighting              // of another owner, or of nobody
 }
@@ -68,7 +72,7 @@ const (
 	marginParts  = 5 // the part of the lease that clocks may differ by, and in which sessions are cut
 )
 
-func (o *ownership) now() time.Duration      { return time.Since(o.start) }
+func (o *ownership) now() time.Duration      { return time.Since(o.start) + o.slept() }
 func (o *ownership) interval() time.Duration { return o.lease / beatParts }
 func (o *ownership) margin() time.Duration   { return o.lease / marginParts }
 
@@ -186,7 +190,7 @@ func (o *ownership) take(ctx context.Context, from registration.HubOwner) (bool,
 func (o *ownership) own(me registration.HubOwner, sent time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.me, o.until = me, sent+o.lease-o.margin()
+	o.me, o.until, o.lost = me, sent+o.lease-o.margin(), false
 	if o.over != nil {
 		o.over.Stop()
 	}
@@ -243,10 +247,13 @@ func (o *ownership) beat(ctx context.Context) error {
 			o.own(next, sent)
 			return nil
 		}
-		if err == nil {
-			err = o.recover(ctx, me)
-		}
 		if err != nil {
+			o.mu.Lock()
+			o.lost = true
+			o.mu.Unlock()
+			return err
+		}
+		if err := o.recover(ctx, me); err != nil {
 			return err
 		}
 	}
@@ -259,12 +266,7 @@ func (o *ownership) recover(ctx context.Context, me registration.HubOwner) error
 	switch {
 	case err != nil:
 		return err
-	case owner.ID == me.ID:
-		// Nobody else moves the beat of this id. That it stands there says nothing about how long another has seen it: the time to serve is not
-		// prolonged, only the next beat does that.
-		o.mu.Lock()
-		o.me = owner
-		o.mu.Unlock()
+	case owner.ID == me.ID && o.adopt(owner):
 		return nil
 	}
 	o.lose()
@@ -273,6 +275,19 @@ func (o *ownership) recover(ctx context.Context, me registration.HubOwner) error
 		return err
 	}
 	return &ErrOwned{owner}
+}
+
+// adopt takes the beat that was found under this process's id for its own. That it stands there says nothing about how long another has seen it: the
+// time to serve is not prolonged, only the next beat does that. A later one than any that this process can have sent is that of a copy of it, as of a
+// virtual machine that was restored while it runs: nothing else tells the two apart.
+func (o *ownership) adopt(found registration.HubOwner) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.lost && found.Beat > o.me.Beat {
+		return false
+	}
+	o.me, o.lost = found, false
+	return true
 }
 
 // lose ends what this process has at once.

@@ -114,6 +114,7 @@ type node struct {
 	*ownership
 	line      *line
 	suspended atomic.Int32
+	asleep    atomic.Int64 // how long its machine stood still, in nanoseconds
 	ended     chan error
 	stop      context.CancelFunc
 }
@@ -122,7 +123,8 @@ const lease = 10 * time.Second
 
 func (r *register) node(host string, serve bool) *node {
 	n := &node{line: &line{register: r}, ended: make(chan error, 1)}
-	n.ownership = &ownership{store: n.line, serve: serve, host: host, lease: lease, wallTime: time.Now, suspend: func() { n.suspended.Add(1) }, start: time.Now()}
+	n.ownership = &ownership{store: n.line, serve: serve, host: host, lease: lease, wallTime: time.Now, suspend: func() { n.suspended.Add(1) }, start: time.Now(),
+		slept: func() time.Duration { return time.Duration(n.asleep.Load()) }}
 	r.nodes = append(r.nodes, n)
 	return n
 }
@@ -296,6 +298,48 @@ func TestAnOwnerThatComesBackTooLateIsToldWhoServes(t *testing.T) {
 		}
 		if late.serving() || !heir.serving() {
 			t.Errorf("serving: %t and %t", late.serving(), heir.serving())
+		}
+	})
+}
+
+// The clock that processes measure by stands still while the machine does. An owner that wakes up does not serve until the store has confirmed that nobody else
+// does, and who only watched does not take what it saw before for the present.
+func TestAnOwnerWhoseMachineSleptServesOnlyOnceItIsConfirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &register{}
+		n := r.node("alpha", true)
+		n.run(t)
+		defer n.stop()
+		time.Sleep(time.Minute)
+		n.asleep.Add(int64(lease))
+		if n.serving() {
+			t.Error("it serves, though another may have the hub by now")
+		}
+		time.Sleep(n.interval())
+		synctest.Wait()
+		if !n.serving() {
+			t.Error("it does not serve again")
+		}
+	})
+}
+
+// A running machine is copied, memory and all: two processes have the same id. The second that beats finds a beat that it has not sent, and ends.
+func TestACopyOfARunningOwnerIsFoundOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &register{}
+		first, twin := r.node("alpha", true), r.node("alpha", true)
+		first.run(t)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		first.mu.Lock()
+		twin.me, twin.until = first.me, first.until
+		first.mu.Unlock()
+		go func() { twin.ended <- twin.keep(t.Context()) }()
+		defer first.stop()
+		time.Sleep(2 * lease)
+		synctest.Wait()
+		if first.serving() == twin.serving() || len(first.ended)+len(twin.ended) != 1 {
+			t.Errorf("serving: %t and %t", first.serving(), twin.serving())
 		}
 	})
 }
