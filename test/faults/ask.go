@@ -43,9 +43,11 @@ var errHungUp = errors.New("hung up without waiting for the answer")
 // or without its database.
 func (w *worker) ask(ctx context.Context, q question) (answer, error) {
 	pause, lost := firstPause, false
+	defer w.load.waits.begin(w, q)()
 	for try := 0; ; try++ {
 		got, err := w.send(ctx, q, q.lose && try == 0)
 		got.lost = lost
+		w.load.waits.heard(w, got, err)
 		if err == nil && got.status != http.StatusTooManyRequests && got.status < http.StatusInternalServerError {
 			return got, nil
 		}

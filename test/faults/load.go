@@ -16,6 +16,7 @@ type Load struct {
 	devices []*Device
 
 	findings findings
+	waits    waits
 	counts   struct {
 		assigned, lost, cut, unserved, forgotten atomic.Int64
 	}
@@ -97,7 +98,7 @@ func (l *Load) Await(more int64, limit time.Duration) error {
 func (l *Load) Stop(limit time.Duration) {
 	close(l.end)
 	timer := time.AfterFunc(limit, func() {
-		l.findings.add(Stalled, "end", "devices were still waiting for an answer after %v", limit)
+		l.findings.add(Stalled, "end", "devices were still waiting for an answer after %v: %s", limit, l.waits.all())
 		l.abandon()
 	})
 	l.working.Wait()
@@ -118,6 +119,6 @@ func (l *Load) Unserved() int64 { return l.counts.unserved.Load() }
 func (l *Load) Findings() []Finding { return l.findings.all() }
 
 func (l *Load) String() string {
-	return fmt.Sprintf("%d proofs acknowledged, %d hub keys opened; asked again after %d hung up, %d cut, %d unserved; %d owners forgotten",
-		l.Told(), l.counts.assigned.Load(), l.counts.lost.Load(), l.counts.cut.Load(), l.Unserved(), l.Forgotten())
+	return fmt.Sprintf("%d proofs acknowledged, %d hub keys opened; asked again after %d hung up, %d cut, %d unserved; %d owners forgotten; the longest wait for an answer that counts was %v",
+		l.Told(), l.counts.assigned.Load(), l.counts.lost.Load(), l.counts.cut.Load(), l.Unserved(), l.Forgotten(), l.waits.longest())
 }

@@ -1,8 +1,6 @@
 package faults
 
 import (
-	"context"
-	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,6 +10,7 @@ import (
 
 	"latchkey.example/latchkey/internal/fsck"
 	"latchkey.example/latchkey/internal/keyring"
+	"latchkey.example/latchkey/internal/registration"
 	"latchkey.example/latchkey/internal/store/sqlite"
 	"latchkey.example/latchkey/test/rig"
 )
@@ -61,21 +60,35 @@ func mustRemember(t *testing.T, load *Load, most int) {
 	}
 }
 
-// checkFile compares the devices' memory with the embedded store of a service that does not run, which falsify may change on its way.
-func checkFile(ctx context.Context, s *rig.Service, devices []*Device, falsify func(fsck.Store) fsck.Store) (found []Finding, err error) {
+// openFile opens the embedded store of a service that does not run, with its keys.
+func openFile(t *testing.T, s *rig.Service) (fsck.Store, registration.Sealer) {
+	t.Helper()
 	ring, err := keyring.Open(filepath.Join(s.DataDir, "master.key"))
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	store, err := sqlite.Open(ctx, filepath.Join(s.DataDir, "latchkey.db"), sqlite.Options{})
+	store, err := sqlite.Open(t.Context(), filepath.Join(s.DataDir, "latchkey.db"), sqlite.Options{})
 	if err != nil {
-		return nil, err
+		t.Fatal(err)
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	return Check(ctx, falsify(store), ring, s.IDScope, devices)
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return store, ring
 }
 
-func honest(s fsck.Store) fsck.Store { return s }
+// checkFile compares the devices' memory with the embedded store of a service that does not run.
+func checkFile(t *testing.T, s *rig.Service, devices []*Device) []Finding {
+	t.Helper()
+	store, ring := openFile(t, s)
+	found, err := Check(t.Context(), store, ring, s.IDScope, devices)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
 
 // looking says how far a loop is, and checks the store that devices register at.
 func looking(t *testing.T, dataDir string) func(Report) {

@@ -42,7 +42,7 @@ func (h house) doors() (doors []*Door) {
 // load has a fleet register, each request at any node.
 func (h house) load(t *testing.T, seed uint64) *Load {
 	t.Helper()
-	devices, err := Enroll(t.Context(), h, 0, 300)
+	devices, err := Enroll(t.Context(), h, 0, 200)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestNodesAndTheirDatabaseKilledLoseNothingAcknowledged(t *testing.T) {
 	load := h.load(t, n)
 	report, err := Killing{
 		Load: load, Victims: h.victims(kills(t, 30, 1), kills(t, 10, 5)),
-		Seed: n, Least: 8, Most: 50, Floor: 5, Grace: 30 * time.Second, Look: looking(t, h.Nodes[0].DataDir),
+		Seed: n, Least: 8, Most: 30, Floor: 5, Grace: 30 * time.Second, Look: looking(t, h.Nodes[0].DataDir),
 	}.Run()
 	load.Stop(endLimit)
 	t.Logf("%v\n%v", report, load)

@@ -14,7 +14,7 @@ func TestOneNodeKilledLosesNothingAcknowledged(t *testing.T) {
 	load := startOn(t, s, n)
 	report, err := Killing{
 		Load: load, Victims: []Victim{NodeVictim("node", kills(t, 30, 1), s, load.doors[0])},
-		Seed: n, Least: 10, Most: 50, Floor: 10, Grace: 15 * time.Second, Look: looking(t, s.DataDir),
+		Seed: n, Least: 10, Most: 30, Floor: 10, Grace: 15 * time.Second, Look: looking(t, s.DataDir),
 	}.Run()
 	load.Stop(endLimit)
 	t.Logf("%v\n%v", report, load)
@@ -43,11 +43,7 @@ func mustHold(t *testing.T, s *rig.Service, load *Load) {
 	if err := s.Stop(); err != nil {
 		t.Error(err)
 	}
-	found, err := checkFile(t.Context(), s, load.devices, honest)
-	if err != nil {
-		t.Error(err)
-	}
-	if err := Judge(append(load.Findings(), found...)); err != nil {
+	if err := Judge(append(load.Findings(), checkFile(t, s, load.devices)...)); err != nil {
 		t.Error(err)
 	}
 }
