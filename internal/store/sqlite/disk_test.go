@@ -253,6 +253,10 @@ func (h *handle) ReadAt(p []byte, off int64) (int, error) {
 	if err := h.aliveLocked(); err != nil {
 		return 0, err
 	}
+	if h.sick.on && h.sick.reads {
+		h.sick.calls++
+		return 0, h.sick.err
+	}
 	if off >= int64(len(h.inode.data)) {
 		return 0, io.EOF
 	}
@@ -407,7 +411,7 @@ func (d *disk) sickened() bool {
 // fails is the error of a write or a sync.
 func (d *disk) fails(file string, write bool) error {
 	s := &d.sick
-	if !s.on || write != s.writes || s.file != "" && file != s.file || strings.Contains(file, ".volatile") {
+	if !s.on || s.reads || write != s.writes || s.file != "" && file != s.file || strings.Contains(file, ".volatile") {
 		return nil
 	}
 	if s.at--; s.at > 0 {

@@ -21,14 +21,15 @@ type sickness struct {
 	err    error
 	writes bool // else syncs
 	public string
+	reads  bool // of all files, from the first on, and nothing else
 }
 
 var sicknesses = []sickness{
-	{"no room", sqlite3.FULL, true, "disk of the database is full"},
-	{"no room, by quota", vfs.SystemError(syscall.EDQUOT, sqlite3.IOERR_WRITE), true, "disk of the database"},
-	{"read-only", sqlite3.READONLY, true, "read-only"},
-	{"writes fail", sqlite3.IOERR_WRITE, true, "disk of the database fails"},
-	{"flushes fail", sqlite3.IOERR_FSYNC, false, "disk of the database fails"},
+	{"no room", sqlite3.FULL, true, "disk of the database is full", false},
+	{"no room, by quota", vfs.SystemError(syscall.EDQUOT, sqlite3.IOERR_WRITE), true, "disk of the database", false},
+	{"read-only", sqlite3.READONLY, true, "read-only", false},
+	{"writes fail", sqlite3.IOERR_WRITE, true, "disk of the database fails", false},
+	{"flushes fail", sqlite3.IOERR_FSYNC, false, "disk of the database fails", false},
 }
 
 // The disk fails at each call of a life, one after the other, and works again some transitions later. What was refused is not acknowledged, what
@@ -137,6 +138,29 @@ func whole(t *testing.T, s *Store) {
 	if err != nil || verdict != "ok" {
 		t.Errorf("integrity: %q, %v", verdict, err)
 	}
+}
+
+// Files that cannot be read any more are told as such, by the probe too, and read again when that is over.
+func TestFilesThatCannotBeReadRefuseAndAreWellAgain(t *testing.T) {
+	t.Parallel()
+	s, d := openOnDisk(t, Options{Readers: 1, Linger: -1})
+	verdict, err := s.write(t.Context(), bulky("before"))
+	mustApply(t, verdict, err)
+	d.sicken(sickness{err: sqlite3.IOERR_READ, reads: true}, 0)
+	const public = "disk of the database fails"
+	rows, err := s.AuditByTrackingID(t.Context(), testScope, "before")
+	if trouble := registration.Trouble(err); trouble == nil || !strings.Contains(trouble.Public, public) {
+		t.Errorf("%d rows, %v, want it to speak of %q", len(rows), err, public)
+	}
+	if is := s.Stats(); !d.sickened() || !is.Failing || is.FailedReads == 0 {
+		t.Errorf("it does not count as failing: %+v", is)
+	}
+	d.heal()
+	kept(t, s, "before")
+	if err := s.Ready(t.Context()); err != nil || s.Stats().Failing {
+		t.Errorf("on a disk that works again: %v, %+v", err, s.Stats())
+	}
+	whole(t, s)
 }
 
 // While the database alone cannot grow, the log takes what is written, up to a bound; then it is copied and starts over.
