@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -47,8 +48,22 @@ func mustWork(t *testing.T, s *rig.Access, load *Load) {
 	}
 }
 
-// login connects once, as the vendor's SDKs do, with a token under a key.
-func login(s *rig.Access, p *Proof, key []byte) error {
+// login connects until the hub has let the key in or refused it: right after a kill the load balancer knows of no hub, or the hub of no owner.
+func login(s *rig.Access, p *Proof, key []byte) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerLimit)
+	defer cancel()
+	_, waited := rig.Poll(ctx, func() (struct{}, bool, error) {
+		err = connect(s, p, key)
+		return struct{}{}, err == nil || errors.Is(err, packets.ErrorRefusedBadUsernameOrPassword) || errors.Is(err, packets.ErrorRefusedNotAuthorised), nil
+	})
+	if waited != nil {
+		return errors.Join(waited, err)
+	}
+	return err
+}
+
+// connect connects once, as the vendor's SDKs do, with a token under a key.
+func connect(s *rig.Access, p *Proof, key []byte) error {
 	token, err := dps.NewToken(dps.KeySigner(key), p.Hub+"/devices/"+p.DeviceID, time.Now().Add(time.Hour), "")
 	if err != nil {
 		return err

@@ -41,11 +41,12 @@ func (w *worker) run(ctx context.Context, end <-chan struct{}) {
 	}
 }
 
-// settle has those come back that never asked what became of their last proof, if it is still told.
+// settle has those come back that never asked what became of their last proof, if it is still told and their owner is still the one who proved it:
+// no chip opens what was made for an owner before.
 func (w *worker) settle(ctx context.Context) {
 	for _, d := range w.devices {
 		last := d.last()
-		if last == nil || last.Assigned || time.Since(last.Told) > kept-endMargin {
+		if last == nil || last.Assigned || !bytes.Equal(last.Owner, d.srk) || time.Since(last.Told) > kept-endMargin {
 			continue
 		}
 		if err := w.poll(ctx, d, last); err != nil {
