@@ -47,7 +47,10 @@ func (s *service) deliver(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-count.C:
-			if backlog, err := s.store.OutboxBacklog(ctx); err == nil { // else the next line of the other case says so
+			call, cancel := context.WithTimeout(ctx, backlogEvery)
+			backlog, err := s.store.OutboxBacklog(call)
+			cancel()
+			if err == nil { // else the next line of the other case says so
 				metrics.waiting.Set(float64(backlog.Waiting))
 				metrics.oldest.Set(backlog.Oldest.Seconds())
 			}

@@ -282,6 +282,17 @@ func (c *Core) Maintain(ctx context.Context) error {
 	return errors.Join(c.Resume(ctx), c.prune(ctx), c.pruneScopes(ctx), c.renewCertificates(ctx), c.expireAudit(ctx))
 }
 
+// sweepTime bounds one call of maintenance to the store.
+const sweepTime = time.Minute
+
+// patiently bounds work that no request waits for and that nobody else gives up: a server whose host is gone while it has a statement of ours
+// is else waited for as long as the system resends, a quarter of an hour.
+func patiently[T any](ctx context.Context, span time.Duration, work func(ctx context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, span)
+	defer cancel()
+	return work(ctx)
+}
+
 // resumeAge keeps Resume away from operations whose own request is still at work.
 const resumeAge = 5 * time.Second
 
@@ -304,7 +315,9 @@ func (c *Core) Resume(ctx context.Context) error {
 
 func (c *Core) resumeAll(ctx context.Context, after Unfinished, before time.Time) (failed error) {
 	for last := after; ; {
-		page, err := c.store.Unfinished(ctx, before, last, resumePage)
+		page, err := patiently(ctx, sweepTime, func(ctx context.Context) ([]Unfinished, error) {
+			return c.store.Unfinished(ctx, before, last, resumePage)
+		})
 		if err != nil {
 			return errors.Join(failed, fmt.Errorf("listing unfinished operations: %w", err))
 		}
@@ -312,7 +325,8 @@ func (c *Core) resumeAll(ctx context.Context, after Unfinished, before time.Time
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if _, err := c.resume(ctx, last); err != nil && !errors.Is(err, errUnknownScope) {
+			_, err := patiently(ctx, outboxTime, func(ctx context.Context) (Operation, error) { return c.resume(ctx, last) })
+			if err != nil && !errors.Is(err, errUnknownScope) {
 				failed = fmt.Errorf("operation %s: %w", last.Operation.ID, err)
 			}
 		}
@@ -340,7 +354,9 @@ func (c *Core) resume(ctx context.Context, u Unfinished) (Operation, error) {
 
 func (c *Core) prune(ctx context.Context) error {
 	for {
-		removed, err := c.store.Prune(ctx, c.now().Add(-operationWindow-time.Minute), c.now().Add(-generationLife), pruneBatch)
+		removed, err := patiently(ctx, sweepTime, func(ctx context.Context) (int, error) {
+			return c.store.Prune(ctx, c.now().Add(-operationWindow-time.Minute), c.now().Add(-generationLife), pruneBatch)
+		})
 		if err != nil || removed < pruneBatch {
 			return err
 		}

@@ -37,7 +37,9 @@ func (c *Core) Deliver(ctx context.Context) (Delivery, error) {
 		if err != nil {
 			return all, err
 		}
-		rows, err := c.store.ClaimOutbox(ctx, OutboxClaim{ID: claim, Kind: OutboxAdvance, Lease: outboxLease, Limit: outboxBatch})
+		rows, err := patiently(ctx, outboxTime, func(ctx context.Context) ([]OutboxRow, error) {
+			return c.store.ClaimOutbox(ctx, OutboxClaim{ID: claim, Kind: OutboxAdvance, Lease: outboxLease, Limit: outboxBatch})
+		})
 		if err != nil {
 			return all, fmt.Errorf("claiming work of the outbox: %w", err)
 		}

@@ -25,7 +25,8 @@ func (c *Core) expireAudit(ctx context.Context) error {
 	for id := range c.scopes.Load().byID {
 		row := &Audit{At: c.now(), Actor: ActorService, Action: ActionAuditExpire, Object: id, Outcome: OutcomeOK, Reason: ReasonDeleted, Detail: string(detail)}
 		for removed := expireBatch; removed == expireBatch; row = nil {
-			if removed, err = c.store.ExpireAudit(ctx, id, before, expireBatch, row); err != nil {
+			removed, err = patiently(ctx, sweepTime, func(ctx context.Context) (int, error) { return c.store.ExpireAudit(ctx, id, before, expireBatch, row) })
+			if err != nil {
 				return err
 			}
 		}

@@ -285,6 +285,8 @@ func (c *Core) endsSoon(leaf *x509.Certificate) bool {
 func (c *Core) beginsLater(leaf *x509.Certificate) bool { return leaf.NotBefore.After(c.now()) }
 
 func (c *Core) renewCertificate(ctx context.Context, known *scope) error {
+	ctx, cancel := context.WithTimeout(ctx, policyTime)
+	defer cancel()
 	s := known.Scope
 	if err := c.issuer.Check(s.Hosts); err != nil {
 		return err
@@ -329,7 +331,9 @@ const scopeSettles = time.Hour
 func (c *Core) pruneScopes(ctx context.Context) error {
 	followed := c.followScopes(ctx)
 	for {
-		removed, err := c.store.PruneScopes(ctx, c.now().Add(-scopeSettles), scopePruneBatch)
+		removed, err := patiently(ctx, sweepTime, func(ctx context.Context) (int, error) {
+			return c.store.PruneScopes(ctx, c.now().Add(-scopeSettles), scopePruneBatch)
+		})
 		if err != nil || removed == 0 {
 			return errors.Join(followed, err)
 		}

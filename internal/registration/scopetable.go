@@ -64,7 +64,7 @@ func (c *Core) FollowScopes(ctx context.Context) error {
 // followScopes reads the scopes again if they are not as stored, whatever their revision says: another process may have changed them. Where they are, their groups stay in
 // memory.
 func (c *Core) followScopes(ctx context.Context) error {
-	scopes, err := c.store.Scopes(ctx)
+	scopes, err := patiently(ctx, policyTime, c.store.Scopes)
 	if err != nil {
 		return fmt.Errorf("reading the scopes: %w", err)
 	}
