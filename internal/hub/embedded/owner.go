@@ -114,7 +114,9 @@ func (o *ownership) servingLocked() bool { return o.me.ID != "" && o.now() < o.u
 // acquire makes this process the owner. It returns once it is, or once another one has been seen to live.
 func (o *ownership) acquire(ctx context.Context) error {
 	for {
-		owned, err := o.attempt(ctx)
+		call, cancel := context.WithTimeout(ctx, o.lease)
+		owned, err := o.attempt(call)
+		cancel()
 		if owned || err != nil {
 			return err
 		}

@@ -204,6 +204,19 @@ func TestTheHubOfADeadNodeIsTakenAfterALease(t *testing.T) {
 	})
 }
 
+func TestAStartDoesNotWaitForEverForAStoreThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &register{}
+		n := r.node("alpha", true)
+		n.line.failing(func() string { return "hang" })
+		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		if err := n.acquire(ctx); err == nil || ctx.Err() != nil {
+			t.Errorf("acquired: %v", err)
+		}
+	})
+}
+
 // mark is that of a process, handed on to the next.
 type mark struct{ before, now string }
 
