@@ -516,12 +516,14 @@ func TestNeverDoTwoServe(t *testing.T) {
 
 // The storm is one that would show it: where clocks differ by more than the margin, two do serve.
 func TestTwoServeWhereClocksDifferTooMuch(t *testing.T) {
-	for seed := range uint64(50) {
+	const rounds = 1000 // the schedule is chance, too: a few are enough mostly
+	for seed := range uint64(rounds) {
 		if two, _ := storm(t, seed, 0.5); two > 0 {
+			t.Logf("found in round %d", seed)
 			return
 		}
 	}
-	t.Error("clocks that differ by half the lease did no harm in 50 rounds")
+	t.Errorf("clocks that differ by half the lease did no harm in %d rounds", rounds)
 }
 
 // storm returns at how many moments two nodes served, and at how many one did.
