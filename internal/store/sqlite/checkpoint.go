@@ -3,6 +3,7 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,10 +15,11 @@ import (
 // checkpointer copies the log into the database beside the commits, on its own connection. Under steady writes it cannot finish,
 // since the log grows while it copies; then the writer does the small rest.
 type checkpointer struct {
-	conn   *conn
-	wake   chan struct{}
-	ended  chan struct{}
-	failed atomic.Uint64 // a failed copy loses nothing: the log keeps the pages and the next one tries again
+	conn    *conn
+	wake    chan struct{}
+	ended   chan struct{}
+	running sync.Mutex    // one copy at a time, of the two connections that make them
+	failed  atomic.Uint64 // a failed copy loses nothing: the log keeps the pages and the next one tries again
 
 	guard *guard
 	last  atomic.Pointer[error] // why the last copy failed; nil: it did not
@@ -50,8 +52,13 @@ func (k *checkpointer) loop() {
 	}
 }
 
-// run copies, unless the files are not what they should be: what stands in a log that was cut would spoil the database.
+// run copies, unless the files are not what they should be: what stands in a log that was cut would spoil the database. A copy that is under way on
+// the other connection does as well: SQLite would call the second one locked out, which is no trouble of anybody's.
 func (k *checkpointer) run(db *sqlite3.Conn) {
+	if !k.running.TryLock() {
+		return
+	}
+	defer k.running.Unlock()
 	err := k.guard.check()
 	if err == nil {
 		_, _, err = db.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE)

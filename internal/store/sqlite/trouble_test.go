@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -193,4 +194,28 @@ func TestTheLogIsBoundedWhileItCannotBeCopied(t *testing.T) {
 	}
 	kept(t, s, "log0", "healed4")
 	whole(t, s)
+}
+
+// The writer copies the log itself when it has grown long, perhaps while the other copy is under way. SQLite lets one of the two go first, and nobody is to be told
+// that another program has locked the database.
+func TestTwoCopiesOfTheLogAtOnceAreNoTrouble(t *testing.T) {
+	t.Parallel()
+	s, d := openOnDisk(t, Options{Linger: -1})
+	k := s.writer.checkpoint
+	other, err := dialExisting(powerPath, d.name, "synchronous = FULL", "busy_timeout = 0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.close()
+	for i := range 30 {
+		verdict, err := s.write(t.Context(), bulky(fmt.Sprint("copied", i)))
+		mustApply(t, verdict, err)
+		var copies sync.WaitGroup
+		copies.Go(func() { k.run(k.conn.db) })
+		copies.Go(func() { k.run(other.db) })
+		copies.Wait()
+	}
+	if failed := s.Stats().FailedCheckpoints; failed > 0 {
+		t.Errorf("%d copies count as failed", failed)
+	}
 }
