@@ -25,8 +25,12 @@ type hubMark struct {
 	dead  []string
 }
 
-// markSize is where a file is begun anew; who has been killed in that very moment has a successor who waits for the lease.
-const markSize = 4096
+// markSize is where a file is begun anew, with the last ids that it held: markKept of them. Who has been killed between these two has a successor who waits
+// for the lease.
+const (
+	markSize = 4096
+	markKept = 8
+)
 
 func openHubMark(telemetry string) (*hubMark, error) {
 	f, err := os.OpenFile(telemetry+".owner", os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
@@ -62,9 +66,21 @@ func (m *hubMark) read() error {
 		}
 	}
 	if err == nil && len(content) > markSize {
-		err = m.file.Truncate(0)
+		err = m.shorten()
 	}
 	return err
+}
+
+func (m *hubMark) shorten() error {
+	if err := m.file.Truncate(0); err != nil {
+		return err
+	}
+	for _, id := range m.dead[max(0, len(m.dead)-markKept):] {
+		if err := m.Set(id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Dead implements embedded.Mark.
