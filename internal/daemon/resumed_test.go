@@ -294,6 +294,9 @@ func until(t *testing.T, end time.Time, taken func() bool) {
 
 // A session outlives no certificate: none that is resumed, no connection that stays open, no login at the hub.
 func TestACertificateThatEndsMeanwhileIsRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for a certificate to end")
+	}
 	for _, version := range versions {
 		for what, judged := range map[string]func(b *bearer, end time.Time){"HTTPS": judgedByHTTPS, "hub": judgedByHub} {
 			t.Run(what+", "+tls.VersionName(version), func(t *testing.T) {
