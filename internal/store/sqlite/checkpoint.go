@@ -52,13 +52,17 @@ func (k *checkpointer) loop() {
 	}
 }
 
-// run copies, unless the files are not what they should be: what stands in a log that was cut would spoil the database. A copy that is under way on
-// the other connection does as well: SQLite would call the second one locked out, which is no trouble of anybody's.
+// run copies, unless a copy is under way on the other connection, which does as well: SQLite would call the second one locked out, and that is no
+// trouble of anybody's.
 func (k *checkpointer) run(db *sqlite3.Conn) {
-	if !k.running.TryLock() {
-		return
+	if k.running.TryLock() {
+		defer k.running.Unlock()
+		k.copyLocked(db)
 	}
-	defer k.running.Unlock()
+}
+
+// copyLocked copies, unless the files are not what they should be: what stands in a log that was cut would spoil the database.
+func (k *checkpointer) copyLocked(db *sqlite3.Conn) {
 	err := k.guard.check()
 	if err == nil {
 		_, _, err = db.WALCheckpoint("main", sqlite3.CHECKPOINT_PASSIVE)
@@ -76,8 +80,7 @@ func (k *checkpointer) bound(db *sqlite3.Conn) error {
 	if k.last.Load() == nil || k.guard.frames.Load() < int64(k.limit) {
 		return nil
 	}
-	k.retry(db)
-	failed := k.last.Load()
+	failed := k.lastTry(db)
 	if failed == nil {
 		return nil
 	}
@@ -89,15 +92,27 @@ func (k *checkpointer) bound(db *sqlite3.Conn) error {
 		Advice: fmt.Sprintf("Look after the disk of %s; the service goes on by itself.", k.guard.path), Err: inside}
 }
 
+// lastTry waits for a copy that is under way, as it may end well, and makes one if it is time to. It returns why the last one failed; nil if it did not.
+func (k *checkpointer) lastTry(db *sqlite3.Conn) *error {
+	k.running.Lock()
+	defer k.running.Unlock()
+	if k.last.Load() != nil && k.due() {
+		k.copyLocked(db)
+	}
+	return k.last.Load()
+}
+
 // retryEvery is how often the writer tries a copy while copies fail.
 const retryEvery = time.Second
 
-// retry runs a copy, but while they fail not at each commit.
-func (k *checkpointer) retry(db *sqlite3.Conn) {
-	if now := time.Now(); k.last.Load() == nil || now.Sub(k.tried) >= retryEvery {
-		k.tried = now
-		k.run(db)
+// due says whether the writer may try a copy now: while they fail it does not at each commit.
+func (k *checkpointer) due() bool {
+	now := time.Now()
+	if k.last.Load() != nil && now.Sub(k.tried) < retryEvery {
+		return false
 	}
+	k.tried = now
+	return true
 }
 
 // committed is called after each commit with the length of the log. Its error would be taken for the commit's, which has
@@ -106,7 +121,9 @@ func (k *checkpointer) committed(db *sqlite3.Conn, _ string, pages int) error {
 	k.guard.committed(pages)
 	switch {
 	case pages >= k.force:
-		k.retry(db)
+		if k.due() {
+			k.run(db)
+		}
 	case pages < k.mark:
 		k.mark = pages // the log has started over
 	case pages-k.mark >= k.every:
