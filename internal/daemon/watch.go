@@ -11,7 +11,7 @@ import (
 // openStore opens the store for the service, which watches over the disk of the embedded one.
 func (s *service) openStore(ctx context.Context) (err error) {
 	if s.config.Store != "" {
-		s.ready = func(ctx context.Context) error { _, err := s.store.Scopes(ctx); return err }
+		s.ready = func(ctx context.Context) error { _, err := s.store.ScopesRevision(ctx); return err } // one row, however many scopes there are
 		s.store, err = openShared(ctx, s.config, s.metrics)
 		return err
 	}
