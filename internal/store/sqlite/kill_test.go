@@ -37,7 +37,7 @@ func (d *disk) killed(t testing.TB) *disk {
 func TestPowerLossLosesNothingThatARestartedServiceHasSeen(t *testing.T) {
 	t.Parallel()
 	first, seen := firstSeed(t), 0
-	for i := range runs(40, 3000) {
+	for i := range runs(60, 3000) {
 		run := powerRun{seed: first + uint64(i)}
 		seen += run.killRestartLose(t)
 		if len(run.found) > 0 {

@@ -47,7 +47,7 @@ func firstSeed(t *testing.T) uint64 {
 func TestPowerLossLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
 	first, acknowledged, whole, ids := firstSeed(t), 0, 0, [powerIDs]int{}
-	for i := range runs(100, 3000) {
+	for i := range runs(150, 3000) {
 		run := powerRun{seed: first + uint64(i)}
 		run.loseAndReopen(t)
 		if len(run.found) > 0 {
