@@ -21,7 +21,8 @@ import (
 const policyPath = "/latchkey/v1/accessPolicies"
 
 // permissions are what --rights takes.
-var permissions = []string{"ServiceConfig", "EnrollmentRead", "EnrollmentWrite", "RegistrationStatusRead", "RegistrationStatusWrite"}
+var permissions = []string{"ServiceConfig", "EnrollmentRead", "EnrollmentWrite", "RegistrationStatusRead", "RegistrationStatusWrite",
+	"RegistryRead", "RegistryWrite", "ServiceConnect"}
 
 // policyAnswer is an access policy as the service tells it. Its keys are only ever shown as connection strings.
 type policyAnswer struct {

@@ -98,7 +98,7 @@ func TestTheListOfAccessPoliciesHoldsNoKeys(t *testing.T) {
 	made := h.config("PUT", "/a", `{"rights":["EnrollmentRead","ServiceConfig"]}`).want(200)
 	list := h.config("GET", "", "").want(200)
 	want := `{"accessPolicies":[{"name":"a","rights":["ServiceConfig","EnrollmentRead"]},{"name":"enrollment-read","rights":["EnrollmentRead"]},` +
-		`{"name":"enrollment-write","rights":["EnrollmentWrite"]},{"name":"provisioningserviceowner","rights":["ServiceConfig","EnrollmentRead","EnrollmentWrite","RegistrationStatusRead","RegistrationStatusWrite"]},` +
+		`{"name":"enrollment-write","rights":["EnrollmentWrite"]},{"name":"provisioningserviceowner","rights":["ServiceConfig","EnrollmentRead","EnrollmentWrite","RegistrationStatusRead","RegistrationStatusWrite","RegistryRead","RegistryWrite","ServiceConnect"]},` +
 		`{"name":"reader","rights":["EnrollmentRead","RegistrationStatusRead"]},{"name":"service-config","rights":["ServiceConfig"]},{"name":"status-read","rights":["RegistrationStatusRead"]},{"name":"status-write","rights":["RegistrationStatusWrite"]}]}`
 	if list.body != want {
 		t.Errorf("listed\n%s\nwant\n%s", list.body, want)

@@ -77,7 +77,7 @@ func TestEachRightIsNeededAndEnough(t *testing.T) {
 		token := w.serviceToken(secret("primary "+scopeOne+policy), hubOne, policy, time.Hour)
 		for _, needed := range []registration.Right{
 			registration.ServiceConfig, registration.EnrollmentRead, registration.EnrollmentWrite, registration.RegistrationStatusRead,
-			registration.RegistrationStatusWrite, registration.EnrollmentRead | registration.RegistrationStatusRead, registration.AllRights,
+			registration.RegistrationStatusWrite, registration.RegistryRead, registration.RegistryWrite, registration.ServiceConnect, registration.HubRights, registration.EnrollmentRead | registration.RegistrationStatusRead, registration.AllRights,
 		} {
 			_, err := w.core.Authorize(w.ctx, hubOne, "/enrollments/pump", token, "", needed, w.clock.Now())
 			if has&needed == needed {

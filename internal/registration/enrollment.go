@@ -180,13 +180,19 @@ type AccessPolicy struct {
 // Right is a set of permissions of the management API (reference: permissions of a shared access policy).
 type Right uint8
 
-// The five permissions.
+// The permissions: five of the provisioning service, and three of the service side of its embedded hub, each spelled as the imitated service
+// spells it. A hub's write does not bring the read with it: who is to have both is given both, as there.
 const (
 	ServiceConfig Right = 1 << iota
 	EnrollmentRead
 	EnrollmentWrite
 	RegistrationStatusRead
 	RegistrationStatusWrite
+	RegistryRead   // device identities with their keys, twins
+	RegistryWrite  // device identities
+	ServiceConnect // cloud-to-device messages, direct methods, twins
 
-	AllRights = ServiceConfig | EnrollmentRead | EnrollmentWrite | RegistrationStatusRead | RegistrationStatusWrite
+	ProvisioningRights = ServiceConfig | EnrollmentRead | EnrollmentWrite | RegistrationStatusRead | RegistrationStatusWrite // what the owner policies have that were made before there were others
+	HubRights          = RegistryRead | RegistryWrite | ServiceConnect
+	AllRights          = ProvisioningRights | HubRights
 )

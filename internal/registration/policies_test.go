@@ -26,6 +26,7 @@ func (s *tapStore) DeletePolicy(ctx context.Context, scope, name string, a regis
 
 var eachRight = []registration.Right{
 	registration.ServiceConfig, registration.EnrollmentRead, registration.EnrollmentWrite, registration.RegistrationStatusRead, registration.RegistrationStatusWrite,
+	registration.RegistryRead, registration.RegistryWrite, registration.ServiceConnect,
 }
 
 // opens reports whether a key of an access policy lets a request with a right in.
@@ -55,7 +56,8 @@ func (w *world) putPolicy(name string, rights registration.Right) registration.P
 func TestAnAccessPolicyMayDoWhatItsRightsSayAndNothingElse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for set := registration.Right(1); set <= registration.AllRights; set++ {
+	for n := 1; n <= int(registration.AllRights); n++ {
+		set := registration.Right(n)
 		p := w.putPolicy("made", set) // the first is created, each other changes its rights
 		for _, right := range eachRight {
 			for slot, key := range map[string][]byte{"primary": p.Primary, "secondary": p.Secondary} {
@@ -103,8 +105,9 @@ func TestListsShowNamesAndRightsAndNeverKeys(t *testing.T) {
 			t.Errorf("the list holds keys of %s", p.Name)
 		}
 	}
-	want := []string{"a-new-one ServiceConfig+EnrollmentRead", "config ServiceConfig", "enrollment-reader EnrollmentRead", "enrollment-writer EnrollmentRead+EnrollmentWrite",
-		"owner ServiceConfig+EnrollmentRead+EnrollmentWrite+RegistrationStatusRead+RegistrationStatusWrite", "status-reader RegistrationStatusRead",
+	want := []string{"a-new-one ServiceConfig+EnrollmentRead", "application ServiceConnect", "config ServiceConfig", "enrollment-reader EnrollmentRead", "enrollment-writer EnrollmentRead+EnrollmentWrite",
+		"hub-reader RegistryRead", "hub-writer RegistryRead+RegistryWrite",
+		"owner ServiceConfig+EnrollmentRead+EnrollmentWrite+RegistrationStatusRead+RegistrationStatusWrite+RegistryRead+RegistryWrite+ServiceConnect", "status-reader RegistrationStatusRead",
 		"status-writer RegistrationStatusRead+RegistrationStatusWrite"}
 	if !slices.Equal(names, want) {
 		t.Errorf("listed\n%q\nwant\n%q", names, want)

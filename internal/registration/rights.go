@@ -3,7 +3,8 @@ package registration
 import "math/bits"
 
 // rightNames are the permissions as the imitated service spells them, in the order of their bits.
-var rightNames = [...]string{"ServiceConfig", "EnrollmentRead", "EnrollmentWrite", "RegistrationStatusRead", "RegistrationStatusWrite"}
+var rightNames = [...]string{"ServiceConfig", "EnrollmentRead", "EnrollmentWrite", "RegistrationStatusRead", "RegistrationStatusWrite",
+	"RegistryRead", "RegistryWrite", "ServiceConnect"}
 
 // Names lists the permissions of a set, in the order in which this package declares them.
 func (r Right) Names() []string {

@@ -141,6 +141,7 @@ func (w *world) must(err error) {
 var rights = map[string]registration.Right{
 	"owner": registration.AllRights, "config": registration.ServiceConfig,
 	"enrollment-reader": registration.EnrollmentRead, "enrollment-writer": registration.EnrollmentRead | registration.EnrollmentWrite,
+	"hub-reader": registration.RegistryRead, "hub-writer": registration.RegistryRead | registration.RegistryWrite, "application": registration.ServiceConnect,
 	"status-reader": registration.RegistrationStatusRead, "status-writer": registration.RegistrationStatusRead | registration.RegistrationStatusWrite,
 }
 

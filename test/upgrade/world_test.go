@@ -87,8 +87,11 @@ func (w *world) owner() registration.Caller {
 	w.Helper()
 	token, err := dps.NewToken(dps.KeySigner(w.facts.OwnerKey), home, w.now.Add(time.Hour), registration.OwnerPolicy)
 	must(w.T, err)
-	by, err := w.core.Authorize(w.Context(), home, "/", token, "198.51.100.9:443", registration.AllRights, w.now)
+	by, err := w.core.Authorize(w.Context(), home, "/", token, "198.51.100.9:443", registration.ProvisioningRights, w.now)
 	must(w.T, err)
+	if _, err := w.core.Authorize(w.Context(), home, "/", token, "198.51.100.9:443", registration.RegistryRead, w.now); err == nil {
+		w.Fatal("the owner of an old installation was given a right that nobody gave it")
+	}
 	return by
 }
 
