@@ -22,6 +22,7 @@ const (
 	ActionLookup             = "device.lookup"
 	ActionAssign             = "device.assign"
 	ActionIdentityPut        = "hub.identity.put"
+	ActionIdentityDelete     = "hub.identity.delete"
 	ActionPolicyPut          = "access-policy.put"
 	ActionPolicyRegenerate   = "access-policy.regenerate"
 	ActionPolicyDelete       = "access-policy.delete"
@@ -32,7 +33,7 @@ const (
 var actions = []string{
 	ActionScopeCreate, ActionScopeDelete, ActionScopeRenew, ActionEnrollmentPut, ActionEnrollmentDelete, ActionEnrollmentReveal,
 	ActionGroupPut, ActionGroupDelete, ActionGroupReveal, ActionExportReveal, ActionCAPut, ActionCAVerify, ActionCADelete, ActionAuditExpire, ActionRegistrationDelete,
-	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionIdentityPut,
+	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionIdentityPut, ActionIdentityDelete,
 	ActionPolicyPut, ActionPolicyRegenerate, ActionPolicyDelete, ActionPolicyReveal,
 }
 

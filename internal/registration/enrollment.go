@@ -1,7 +1,6 @@
 package registration
 
 import (
-	"errors"
 	"time"
 
 	"latchkey.example/latchkey/dps"
@@ -124,28 +123,6 @@ type Operation struct {
 	TrackingID     string // of the PUT that was accepted
 	Created        time.Time
 	Updated        time.Time
-}
-
-// Identity is a device as the embedded hub knows it.
-type Identity struct {
-	Hub        string
-	DeviceID   string // case-sensitive
-	SealedKey  []byte // sealed under ContextIdentityKey
-	Generation uint64 // HubDevice.Generation of the last EnsureDevice; never moves back; at least 1
-	Updated    time.Time
-	// Cutting says that sessions made with what it held before may still be up at the process that serves the hub.
-	Cutting bool
-}
-
-// ErrNoGeneration refuses an identity of generation 0, which stands for none.
-var ErrNoGeneration = errors.New("an identity must have a generation")
-
-// IdentityPut is a compare-and-set of an identity.
-type IdentityPut struct {
-	Identity
-	Was uint64 // generation of the identity that was read; 0: there was none
-	// Owner is the HubOwner.ID that the hub must have, so that who is not the owner any more writes nothing; empty: nobody serves it. Nil: whoever does.
-	Owner *string
 }
 
 // HubOwner is the process that has the sessions of the embedded hub. The zero value but for its beat is nobody.

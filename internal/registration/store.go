@@ -45,6 +45,7 @@ const (
 	Taken              // another registration of the scope has the device id at that hub, or another entry of the scope the certificate
 	LastOne            // nobody could manage the scope any more: no other access policy of it has ServiceConfig
 	OtherOwner         // the hub is served by another process than was named
+	Full               // the device has as many messages waiting as it may have
 )
 
 // ScopeStore keeps tenants.

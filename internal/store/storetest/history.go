@@ -234,7 +234,7 @@ func (p *player) verdict(v registration.Verdict, err error) string {
 	if err != nil {
 		return p.failed(err)
 	}
-	return [...]string{"applied", "conflict", "exists", "missing", "superseded", "taken", "last one", "other owner"}[v]
+	return [...]string{"applied", "conflict", "exists", "missing", "superseded", "taken", "last one", "other owner", "full"}[v]
 }
 
 // failed is how a line tells an error: of the text it says nothing, which is each store's own.
