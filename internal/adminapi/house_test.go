@@ -139,7 +139,7 @@ func (hub) EnsureDevice(context.Context, string, string, registration.HubDevice)
 
 func (hub) Drop(context.Context, string, string) error { return nil }
 
-func (hub) Reach() registration.Reach { return registration.Here }
+func (hub) Reach(_, _ string) registration.Reach { return registration.Here }
 
 // spelled is a SAS token as the C#, Java and C clients order its fields, with sr as it is to stand in it.
 func spelled(key []byte, sr, policy string, expiry time.Time) string {

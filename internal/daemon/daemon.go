@@ -190,7 +190,7 @@ func (s *service) wire(ctx context.Context) (err error) {
 		return err
 	}
 	s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "latchkey_hub_serving", Help: "1 while this node serves the embedded hub."}, func() float64 {
-		if s.hub.Reach() == registration.Here {
+		if s.hub.Reach("", "") == registration.Here {
 			return 1
 		}
 		return 0

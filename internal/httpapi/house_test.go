@@ -257,7 +257,7 @@ type hub struct {
 
 func (*hub) Drop(context.Context, string, string) error { return nil }
 
-func (*hub) Reach() registration.Reach { return registration.Here }
+func (*hub) Reach(_, _ string) registration.Reach { return registration.Here }
 
 func (u *hub) EnsureDevice(_ context.Context, scope, name string, d registration.HubDevice) error {
 	u.mu.Lock()

@@ -305,7 +305,7 @@ const resumePage = 1000
 // this one has left are among them, but for what another node may be at just now. Where the hub's sessions are another process's it leaves them to
 // that.
 func (c *Core) Resume(ctx context.Context) error {
-	if c.hub.Reach() == Elsewhere {
+	if c.hub.Reach("", "") == Elsewhere {
 		return nil
 	}
 	now := c.now()

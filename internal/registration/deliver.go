@@ -32,7 +32,7 @@ type Delivery struct {
 // calls it again and again, on every node: which of them may do what, it knows itself.
 func (c *Core) Deliver(ctx context.Context) (Delivery, error) {
 	var all Delivery
-	for c.hub.Reach() != Elsewhere {
+	for c.hub.Reach("", "") != Elsewhere {
 		claim, err := c.newOperationID()
 		if err != nil {
 			return all, err

@@ -35,7 +35,7 @@ func (c *Core) redemption(s *scope, r Request, p proof) (Redemption, error) {
 		Audit:        c.deviceAudit(r, ActionRegister, OutcomeOK, reason, tracking, p.told(operationID)),
 	}
 	// Where the hub is another process's, a call from here may not be able to do all of it. Where it is not, a crash is repaired by the sweep.
-	if c.hub.Reach() != Here {
+	if c.hub.Reach("", "") != Here {
 		redemption.Outbox = &Outbox{Kind: OutboxAdvance, Object: operationID}
 	}
 	if p.enrollment != nil {

@@ -296,7 +296,7 @@ func newJudgingHub(w *world) *judgingHub {
 	return &judgingHub{tap: newTap(), w: w, devices: map[string]*hubDevice{}, reach: registration.Here}
 }
 
-func (h *judgingHub) Reach() registration.Reach {
+func (h *judgingHub) Reach(_, _ string) registration.Reach {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.reach

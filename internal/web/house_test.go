@@ -68,7 +68,7 @@ func (noHub) EnsureDevice(context.Context, string, string, registration.HubDevic
 
 func (noHub) Drop(context.Context, string, string) error { return nil }
 
-func (noHub) Reach() registration.Reach { return registration.Here }
+func (noHub) Reach(_, _ string) registration.Reach { return registration.Here }
 
 // serve answers a request on a recorder: there is no connection behind it, so it works in a synctest bubble.
 func (h *house) serve(ctx context.Context, route web.Route) *httptest.ResponseRecorder {

@@ -176,14 +176,14 @@ func TestAHubWithoutItsDatabaseServesNobody(t *testing.T) {
 	open := b.loggedIn("valve", key)
 	must(t, own.Crash())
 	open.ended(t)
-	if b.hub.Reach() != registration.Elsewhere {
+	if b.hub.Reach("", "") != registration.Elsewhere {
 		t.Error("it still has the hub")
 	}
 	if _, err := b.login("valve", key); err == nil {
 		t.Error("a device was let in")
 	}
 	must(t, own.Run())
-	for deadline := time.Now().Add(patience); b.hub.Reach() != registration.Here; {
+	for deadline := time.Now().Add(patience); b.hub.Reach("", "") != registration.Here; {
 		if time.Now().After(deadline) {
 			t.Fatal("the hub is not served again")
 		}

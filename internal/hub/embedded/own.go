@@ -6,8 +6,8 @@ import (
 	"latchkey.example/latchkey/internal/registration"
 )
 
-// Reach implements registration.Hub.
-func (h *Hub) Reach() registration.Reach {
+// Reach implements registration.Hub, for every embedded hub of this process alike.
+func (h *Hub) Reach(_, _ string) registration.Reach {
 	reach, _ := h.owner.reach()
 	return reach
 }

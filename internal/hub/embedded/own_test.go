@@ -204,7 +204,7 @@ func TestASuspendedHubServesNobody(t *testing.T) {
 			t.Errorf("%d connections ended for it", n)
 		}
 		owner.refusedWith(owner.greet("dev", key), 3)
-		if owner.Reach() != registration.Elsewhere {
+		if owner.Reach("", "") != registration.Elsewhere {
 			t.Error("it reaches the sessions that it may not have")
 		}
 		s.elsewhere(t, owner, newKey(), 2)
@@ -233,7 +233,7 @@ func TestAnOwnerThatSleptThroughItsLeaseChangesNothing(t *testing.T) {
 		s.owner.mu.Lock()
 		s.owner.owner = registration.HubOwner{ID: "another", Host: "gamma", Beat: was.Beat + 1}
 		s.owner.mu.Unlock()
-		if owner.Reach() != registration.Here {
+		if owner.Reach("", "") != registration.Here {
 			t.Fatal("the test is to be about an owner that does not know")
 		}
 		s.elsewhere(t, owner, newKey(), 2)
@@ -253,22 +253,22 @@ func TestANodeThatDoesNotKnowOfANewOwnerIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newShared(t)
 		node, _ := s.hub(t, "beta", false)
-		if node.Reach() != registration.Unserved {
-			t.Fatalf("it reaches %d", node.Reach())
+		if node.Reach("", "") != registration.Unserved {
+			t.Fatalf("it reaches %d", node.Reach("", ""))
 		}
 		key, newer := newKey(), newKey()
 		node.ensure("dev", key, 1)
 		node.ensure("dev", newer, 2) // nobody can have a session
 		synctest.Wait()
 		owner, _ := s.hub(t, "alpha", true)
-		if node.Reach() != registration.Unserved {
+		if node.Reach("", "") != registration.Unserved {
 			t.Fatal("the test is to be about a node that does not know")
 		}
 		r := owner.login(owner.greet("dev", newer), 0)
 		s.elsewhere(t, node, newKey(), 3)
 		r.send(packet(0xc0))
 		r.expect(0xd0, 0)
-		if node.Reach() != registration.Elsewhere {
+		if node.Reach("", "") != registration.Elsewhere {
 			t.Error("it has not learned of it")
 		}
 	})
@@ -319,7 +319,7 @@ func TestNothingOfASessionBeforeALossIsTakenAfterIt(t *testing.T) {
 		s.owner.owner = registration.HubOwner{Beat: was.Beat + 1}
 		s.owner.mu.Unlock()
 		time.Sleep(lease)
-		if owner.Reach() != registration.Here || s.owner.now().ID == was.ID {
+		if owner.Reach("", "") != registration.Here || s.owner.now().ID == was.ID {
 			t.Fatal("the test is to be about an owner that has the hub again")
 		}
 		owner.sink.fail = nil
