@@ -23,6 +23,13 @@ const (
 	ActionAssign             = "device.assign"
 	ActionIdentityPut        = "hub.identity.put"
 	ActionIdentityDelete     = "hub.identity.delete"
+	ActionDevicePut          = "hub.device.put" // by an application, as the ones below
+	ActionDeviceDelete       = "hub.device.delete"
+	ActionDeviceReveal       = "hub.device.reveal" // keys of devices were shown
+	ActionTwinPut            = "hub.twin.put"
+	ActionMessageSend        = "hub.message.send"
+	ActionMessagePurge       = "hub.message.purge"
+	ActionMethodInvoke       = "hub.method.invoke"
 	ActionPolicyPut          = "access-policy.put"
 	ActionPolicyRegenerate   = "access-policy.regenerate"
 	ActionPolicyDelete       = "access-policy.delete"
@@ -33,7 +40,8 @@ const (
 var actions = []string{
 	ActionScopeCreate, ActionScopeDelete, ActionScopeRenew, ActionEnrollmentPut, ActionEnrollmentDelete, ActionEnrollmentReveal,
 	ActionGroupPut, ActionGroupDelete, ActionGroupReveal, ActionExportReveal, ActionCAPut, ActionCAVerify, ActionCADelete, ActionAuditExpire, ActionRegistrationDelete,
-	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionIdentityPut, ActionIdentityDelete,
+	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionIdentityPut,
+	ActionDevicePut, ActionDeviceDelete, ActionDeviceReveal, ActionTwinPut, ActionMessageSend, ActionMessagePurge, ActionMethodInvoke, ActionIdentityDelete,
 	ActionPolicyPut, ActionPolicyRegenerate, ActionPolicyDelete, ActionPolicyReveal,
 }
 

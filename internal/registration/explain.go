@@ -89,5 +89,13 @@ var reasons = [reasonCount]struct{ name, text string }{
 	ReasonScopeMissing:        {"scope-missing", "There is no such scope."},
 	ReasonHostTaken:           {"host-taken", "A host name of the new scope is another scope's already."},
 	ReasonBadScope:            {"bad-scope", "The scope was not acceptable; the answer names the rule."},
+	ReasonDeviceMissing:       {"device-missing", "The hub has no device of this id."},
+	ReasonDeviceExists:        {"device-exists", "The hub has a device of this id already, and the request was to create one: to change it, send its etag or * in If-Match."},
+	ReasonBadDevice:           {"bad-device", "The device identity, twin, message or method call was not acceptable; the answer names the rule."},
+	ReasonDeviceOffline:       {"device-offline", "The device had no connection to the hub, or did not listen for direct methods."},
+	ReasonMethodTimeout:       {"method-timeout", "The device did not answer the direct method in time."},
+	ReasonQueueFull:           {"queue-full", "As many messages wait for the device as may wait. It must take some first, or purge them."},
+	ReasonNoModules:           {"not-offered", "The embedded hub does not offer this part of an IoT Hub; docs/hubs/service-api.md says what it does."},
+	ReasonHubElsewhere:        {"hub-elsewhere", "Another process has the sessions of the hub, and this one could not have done what was asked: send the request to the node that serves the hub."},
 	ReasonTooManyPolicies:     {"too-many-access-policies", "The scope has as many access policies as it may have. Remove one that is not used."},
 }

@@ -79,6 +79,14 @@ const (
 	ReasonScopeMissing
 	ReasonHostTaken
 	ReasonBadScope
+	ReasonDeviceMissing
+	ReasonDeviceExists
+	ReasonBadDevice
+	ReasonDeviceOffline
+	ReasonMethodTimeout
+	ReasonQueueFull
+	ReasonNoModules
+	ReasonHubElsewhere
 
 	reasonCount
 )
