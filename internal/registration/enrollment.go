@@ -143,7 +143,9 @@ type Scope struct {
 	Home       bool // made by init: who may configure it creates and deletes the others
 	// Certificate is the server certificate for Hosts, PEM, leaf first; empty if the one of the configuration covers them.
 	Certificate          []byte
-	SealedCertificateKey []byte // PKCS #8 in PEM, sealed under ContextScopeCertificate; empty without a certificate
+	SealedCertificateKey []byte      // PKCS #8 in PEM, sealed under ContextScopeCertificate; empty without a certificate
+	Hubs                 []LinkedHub // in order of their names; the embedded hub is linked without a row, which only changes how
+	Allocation           AllocationSettings
 }
 
 // AccessPolicy is a shared access policy of the management API.

@@ -20,6 +20,7 @@ type scope struct {
 	tracking    trackingIDs
 	certificate *tls.Certificate // nil: that of the configuration
 	standIn     SealedKeys       // opened in place of keys that are not there
+	hubs        []LinkedHub      // in order of their names, the embedded one among them
 
 	groups  atomic.Pointer[groupTable] // nil until a device needs it
 	loading chan struct{}              // holds one while groups is made anew
@@ -34,7 +35,8 @@ type scopeTable struct {
 	revision uint64 // of the scopes, read before they were
 	byID     map[string]*scope
 	byHost   map[string]*scope
-	nobody   *scope // stands in for an unknown scope: random root, so that the same work is done and nothing verifies
+	byHub    map[string]*scope // by the names of embedded hubs
+	nobody   *scope            // stands in for an unknown scope: random root, so that the same work is done and nothing verifies
 }
 
 // ReloadScopes reads the scopes again; on failure the ones known before stay.
@@ -86,7 +88,7 @@ func (c *Core) forgetScope(ctx context.Context, s *scope) {
 
 func (c *Core) amendScopes(ctx context.Context, amend func(*scopeTable)) {
 	_ = c.changeScopes(ctx, func(now *scopeTable) (*scopeTable, error) { // which does not fail
-		table := &scopeTable{revision: now.revision, byID: maps.Clone(now.byID), byHost: maps.Clone(now.byHost), nobody: now.nobody}
+		table := &scopeTable{revision: now.revision, byID: maps.Clone(now.byID), byHost: maps.Clone(now.byHost), byHub: maps.Clone(now.byHub), nobody: now.nobody}
 		amend(table)
 		return table, nil
 	})
@@ -142,7 +144,7 @@ func (c *Core) readScopes(ctx context.Context) (*scopeTable, error) {
 	if err != nil {
 		return nil, err
 	}
-	table := &scopeTable{revision: revision, byID: map[string]*scope{}, byHost: map[string]*scope{}, nobody: &scope{root: root, standIn: standIn, loading: make(chan struct{}, 1)}}
+	table := &scopeTable{revision: revision, byID: map[string]*scope{}, byHost: map[string]*scope{}, byHub: map[string]*scope{}, nobody: &scope{root: root, standIn: standIn, loading: make(chan struct{}, 1)}}
 	for _, s := range scopes {
 		opened, err := c.openScope(s)
 		if err != nil {
@@ -166,11 +168,18 @@ func (t *scopeTable) add(s *scope) {
 	for _, host := range s.Hosts {
 		t.byHost[strings.ToLower(host)] = s
 	}
+	for _, hub := range s.hubs {
+		if hub.Kind == HubEmbedded {
+			t.byHub[hub.Name] = s
+		}
+	}
 }
 
 func (t *scopeTable) remove(s *scope) {
 	delete(t.byID, s.ID)
-	maps.DeleteFunc(t.byHost, func(_ string, has *scope) bool { return has.ID == s.ID })
+	of := func(_ string, has *scope) bool { return has.ID == s.ID }
+	maps.DeleteFunc(t.byHost, of)
+	maps.DeleteFunc(t.byHub, of)
 }
 
 // shows says whether the table holds the scopes as they are stored.
@@ -201,7 +210,7 @@ func (c *Core) openScope(s Scope) (*scope, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening its challenge root: %w", err)
 	}
-	opened := &scope{Scope: s, root: root, policies: map[string]policyKeys{}, loading: make(chan struct{}, 1)}
+	opened := &scope{Scope: s, root: root, policies: map[string]policyKeys{}, hubs: hubsOf(s), loading: make(chan struct{}, 1)}
 	if opened.tracking, err = newTrackingIDs(root); err != nil {
 		return nil, err
 	}
@@ -242,8 +251,8 @@ func (c *Core) HostScope(host string) string {
 
 // HubScope says which scope a hub name belongs to, for the embedded hub's logins.
 func (c *Core) HubScope(hub string) (string, bool) {
-	s, ok := c.scopes.Load().byHost[strings.ToLower(hub)]
-	if !ok || !strings.EqualFold(s.Hosts[0], hub) {
+	s, ok := c.scopes.Load().byHub[strings.ToLower(hub)]
+	if !ok {
 		return "", false
 	}
 	return s.ID, true

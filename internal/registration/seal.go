@@ -45,6 +45,12 @@ func ContextIdentityKey(scope, hub, deviceID string) string {
 	return sealContext("identity-key", scope, hub, deviceID)
 }
 
+// ContextHubSecret is the context of LinkedHub.SealedSecret.
+func ContextHubSecret(scope, hub string) string { return sealContext("linked-hub-secret", scope, hub) }
+
+// ContextWebhookKey is the context of AllocationSettings.SealedWebhookKey.
+func ContextWebhookKey(scope string) string { return sealContext("webhook-key", scope) }
+
 // Context is the context under which the value was sealed.
 func (v SealedValue) Context() string {
 	switch v.Kind {
@@ -75,6 +81,10 @@ func (v SealedValue) Context() string {
 	case SealedHubIdentity:
 		hub, device, _ := strings.Cut(v.Key, "\x00")
 		return ContextIdentityKey(v.Scope, hub, device)
+	case SealedHubSecret:
+		return ContextHubSecret(v.Scope, v.Key)
+	case SealedWebhookKey:
+		return ContextWebhookKey(v.Scope)
 	}
 	return ""
 }

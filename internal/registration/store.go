@@ -19,6 +19,7 @@ import (
 // A refused transition changes nothing and never fails another that shares its commit.
 type Store interface {
 	ScopeStore
+	HubStore
 	EnrollmentStore
 	GroupStore
 	ListStore
@@ -51,14 +52,15 @@ const (
 // ScopeStore keeps tenants.
 type ScopeStore interface {
 	// CreateScope writes a scope with its access policies and an audit row, which goes into the log of the home scope too if there is another. Exists
-	// if the id, or a host name of it, is taken (compared without case), or the id was ever a scope's, or both it and a stored one are home.
+	// if the id, or a host name of it, is taken (compared without case; by a linked hub, too), or the id was ever a scope's, or both it and a stored one
+	// are home. Linked hubs and how they are chosen are put later.
 	CreateScope(ctx context.Context, scope Scope, audit Audit) (Verdict, error)
 	// Scopes returns all scopes, in order of id.
 	Scopes(ctx context.Context) ([]Scope, error)
 	// ScopesRevision moves with every transition after which Scopes may return something else, PruneScopes excepted, so that whoever holds a copy knows when it is
 	// old. What Scopes returns is at least as new as a revision read before.
 	ScopesRevision(ctx context.Context) (uint64, error)
-	// DeleteScope removes a scope with its host names and access policies; the audit row goes into its log, which stays, and into that of the home
+	// DeleteScope removes a scope with its host names, access policies and linked hubs; the audit row goes into its log, which stays, and into that of the home
 	// scope. Missing if there is none, LastOne if it is the home scope. Its other rows stay until PruneScopes has removed them.
 	DeleteScope(ctx context.Context, id string, audit Audit) (Verdict, error)
 	// PruneScopes removes what deleted scopes have left but their logs, at most limit rows, and returns how many it removed. A scope that was deleted
@@ -320,7 +322,7 @@ type SealedStore interface {
 type SealedValue struct {
 	Kind   SealedKind
 	Scope  string
-	Key    string // scope root and certificate key: ""; policy: name; enrollment, group, registration: id; operation: operation id; identity: hub "\x00" device id
+	Key    string // scope root, certificate and webhook key: ""; policy, linked hub: name; enrollment, group, registration: id; operation: operation id; identity: hub "\x00" device id
 	Sealed []byte
 }
 
@@ -335,7 +337,11 @@ type SealedKind string
 
 // InScopes says whether what Scopes returns has a column of this kind in it.
 func (k SealedKind) InScopes() bool {
-	return k == SealedScopeRoot || k == SealedScopeCertificate || k == SealedPolicyPrimary || k == SealedPolicySecondary
+	switch k {
+	case SealedScopeRoot, SealedScopeCertificate, SealedPolicyPrimary, SealedPolicySecondary, SealedHubSecret, SealedWebhookKey:
+		return true
+	}
+	return false
 }
 
 // The closed set of sealed columns. OperationHubKey and RegistrationHubKey share their context.
@@ -348,6 +354,8 @@ const (
 	SealedOperationHubKey  SealedKind = "operation-hub-key"
 	SealedOperationKey     SealedKind = "operation-challenge-key"
 	SealedHubIdentity      SealedKind = "hub-identity"
+	SealedHubSecret        SealedKind = "linked-hub-secret"
+	SealedWebhookKey       SealedKind = "webhook-key"
 	SealedEnrollmentFirst  SealedKind = "enrollment-primary"
 	SealedEnrollmentSecond SealedKind = "enrollment-secondary"
 	SealedGroupFirst       SealedKind = "group-primary"

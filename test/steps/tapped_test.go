@@ -56,6 +56,10 @@ func (s *tapped) DeleteGroup(ctx context.Context, a string, b string, c *uint64,
 	return one(s.tap, ctx, "DeleteGroup", func(ctx context.Context) (registration.Verdict, error) { return s.Store.DeleteGroup(ctx, a, b, c, d) })
 }
 
+func (s *tapped) DeleteHub(ctx context.Context, a string, b string, c *uint64, d registration.Audit) (registration.Verdict, error) {
+	return one(s.tap, ctx, "DeleteHub", func(ctx context.Context) (registration.Verdict, error) { return s.Store.DeleteHub(ctx, a, b, c, d) })
+}
+
 func (s *tapped) DeletePolicy(ctx context.Context, a string, b string, c registration.Audit) (registration.Verdict, error) {
 	return one(s.tap, ctx, "DeletePolicy", func(ctx context.Context) (registration.Verdict, error) { return s.Store.DeletePolicy(ctx, a, b, c) })
 }
@@ -102,6 +106,10 @@ func (s *tapped) Holdings(ctx context.Context, a string) (registration.Holdings,
 	return one(s.tap, ctx, "Holdings", func(ctx context.Context) (registration.Holdings, error) { return s.Store.Holdings(ctx, a) })
 }
 
+func (s *tapped) HubDevices(ctx context.Context, a string) (map[string]uint64, error) {
+	return one(s.tap, ctx, "HubDevices", func(ctx context.Context) (map[string]uint64, error) { return s.Store.HubDevices(ctx, a) })
+}
+
 func (s *tapped) HubOwner(ctx context.Context) (registration.HubOwner, error) {
 	return one(s.tap, ctx, "HubOwner", func(ctx context.Context) (registration.HubOwner, error) { return s.Store.HubOwner(ctx) })
 }
@@ -144,6 +152,12 @@ func (s *tapped) PutAllEnrollments(ctx context.Context, a string, b []registrati
 	return one(s.tap, ctx, "PutAllEnrollments", func(ctx context.Context) ([]registration.Verdict, error) { return s.Store.PutAllEnrollments(ctx, a, b) })
 }
 
+func (s *tapped) PutAllocation(ctx context.Context, a string, b registration.AllocationSettings, c *uint64, d registration.Audit) (registration.AllocationSettings, registration.Verdict, error) {
+	return two(s.tap, ctx, "PutAllocation", func(ctx context.Context) (registration.AllocationSettings, registration.Verdict, error) {
+		return s.Store.PutAllocation(ctx, a, b, c, d)
+	})
+}
+
 func (s *tapped) PutCACertificate(ctx context.Context, a string, b registration.CACertificate, c *uint64, d registration.Audit) (registration.CACertificate, registration.Verdict, error) {
 	return two(s.tap, ctx, "PutCACertificate", func(ctx context.Context) (registration.CACertificate, registration.Verdict, error) {
 		return s.Store.PutCACertificate(ctx, a, b, c, d)
@@ -166,6 +180,12 @@ func (s *tapped) PutGroup(ctx context.Context, a string, b registration.Group, c
 	})
 }
 
+func (s *tapped) PutHub(ctx context.Context, a string, b registration.LinkedHub, c *uint64, d registration.Audit) (registration.LinkedHub, registration.Verdict, error) {
+	return two(s.tap, ctx, "PutHub", func(ctx context.Context) (registration.LinkedHub, registration.Verdict, error) {
+		return s.Store.PutHub(ctx, a, b, c, d)
+	})
+}
+
 func (s *tapped) PutIdentity(ctx context.Context, a string, b registration.IdentityPut, c registration.Audit) (registration.Verdict, error) {
 	return one(s.tap, ctx, "PutIdentity", func(ctx context.Context) (registration.Verdict, error) { return s.Store.PutIdentity(ctx, a, b, c) })
 }
@@ -177,6 +197,12 @@ func (s *tapped) PutPolicy(ctx context.Context, a string, b *registration.Access
 func (s *tapped) PutScopeCertificate(ctx context.Context, a string, b []uint8, c []uint8, d registration.Audit) (registration.Verdict, error) {
 	return one(s.tap, ctx, "PutScopeCertificate", func(ctx context.Context) (registration.Verdict, error) {
 		return s.Store.PutScopeCertificate(ctx, a, b, c, d)
+	})
+}
+
+func (s *tapped) PutWebhookKey(ctx context.Context, a string, b []byte, c *uint64, d registration.Audit) (registration.AllocationSettings, registration.Verdict, error) {
+	return two(s.tap, ctx, "PutWebhookKey", func(ctx context.Context) (registration.AllocationSettings, registration.Verdict, error) {
+		return s.Store.PutWebhookKey(ctx, a, b, c, d)
 	})
 }
 

@@ -20,6 +20,8 @@ var copyTables = []copyTable{
 	filling("deleted_scopes", "folded scope at done"),
 	filling("scope_hosts", "host scope place"),
 	filling("access_policies", "scope name place rights sealed_primary sealed_secondary"),
+	filling("linked_hubs", "scope name kind weight allocate draining region settings sealed_secret revision created updated"),
+	filling("scope_allocations", "scope default_policy regions sealed_webhook_key revision updated"),
 	{"generations", strings.Fields("scope folded generation idle_since"), "generation > 0"}, // the others are there for their lock
 	filling("enrollments", "scope folded id revision mechanism ek ek_key_id pinned_srk sealed_primary sealed_secondary certificates device_id disabled document created updated"),
 	filling("enrollment_groups", "scope folded id revision mechanism sealed_primary sealed_secondary certificates disabled document created updated"),

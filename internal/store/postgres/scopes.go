@@ -57,6 +57,10 @@ func (s *Store) CreateScope(ctx context.Context, scope registration.Scope, audit
 			return registration.Exists, err
 		}
 		for i, host := range scope.Hosts {
+			linked, err := c.one(func(*row) {}, `SELECT 1 FROM linked_hubs WHERE name = $1`, dps.FoldID(host))
+			if linked || err != nil {
+				return registration.Exists, err
+			}
 			n, err := c.exec(`INSERT INTO scope_hosts (host, scope, place) VALUES ($1, $2, $3)
 				ON CONFLICT (host) DO NOTHING`, dps.FoldID(host), scope.ID, i)
 			if n == 0 || err != nil {
@@ -102,6 +106,7 @@ func (s *Store) DeleteScope(ctx context.Context, id string, audit registration.A
 		}
 		for _, sql := range []string{
 			`DELETE FROM scopes WHERE id = $1`, `DELETE FROM scope_hosts WHERE scope = $1`, `DELETE FROM access_policies WHERE scope = $1`,
+			`DELETE FROM linked_hubs WHERE scope = $1`, `DELETE FROM scope_allocations WHERE scope = $1`,
 		} {
 			if _, err := c.exec(sql, id); err != nil {
 				return 0, err
@@ -126,6 +131,7 @@ var leftovers = []struct {
 	{"generations", []string{"folded"}}, {"identities", []string{"hub", "device_id"}}, {"enrollment_groups", []string{"folded"}},
 	{"ca_certificates", []string{"folded"}}, {"group_revisions", nil}, {"entry_certificates", []string{"sha256"}}, {"owners", []string{"folded", "digest"}},
 	{"outbox", []string{"kind", "object"}},
+	{"linked_hubs", []string{"name"}}, {"scope_allocations", nil}, // of a scope that an older release has deleted
 }
 
 // PruneScopes implements registration.ScopeStore. A scope that another node is at is left to it.
@@ -225,5 +231,8 @@ func readScopes(c *conn) (scopes []registration.Scope, err error) {
 			})
 		}
 	}, `SELECT scope, name, rights, sealed_primary, sealed_secondary FROM access_policies ORDER BY scope, place`)
-	return scopes, err
+	if err != nil {
+		return nil, err
+	}
+	return scopes, readLinked(c, scopes, at)
 }

@@ -48,6 +48,18 @@ var sealedColumns = []sealedColumn{
 		`UPDATE access_policies SET sealed_secondary = $2 WHERE scope = $3 AND name = $4 AND sealed_secondary = $1`,
 	},
 	{
+		registration.SealedHubSecret, 2,
+		`SELECT scope, name, sealed_secret FROM linked_hubs WHERE (scope, name) > ($2, $3) AND sealed_secret <> ''::bytea
+			ORDER BY scope, name LIMIT $1`,
+		`UPDATE linked_hubs SET sealed_secret = $2 WHERE scope = $3 AND name = $4 AND sealed_secret = $1`,
+	},
+	{
+		registration.SealedWebhookKey, 1,
+		`SELECT scope, sealed_webhook_key FROM scope_allocations WHERE scope > $2 AND sealed_webhook_key <> ''::bytea
+			ORDER BY scope LIMIT $1`,
+		`UPDATE scope_allocations SET sealed_webhook_key = $2 WHERE scope = $3 AND sealed_webhook_key = $1`,
+	},
+	{
 		registration.SealedEnrollmentFirst, 2,
 		`SELECT scope, folded, sealed_primary FROM enrollments WHERE (scope, folded) > ($2, $3) AND sealed_primary <> ''::bytea
 			ORDER BY scope, folded LIMIT $1`,

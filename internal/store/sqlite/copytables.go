@@ -25,6 +25,8 @@ var copyTables = []copyTable{
 	copying("deleted_scopes", "folded scope at done?"),
 	copying("scope_hosts", "host scope place=seq"),
 	copying("access_policies", "scope name place=seq rights sealed_primary sealed_secondary"),
+	copying("linked_hubs", "scope name kind weight allocate? draining? region settings sealed_secret revision created updated"),
+	copying("scope_allocations", "scope default_policy regions sealed_webhook_key revision updated"),
 	copying("generations", "scope folded generation idle_since"),
 	copying("enrollments", "scope folded id revision mechanism ek ek_key_id pinned_srk sealed_primary sealed_secondary certificates device_id disabled? document created updated"),
 	copying("enrollment_groups", "scope folded id revision mechanism sealed_primary sealed_secondary certificates disabled? document created updated"),

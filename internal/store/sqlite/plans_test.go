@@ -148,6 +148,7 @@ func everyCall(t *testing.T, s *Store) {
 		}
 	}
 	everyGroupCall(t, s, a)
+	everyHubCall(t, s, a)
 	everyOutboxCall(t, s)
 	verdict, err = s.DeleteRegistration(ctx, testScope, "dev", nil, a)
 	mustApply(t, verdict, err)
@@ -156,6 +157,22 @@ func everyCall(t *testing.T, s *Store) {
 	if _, err := s.Prune(ctx, now, now, 10); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func everyHubCall(t *testing.T, s *Store, a registration.Audit) {
+	t.Helper()
+	ctx := t.Context()
+	_, verdict, err := s.PutHub(ctx, testScope, registration.LinkedHub{Name: "hub.example"}, nil, a)
+	mustApply(t, verdict, err)
+	_, verdict, err = s.PutAllocation(ctx, testScope, registration.AllocationSettings{}, nil, a)
+	mustApply(t, verdict, err)
+	_, err1 := s.HubDevices(ctx, testScope)
+	_, err2 := s.Scopes(ctx)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	verdict, err = s.DeleteHub(ctx, testScope, "hub.example", nil, a)
+	mustApply(t, verdict, err)
 }
 
 func everyOutboxCall(t *testing.T, s *Store) {

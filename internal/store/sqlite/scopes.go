@@ -56,6 +56,10 @@ func (s *Store) CreateScope(ctx context.Context, scope registration.Scope, audit
 			return registration.Exists, err
 		}
 		for _, host := range scope.Hosts {
+			linked, err := c.one(func(*row) {}, `SELECT 1 FROM linked_hubs WHERE name = ?1`, dps.FoldID(host))
+			if linked || err != nil {
+				return registration.Exists, err
+			}
 			taken, err := c.insert(`INSERT INTO scope_hosts (scope, host) VALUES (?1, ?2)
 				ON CONFLICT (host) DO NOTHING`, scope.ID, dps.FoldID(host))
 			if taken || err != nil {
@@ -101,6 +105,7 @@ func (s *Store) DeleteScope(ctx context.Context, id string, audit registration.A
 		}
 		for _, sql := range []string{
 			`DELETE FROM scopes WHERE id = ?1`, `DELETE FROM scope_hosts WHERE scope = ?1`, `DELETE FROM access_policies WHERE scope = ?1`,
+			`DELETE FROM linked_hubs WHERE scope = ?1`, `DELETE FROM scope_allocations WHERE scope = ?1`,
 		} {
 			if _, err := c.exec(sql, id); err != nil {
 				return 0, err
@@ -120,6 +125,7 @@ func (s *Store) DeleteScope(ctx context.Context, id string, audit registration.A
 var leftovers = []string{
 	"enrollments", "registrations", "operations", "generations", "identities", "enrollment_groups", "ca_certificates", "group_revisions",
 	"entry_certificates", "revisions", "outbox",
+	"linked_hubs", "scope_allocations", // of a scope that an older release has deleted
 }
 
 // deleted is a scope of which rows may be left.
@@ -248,6 +254,12 @@ func readScopes(c *conn) ([]registration.Scope, error) {
 			})
 		}, `SELECT name, rights, sealed_primary, sealed_secondary FROM access_policies WHERE scope = ?1 ORDER BY seq`, sc.ID)
 		if err != nil {
+			return nil, err
+		}
+		if sc.Hubs, err = readHubs(c, sc.ID); err != nil {
+			return nil, err
+		}
+		if sc.Allocation, err = readAllocation(c, sc.ID); err != nil {
 			return nil, err
 		}
 	}

@@ -44,6 +44,16 @@ var sealedColumns = []sealedColumn{
 		`UPDATE access_policies SET sealed_secondary = ?4 WHERE scope = ?1 AND name = ?2 AND sealed_secondary = ?3`,
 	},
 	{
+		registration.SealedHubSecret,
+		`SELECT seq, scope, name, sealed_secret FROM linked_hubs WHERE seq > ?1 AND sealed_secret <> x'' ORDER BY seq LIMIT ?2`,
+		`UPDATE linked_hubs SET sealed_secret = ?4 WHERE scope = ?1 AND name = ?2 AND sealed_secret = ?3`,
+	},
+	{
+		registration.SealedWebhookKey,
+		`SELECT seq, scope, '', sealed_webhook_key FROM scope_allocations WHERE seq > ?1 AND sealed_webhook_key <> x'' ORDER BY seq LIMIT ?2`,
+		`UPDATE scope_allocations SET sealed_webhook_key = ?4 WHERE scope = ?1 AND ?2 = '' AND sealed_webhook_key = ?3`,
+	},
+	{
 		registration.SealedEnrollmentFirst,
 		`SELECT seq, scope, folded, sealed_primary FROM enrollments WHERE seq > ?1 AND sealed_primary <> x'' ORDER BY seq LIMIT ?2`,
 		`UPDATE enrollments SET sealed_primary = ?4 WHERE scope = ?1 AND folded = ?2 AND sealed_primary = ?3`,

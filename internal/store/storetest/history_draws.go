@@ -31,6 +31,8 @@ var mix = []struct {
 	{"CreateScope", 2, (*History).createScope}, {"DeleteScope", 2, (*History).deleteScope}, {"Scopes", 2, (*History).readScopes}, {"ScopesRevision", 3, (*History).followScopes},
 	{"PruneScopes", 2, (*History).pruneScopes}, {"PutScopeCertificate", 3, (*History).putScopeCertificate},
 	{"PutPolicy", 8, (*History).putPolicy}, {"DeletePolicy", 4, (*History).deletePolicy},
+	{"PutHub", 6, (*History).putHub}, {"DeleteHub", 3, (*History).deleteHub}, {"PutAllocation", 4, (*History).putAllocation},
+	{"PutWebhookKey", 3, (*History).putWebhookKey}, {"HubDevices", 2, (*History).countHubDevices},
 
 	{"AppendAudit", 2, (*History).appendAudit}, {"AuditByTrackingID", 2, (*History).auditByTrackingID}, {"AuditPage", 4, (*History).auditPage},
 	{"ExpireAudit", 3, (*History).expireAudit}, {"SealedValues", 2, (*History).listSealed}, {"ReplaceSealed", 3, (*History).replaceSealed},

@@ -64,7 +64,7 @@ func (h *History) deleteScope() call {
 func (h *History) readScopes() call {
 	return call{method: "Scopes", run: func(p *player) string {
 		scopes, err := p.Scopes(h.ctx)
-		return list(scopes, err, p, func(s registration.Scope) string { return show(s) })
+		return list(scopes, err, p, p.scope)
 	}}
 }
 
@@ -76,7 +76,7 @@ func (h *History) followScopes() call {
 			return p.failed(err)
 		}
 		scopes, err := p.Scopes(h.ctx)
-		is := list(scopes, err, p, func(s registration.Scope) string { return show(s) })
+		is := list(scopes, err, p, p.scope)
 		before, moved := p.scopes, revision != p.moved
 		p.scopes, p.moved = is, revision
 		if is != before && !moved {

@@ -199,7 +199,7 @@ func (m *Model) scopeTaken(scope registration.Scope) bool {
 			return true
 		}
 		for _, host := range scope.Hosts {
-			if slices.Contains(other.Hosts, dps.FoldID(host)) {
+			if slices.Contains(other.Hosts, dps.FoldID(host)) || hubAt(other.Hubs, dps.FoldID(host)) >= 0 {
 				return true
 			}
 		}
@@ -224,7 +224,7 @@ func (m *Model) Scopes(ctx context.Context) ([]registration.Scope, error) {
 	defer leave()
 	list := slices.SortedFunc(maps.Values(m.scopes), func(a, b registration.Scope) int { return strings.Compare(a.ID, b.ID) })
 	for i := range list {
-		list[i].Policies = slices.Clone(list[i].Policies)
+		list[i].Policies, list[i].Hubs = slices.Clone(list[i].Policies), slices.Clone(list[i].Hubs)
 	}
 	return list, nil
 }

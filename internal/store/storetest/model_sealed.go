@@ -28,6 +28,10 @@ func (m *Model) sealedRows() (rows []sealedRow) {
 	for id, s := range m.scopes {
 		add(registration.SealedScopeRoot, id, "", s.SealedRoot, func(b []byte) { s := m.scopes[id]; s.SealedRoot = b; m.setScope(s) })
 		add(registration.SealedScopeCertificate, id, "", s.SealedCertificateKey, func(b []byte) { s := m.scopes[id]; s.SealedCertificateKey = b; m.setScope(s) })
+		add(registration.SealedWebhookKey, id, "", s.Allocation.SealedWebhookKey, func(b []byte) { s := m.scopes[id]; s.Allocation.SealedWebhookKey = b; m.setScope(s) })
+		for i, h := range s.Hubs {
+			add(registration.SealedHubSecret, id, h.Name, h.SealedSecret, func(b []byte) { s := m.scopes[id]; s.Hubs[i].SealedSecret = b; m.setScope(s) })
+		}
 		for i, p := range s.Policies {
 			add(registration.SealedPolicyPrimary, id, p.Name, p.SealedPrimary, func(b []byte) { s := m.scopes[id]; s.Policies[i].SealedPrimary = b; m.setScope(s) })
 			add(registration.SealedPolicySecondary, id, p.Name, p.SealedSecondary, func(b []byte) { s := m.scopes[id]; s.Policies[i].SealedSecondary = b; m.setScope(s) })

@@ -2,7 +2,9 @@ package storetest
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +22,8 @@ func write(b *strings.Builder, v reflect.Value) {
 	switch {
 	case !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil():
 		b.WriteString("-")
+	case v.Type() == reflect.TypeFor[netip.Prefix]():
+		b.WriteString(v.Interface().(netip.Prefix).String())
 	case v.Type() == reflect.TypeFor[time.Time]():
 		fmt.Fprintf(b, "%.6f", v.Interface().(time.Time).Sub(epoch).Seconds())
 	case v.Kind() == reflect.Pointer:
@@ -92,6 +96,28 @@ func (p *player) operation(scope string, o registration.Operation) string {
 	name := p.revision(scope).name(o.Revision)
 	o.Revision = 0
 	return "r" + name + show(o)
+}
+
+func (p *player) hub(scope string, h registration.LinkedHub) string {
+	name := p.revision(scope).name(h.Revision)
+	h.Revision = 0
+	return "r" + name + show(h)
+}
+
+func (p *player) allocation(scope string, a registration.AllocationSettings) string {
+	name := p.revision(scope).name(a.Revision)
+	a.Revision = 0
+	return "r" + name + show(a)
+}
+
+// scope shows one with its linked hubs, which the calls that put them have given names.
+func (p *player) scope(s registration.Scope) string {
+	parts := []string{"allocation " + p.allocation(s.ID, s.Allocation)}
+	for _, h := range slices.Clone(s.Hubs) {
+		parts = append(parts, "hub "+p.hub(s.ID, h))
+	}
+	s.Hubs, s.Allocation = nil, registration.AllocationSettings{}
+	return show(s) + strings.Join(parts, "; ")
 }
 
 func (p *player) line(scope string, l registration.AuditLine) string {

@@ -108,6 +108,27 @@ func scopesRevisionMoves(w *world) {
 	look("an access policy is refused", false)
 	w.applied(w.store.DeletePolicy(w.ctx, "a", "new", audit("6", epoch)))
 	look("an access policy is deleted", true)
+	hub := w.putHub("a", linkedHub("hub.example", "one"), nil, "7")
+	look("a hub is linked", true)
+	_, verdict, err := w.store.PutHub(w.ctx, "a", linkedHub("hub.example", "one"), nil, audit("8", epoch))
+	w.verdict(registration.Exists)(verdict, err)
+	look("a hub is refused", false)
+	settings, verdict, err := w.store.PutAllocation(w.ctx, "a", allocationSettings("one"), nil, audit("9", epoch))
+	w.applied(verdict, err)
+	look("settings are put", true)
+	_, verdict, err = w.store.PutWebhookKey(w.ctx, "a", []byte("key"), &settings.Revision, audit("10", epoch))
+	w.applied(verdict, err)
+	look("a webhook's key is put", true)
+	for _, v := range []registration.SealedValue{
+		{Kind: registration.SealedHubSecret, Scope: "a", Key: hub.Name, Sealed: hub.SealedSecret}, {Kind: registration.SealedWebhookKey, Scope: "a", Sealed: []byte("key")},
+	} {
+		n, err := w.store.ReplaceSealed(w.ctx, []registration.SealedReplacement{{SealedValue: v, New: []byte("sealed anew")}})
+		w.ok(err)
+		w.same("replaced", n, 1)
+		look(string(v.Kind)+" is sealed anew", true)
+	}
+	w.applied(w.store.DeleteHub(w.ctx, "a", "hub.example", nil, audit("11", epoch)))
+	look("a hub is unlinked", true)
 	n, err := w.store.ReplaceSealed(w.ctx, []registration.SealedReplacement{{
 		SealedValue: registration.SealedValue{Kind: registration.SealedScopeRoot, Scope: "a", Sealed: testScope("a").SealedRoot}, New: []byte("sealed anew"),
 	}})

@@ -55,6 +55,16 @@ func sealedWorld(w *world) (want []registration.SealedValue) {
 		add(registration.SealedPolicyPrimary, id, "Reader", "p2 "+id)
 		add(registration.SealedPolicySecondary, id, "Reader", "s2 "+id)
 
+		hub := linkedHub("linked-"+id+".example", id)
+		w.putHub(id, hub, nil, "h")
+		add(registration.SealedHubSecret, id, hub.Name, "secret "+id)
+		plain := linkedHub("plain-"+id+".example", id)
+		plain.SealedSecret = nil
+		w.putHub(id, plain, nil, "h")
+		_, verdict, err := w.store.PutWebhookKey(w.ctx, id, []byte("webhook key "+id), nil, audit("k", epoch))
+		w.applied(verdict, err)
+		add(registration.SealedWebhookKey, id, "", "webhook key "+id)
+
 		w.enroll(id, "Dev-1")
 		add(registration.SealedEnrollmentFirst, id, "dev-1", "primary Dev-1")
 		add(registration.SealedEnrollmentSecond, id, "dev-1", "secondary Dev-1")
@@ -104,6 +114,8 @@ func sealedListed(w *world) {
 		registration.ContextPolicyKey(scope, "owner", "primary"),
 		registration.ContextPolicyKey(scope, "Reader", "secondary"),
 		registration.ContextHubKey(scope, "dev-1"),
+		registration.ContextHubSecret(scope, "linked-"+scope+".example"),
+		registration.ContextWebhookKey(scope),
 		registration.ContextChallengeKey(scope, "Op-"+scope),
 		registration.ContextIdentityKey(scope, "Hub.example", "Dev-1"),
 	} {

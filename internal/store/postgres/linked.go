@@ -1,0 +1,204 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+
+	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// PutHub implements registration.HubStore.
+func (s *Store) PutHub(ctx context.Context, scope string, hub registration.LinkedHub, expect *uint64, audit registration.Audit) (registration.LinkedHub, registration.Verdict, error) {
+	var stored registration.LinkedHub
+	verdict, err := s.writeScopes(ctx, func(c *conn) (registration.Verdict, error) {
+		stored = hub
+		stored.Name = dps.FoldID(hub.Name)
+		if verdict, err := hubMayBePut(c, scope, stored.Name); err != nil || verdict != registration.Applied {
+			return verdict, err
+		}
+		was, verdict, err := judgeEntry(c, `SELECT revision, created FROM linked_hubs WHERE scope = $1 AND name = $2`, scope, stored.Name, expect)
+		if err != nil || verdict != registration.Applied {
+			return verdict, err
+		}
+		if was.revision != 0 {
+			stored.Created = was.created
+		}
+		if stored.Revision, err = nextRevision(c); err != nil {
+			return 0, err
+		}
+		if err := writeHub(c, scope, stored); err != nil {
+			return 0, err
+		}
+		stored.Created, stored.Updated = rounded(stored.Created), rounded(stored.Updated)
+		return registration.Applied, appendAudit(c, scope, audit)
+	})
+	if err != nil || verdict != registration.Applied {
+		return registration.LinkedHub{}, verdict, err
+	}
+	return stored, verdict, nil
+}
+
+// hubMayBePut says whether the scope is there and no other has the name.
+func hubMayBePut(c *conn, scope, name string) (registration.Verdict, error) {
+	found, err := c.one(func(*row) {}, `SELECT 1 FROM scopes WHERE id = $1`, scope)
+	if !found || err != nil {
+		return registration.Missing, err
+	}
+	taken, err := c.one(func(*row) {}, `SELECT 1 FROM linked_hubs WHERE name = $2 AND scope <> $1
+		UNION ALL SELECT 1 FROM scope_hosts WHERE host = $2 AND scope <> $1`, scope, name)
+	if taken || err != nil {
+		return registration.Taken, err
+	}
+	return registration.Applied, nil
+}
+
+func writeHub(c *conn, scope string, h registration.LinkedHub) error {
+	_, err := c.exec(`INSERT INTO linked_hubs (scope, name, kind, weight, allocate, draining, region, settings, sealed_secret, revision, created, updated)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+		ON CONFLICT (scope, name) DO UPDATE SET kind = excluded.kind, weight = excluded.weight, allocate = excluded.allocate, draining = excluded.draining,
+			region = excluded.region, settings = excluded.settings, sealed_secret = excluded.sealed_secret, revision = excluded.revision,
+			updated = excluded.updated`,
+		scope, h.Name, string(h.Kind), h.Weight, h.Allocate, h.Draining, h.Region, h.Settings, h.SealedSecret, h.Revision, h.Created, h.Updated)
+	return err
+}
+
+// DeleteHub implements registration.HubStore.
+func (s *Store) DeleteHub(ctx context.Context, scope, name string, expect *uint64, audit registration.Audit) (registration.Verdict, error) {
+	return s.writeScopes(ctx, func(c *conn) (registration.Verdict, error) {
+		verdict, err := judgeDelete(c, `SELECT revision FROM linked_hubs WHERE scope = $1 AND name = $2`, scope, dps.FoldID(name), expect)
+		if verdict != registration.Applied || err != nil {
+			return verdict, err
+		}
+		if _, err := c.exec(`DELETE FROM linked_hubs WHERE scope = $1 AND name = $2`, scope, dps.FoldID(name)); err != nil {
+			return 0, err
+		}
+		return registration.Applied, appendAudit(c, scope, audit)
+	})
+}
+
+// PutAllocation implements registration.HubStore.
+func (s *Store) PutAllocation(ctx context.Context, scope string, settings registration.AllocationSettings, expect *uint64, audit registration.Audit) (registration.AllocationSettings, registration.Verdict, error) {
+	return s.putAllocation(ctx, scope, expect, audit, func(stored registration.AllocationSettings) registration.AllocationSettings {
+		settings.SealedWebhookKey = stored.SealedWebhookKey
+		return settings
+	})
+}
+
+// PutWebhookKey implements registration.HubStore.
+func (s *Store) PutWebhookKey(ctx context.Context, scope string, sealed []byte, expect *uint64, audit registration.Audit) (registration.AllocationSettings, registration.Verdict, error) {
+	return s.putAllocation(ctx, scope, expect, audit, func(stored registration.AllocationSettings) registration.AllocationSettings {
+		stored.SealedWebhookKey, stored.Updated = sealed, audit.At
+		return stored
+	})
+}
+
+func (s *Store) putAllocation(ctx context.Context, scope string, expect *uint64, audit registration.Audit,
+	change func(registration.AllocationSettings) registration.AllocationSettings,
+) (registration.AllocationSettings, registration.Verdict, error) {
+	var stored registration.AllocationSettings
+	verdict, err := s.writeScopes(ctx, func(c *conn) (registration.Verdict, error) {
+		there, err := c.one(func(*row) {}, `SELECT 1 FROM scopes WHERE id = $1`, scope)
+		if !there || err != nil {
+			return registration.Missing, err
+		}
+		was, err := readAllocation(c, scope)
+		if err != nil {
+			return 0, err
+		}
+		if verdict := judge(was.Revision != 0, was.Revision, expect); verdict != registration.Applied {
+			return verdict, nil
+		}
+		stored = change(was)
+		if stored.Revision, err = nextRevision(c); err != nil {
+			return 0, err
+		}
+		if err := writeAllocation(c, scope, stored); err != nil {
+			return 0, err
+		}
+		stored.Updated = rounded(stored.Updated)
+		return registration.Applied, appendAudit(c, scope, audit)
+	})
+	if err != nil || verdict != registration.Applied {
+		return registration.AllocationSettings{}, verdict, err
+	}
+	return stored, verdict, nil
+}
+
+// nextRevision gives out a revision of what Scopes returns; the caller has moved the scopes, and so waits for others who do.
+func nextRevision(c *conn) (revision uint64, err error) {
+	_, err = c.one(func(r *row) { revision = r.uint() }, `SELECT nextval('revisions')`)
+	return revision, err
+}
+
+func readAllocation(c *conn, scope string) (a registration.AllocationSettings, err error) {
+	var regions []byte
+	found, err := c.one(func(r *row) {
+		a, regions = registration.AllocationSettings{Default: r.text()}, r.blob()
+		a.SealedWebhookKey, a.Revision, a.Updated = r.blob(), r.uint(), r.time()
+	}, `SELECT default_policy, regions, sealed_webhook_key, revision, updated FROM scope_allocations WHERE scope = $1`, scope)
+	if !found || err != nil {
+		return registration.AllocationSettings{}, err
+	}
+	a.Regions, err = registration.DecodeRegions(regions)
+	return a, err
+}
+
+func writeAllocation(c *conn, scope string, a registration.AllocationSettings) error {
+	regions, err := registration.EncodeRegions(a.Regions)
+	if err != nil {
+		return err
+	}
+	_, err = c.exec(`INSERT INTO scope_allocations (scope, default_policy, regions, sealed_webhook_key, revision, updated)
+		VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (scope) DO UPDATE SET default_policy = excluded.default_policy, regions = excluded.regions,
+			sealed_webhook_key = excluded.sealed_webhook_key, revision = excluded.revision, updated = excluded.updated`,
+		scope, a.Default, regions, a.SealedWebhookKey, a.Revision, a.Updated)
+	return err
+}
+
+// HubDevices implements registration.HubStore.
+func (s *Store) HubDevices(ctx context.Context, scope string) (map[string]uint64, error) {
+	devices := map[string]uint64{}
+	err := s.read(ctx, func(c *conn) error {
+		clear(devices)
+		return c.each(func(r *row) {
+			hub := r.text()
+			devices[hub] = r.uint()
+		}, `SELECT hub, count(*) FROM device_ids WHERE scope = $1 AND hub <> '' GROUP BY hub`, scope)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return devices, nil
+}
+
+// readLinked adds the linked hubs, in order of their names, and how they are chosen to scopes, which lie at their places.
+func readLinked(c *conn, scopes []registration.Scope, at map[string]int) error {
+	err := c.each(func(r *row) {
+		if i, found := at[r.text()]; found {
+			scopes[i].Hubs = append(scopes[i].Hubs, registration.LinkedHub{
+				Name: r.text(), Kind: registration.HubKind(r.text()), Weight: r.int(), Allocate: r.bool(), Draining: r.bool(), Region: r.text(),
+				Settings: r.blob(), SealedSecret: r.blob(), Revision: r.uint(), Created: r.time(), Updated: r.time(),
+			})
+		}
+	}, `SELECT scope, name, kind, weight, allocate, draining, region, settings, sealed_secret, revision, created, updated FROM linked_hubs
+		ORDER BY scope, name`)
+	if err != nil {
+		return err
+	}
+	var broken error
+	err = c.each(func(r *row) {
+		i, found := at[r.text()]
+		if !found {
+			return
+		}
+		a := &scopes[i].Allocation
+		var wrong error
+		a.Default = r.text()
+		a.Regions, wrong = registration.DecodeRegions(r.blob())
+		broken = errors.Join(broken, wrong)
+		a.SealedWebhookKey, a.Revision, a.Updated = r.blob(), r.uint(), r.time()
+	}, `SELECT scope, default_policy, regions, sealed_webhook_key, revision, updated FROM scope_allocations ORDER BY scope`)
+	return errors.Join(err, broken)
+}
