@@ -17,6 +17,21 @@ const (
 // maxDepth levels. What it accepts can be walked with eachMember.
 func checkObject(body []byte) error { return checkObjectWithin(body, MaxMessage) }
 
+// CheckObject is that check for rooms that speak the protocols beside this one:
+// body must be one JSON object of at most limit bytes. Errors are *FieldError.
+func CheckObject(body []byte, limit int) error { return checkObjectWithin(body, limit) }
+
+// EachMember calls fn for each member of a JSON object that CheckObject has
+// accepted, or that is part of one, in their order. The name is without escapes, the value without
+// space around it; both may point into object.
+func EachMember(object []byte, fn func(name, value []byte) error) error {
+	return eachMember(object, fn)
+}
+
+// EachElement calls fn for each element of a JSON array that is part of what
+// CheckObject has accepted.
+func EachElement(array []byte, fn func(value []byte) error) error { return eachElement(array, fn) }
+
 // checkObjectWithin is checkObject with another bound, in bytes.
 func checkObjectWithin(body []byte, limit int) error {
 	switch {
