@@ -2,6 +2,7 @@ package registration
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 )
@@ -32,6 +33,20 @@ var ErrChanged = errors.New("it was changed since it was read")
 
 // ErrFull says that a device's queue has as many messages as it may have.
 var ErrFull = errors.New("the device's queue is full")
+
+// ErrOffline says that a device has no connection to this process, or does not listen for what it was to be asked. ErrNoAnswer says that it was
+// asked and did not answer in time.
+var (
+	ErrOffline  = errors.New("the device is not online")
+	ErrNoAnswer = errors.New("the device did not answer in time")
+)
+
+// TwinChange is what an application makes of a twin. A part that is empty stays as it is.
+type TwinChange struct {
+	Tags, Desired json.RawMessage // JSON objects
+	Replace       bool            // put in the place of what is there, and not merged into it
+	Was           uint64          // version of the twin that was read; 0: whichever it has
+}
 
 // HubAudit is the audit row of something that an application does at a hub: who, to which device, and never the content.
 func (c *Core) HubAudit(by Caller, action, deviceID string, reason Reason, detail string) Audit {
