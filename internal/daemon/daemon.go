@@ -15,7 +15,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -68,7 +67,7 @@ type service struct {
 	store   backend
 	ready   func(context.Context) error // whether the store can serve
 	lock    *os.File                    // nil where the system has none
-	sink    *embedded.LineFile          // nil where the hub is not served
+	sink    *telemetrySink              // nil where the hub is not served
 	mark    *hubMark                    // nil where it is not, or the store is this process's alone
 	hub     *embedded.Hub
 	core    *registration.Core
@@ -143,10 +142,7 @@ func (s *service) open(ctx context.Context) (err error) {
 		return err
 	}
 	if s.config.Hub.Serve {
-		if err = os.MkdirAll(filepath.Dir(s.config.Hub.Telemetry), 0o750); err != nil {
-			return err
-		}
-		if s.sink, err = embedded.OpenLineFile(s.config.Hub.Telemetry); err != nil {
+		if s.sink, err = openTelemetry(s.config); err != nil {
 			return err
 		}
 	}

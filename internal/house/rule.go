@@ -27,6 +27,8 @@ var rooms = []struct {
 	{"internal/telemetry/...", nil},
 	{"internal/authority/...", nil},
 	{"internal/proxied/...", nil},
+	{"internal/spool/...", nil},
+	{"internal/outflow/...", []string{"internal/spool/...", "internal/outbound/...", "internal/registration", "attest/...", "dps/..."}},
 	{"internal/fsck/...", []string{"internal/registration", "attest/...", "dps/..."}},
 	{"internal/store/*", []string{"internal/registration", "attest/...", "dps/..."}},
 	{"internal/hub/*", []string{"internal/registration", "internal/iothub", "attest/...", "dps/..."}},

@@ -2,7 +2,7 @@
 // key and send telemetry, as they would at an Azure IoT Hub (section 5 of the wire facts in the design references).
 //
 // It guarantees: who holds no current key of a device gets no session; a device uses its own topics only; a telemetry message
-// is acknowledged after its record was written; when EnsureDevice has given a device another key, the sessions, subscriptions
+// is acknowledged after its record is durable; when EnsureDevice has given a device another key, the sessions, subscriptions
 // and queues of the old key are gone before it returns; bytes from the network cost bounded memory and never stop the process.
 //
 // It trusts: the listener to be TLS already; Identities to be durable when it returns; the sealer. It does not trust the MQTT
@@ -51,8 +51,8 @@ type Config struct {
 	Sealer registration.Sealer
 	// Names says which scope a hub name (lower case, no port) belongs to. It is called under the hub's lock, so it must not wait or call the hub.
 	Names func(hub string) (scope string, ok bool)
-	// Telemetry takes one NDJSON line per Write; a message is acknowledged when Write has returned without error. LineFile is
-	// the usual one. It must be safe for concurrent use.
+	// Telemetry takes one NDJSON line per Write, which is durable when Write returns without error: the message is acknowledged then. It must be safe
+	// for concurrent use, and must not wait for long: a connection waits with it, and Close for the connection.
 	Telemetry io.Writer
 
 	Logger  *slog.Logger     // nil: nothing is logged

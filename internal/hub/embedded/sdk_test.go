@@ -35,7 +35,11 @@ func wait(t *testing.T, token paho.Token) {
 // and a real file.
 func TestADeviceWorksOverTLSAsItsSDKDoes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "telemetry.ndjson")
-	file := openLineFile(t, path)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
 	w := newWorld(t, func(c *Config) { c.Telemetry = file })
 	key := newKey()
 	w.ensure("dev", key, 1)

@@ -1,4 +1,4 @@
-package embedded
+package spool
 
 import (
 	"errors"
@@ -13,8 +13,8 @@ import (
 
 func writeLine(t *testing.T, f *LineFile, line string) {
 	t.Helper()
-	if n, err := f.Write([]byte(line + "\n")); err != nil || n != len(line)+1 {
-		t.Fatalf("wrote %d: %v", n, err)
+	if err := f.Append([][]byte{[]byte(line + "\n")}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -28,7 +28,7 @@ func expectFile(t *testing.T, path, want string) {
 
 func openLineFile(t *testing.T, path string) *LineFile {
 	t.Helper()
-	f, err := OpenLineFile(path)
+	f, err := OpenLineFile(Disk{}, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestAFailedWriteIsReportedAndTheNextLineStandsAlone(t *testing.T) {
 	f := openLineFile(t, path)
 	writeLine(t, f, "1")
 	limitFileSize(t, 5)
-	if _, err := f.Write([]byte("three bytes fit\n")); !errors.Is(err, syscall.EFBIG) {
+	if err := f.Append([][]byte{[]byte("three bytes fit\n")}); !errors.Is(err, syscall.EFBIG) {
 		t.Errorf("got %v", err)
 	}
 	expectFile(t, path, "1\nthr")
@@ -100,7 +100,7 @@ func TestADeletedFileIsMadeAnewBeforeALineIsAcknowledged(t *testing.T) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Write([]byte("4\n")); !errors.Is(err, fs.ErrNotExist) {
+	if err := f.Append([][]byte{[]byte("4\n")}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("acknowledged into nothing: %v", err)
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -113,7 +113,7 @@ func TestADeletedFileIsMadeAnewBeforeALineIsAcknowledged(t *testing.T) {
 // The kernel itself says that there is no room.
 func TestALineOnAFullDeviceIsNotAcknowledged(t *testing.T) {
 	f := openLineFile(t, "/dev/full")
-	if _, err := f.Write([]byte("1\n")); !errors.Is(err, syscall.ENOSPC) {
+	if err := f.Append([][]byte{[]byte("1\n")}); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -134,7 +134,7 @@ func TestAFailedReopenKeepsTheOldFile(t *testing.T) {
 	writeLine(t, f, "1")
 	expectFile(t, path+".1", "1\n")
 	f.Close()
-	if _, err := f.Write([]byte("2\n")); !errors.Is(err, fs.ErrClosed) {
+	if err := f.Append([][]byte{[]byte("2\n")}); !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("writing after Close: %v", err)
 	}
 	os.Remove(path)
@@ -150,7 +150,7 @@ func TestLinesWrittenTogetherStayWholeThroughRotations(t *testing.T) {
 	for i := range 8 {
 		done.Go(func() {
 			for range 100 {
-				f.Write([]byte(strings.Repeat(string(rune('a'+i)), 500) + "\n"))
+				f.Append([][]byte{[]byte(strings.Repeat(string(rune('a'+i)), 500) + "\n")})
 			}
 		})
 	}

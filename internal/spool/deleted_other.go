@@ -1,8 +1,11 @@
 //go:build !unix
 
-package embedded
+package spool
 
 import "os"
 
 // deleted: no open file is deleted here.
 func deleted(*os.File) bool { return false }
+
+// syncFolder: a folder cannot be synced here.
+func syncFolder(string) error { return nil }
