@@ -29,6 +29,7 @@ var rooms = []struct {
 	{"internal/proxied/...", nil},
 	{"internal/spool/...", nil},
 	{"internal/outflow/...", []string{"internal/spool/...", "internal/outbound/...", "internal/registration", "attest/...", "dps/..."}},
+	{"internal/outbound/...", nil},
 	{"internal/fsck/...", []string{"internal/registration", "attest/...", "dps/..."}},
 	{"internal/store/*", []string{"internal/registration", "attest/...", "dps/..."}},
 	{"internal/hub/*", []string{"internal/registration", "internal/iothub", "attest/...", "dps/..."}},
