@@ -87,6 +87,10 @@ type Registration struct {
 	ErrorMessage     string
 	Created          time.Time
 	Updated          time.Time
+	// Leaving names hubs besides Hub where an identity of the device may still be: what a move that is under way, or failed, has yet to remove.
+	Leaving []string
+	Saved   []byte // device data that such a move has read: JSON, made by the core; empty if it has read none
+	Payload []byte // JSON that the allocation webhook returned for the device at the last assignment; empty: none
 }
 
 // Status of a registration or an operation, spelled as on the wire.
@@ -123,6 +127,7 @@ type Operation struct {
 	TrackingID     string // of the PUT that was accepted
 	Created        time.Time
 	Updated        time.Time
+	Plan           []byte // what advancing it needs besides: JSON, made by the core; empty once it has ended
 }
 
 // HubOwner is the process that has the sessions of the embedded hub. The zero value but for its beat is nobody.

@@ -33,8 +33,11 @@ const OutboxHorizon = time.Hour
 // OutboxKind is what is to be done. The set is closed.
 type OutboxKind string
 
-// OutboxAdvance is a call of Advance for the operation that Object names.
-const OutboxAdvance OutboxKind = "advance"
+// A call of Advance for the operation that Object names.
+const (
+	OutboxAdvance       OutboxKind = "advance"        // for a process that reaches the embedded hub's sessions
+	OutboxAdvanceRemote OutboxKind = "advance.remote" // for any process: it calls hubs and webhooks over the network
+)
 
 // Outbox is a piece of work, and the key of its row within the scope.
 type Outbox struct {

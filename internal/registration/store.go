@@ -174,11 +174,18 @@ type DeviceStore interface {
 	// Refuse consumes a challenge without an operation: after proof, the refusal is durable audit and the
 	// challenge is spent. Generation as Redeem; Conflict if it moved.
 	Refuse(ctx context.Context, scope string, r Refused) (Verdict, error)
-	// Finish moves an operation that is assigning, and its registration, to a final status, with the audit row that P3 demands. Superseded if
-	// the registration's OperationID is another (or there is no registration), Missing if there is no such operation, Conflict if the
-	// operation is no longer assigning, Taken as Redeem.
+	// Allocate gives an operation that is assigning, and has no hub yet, the hub that was chosen for it after its redemption, and its registration the
+	// same. Superseded if the registration's OperationID is another (or there is no registration), Missing if there is no such operation, Conflict
+	// if the operation is no longer assigning or has a hub, Taken as Redeem.
+	Allocate(ctx context.Context, scope string, a Allocated) (Verdict, error)
+	// SaveMove keeps what was read of a device at the hub that it leaves, before it is removed there. Superseded and Missing as Allocate; Conflict if the
+	// operation is no longer assigning.
+	SaveMove(ctx context.Context, scope string, m SavedMove) (Verdict, error)
+	// Finish moves an operation that is assigning, and its registration, to a final status, with the audit row that P3 demands. Superseded,
+	// Missing and Conflict as SaveMove, Taken as Redeem. Assigned, the registration leaves no hub any more and nothing is saved of a move; Failed, it keeps
+	// these, its hub, its device id and its substatus, which the next operation needs.
 	Finish(ctx context.Context, scope string, f Finish) (Verdict, error)
-	// Unfinished lists operations of all scopes that are assigning and current for their registration, created before the given time: what a
+	// Unfinished lists operations, without their plans, of all scopes that are assigning and current for their registration, created before the given time: what a
 	// crash or a hub that was down left behind. They come by time, scope and id, oldest first, and start behind the operation given, which need
 	// not be there any more; the zero one is before all. At most limit of them.
 	Unfinished(ctx context.Context, createdBefore time.Time, after Unfinished, limit int) ([]Unfinished, error)
@@ -248,6 +255,27 @@ type Refused struct {
 	Audit      Audit
 }
 
+// Allocated is a late allocation.
+type Allocated struct {
+	OperationID    string
+	RegistrationID string
+	Hub            string
+	DeviceID       string
+	Leaving        []string // Registration.Leaving from now on
+	Substatus      string   // of the operation
+	Plan           []byte   // Operation.Plan from now on
+	Outbox         *Outbox  // takes the place of the row that was to advance the operation; nil: that stays
+	At             time.Time
+}
+
+// SavedMove is what a move has read.
+type SavedMove struct {
+	OperationID    string
+	RegistrationID string
+	Data           []byte // Registration.Saved from now on
+	At             time.Time
+}
+
 // Finish is the end of an operation. The outbox row that was to advance it goes with it, if there is one.
 type Finish struct {
 	OperationID    string
@@ -258,6 +286,7 @@ type Finish struct {
 	DeviceID       string
 	ErrorCode      int
 	ErrorMessage   string
+	Payload        []byte // Registration.Payload from now on
 	At             time.Time
 	Audit          Audit
 }

@@ -223,6 +223,14 @@ func (s *tapStore) Finish(ctx context.Context, scope string, f registration.Fini
 	return through(s.tap, "Finish", func() (registration.Verdict, error) { return s.Store.Finish(ctx, scope, f) })
 }
 
+func (s *tapStore) Allocate(ctx context.Context, scope string, a registration.Allocated) (registration.Verdict, error) {
+	return through(s.tap, "Allocate", func() (registration.Verdict, error) { return s.Store.Allocate(ctx, scope, a) })
+}
+
+func (s *tapStore) SaveMove(ctx context.Context, scope string, m registration.SavedMove) (registration.Verdict, error) {
+	return through(s.tap, "SaveMove", func() (registration.Verdict, error) { return s.Store.SaveMove(ctx, scope, m) })
+}
+
 func (s *tapStore) judgeFinish(ctx context.Context, scope string, f registration.Finish) {
 	o, err := s.Store.Operation(ctx, scope, f.OperationID)
 	if errors.Is(err, registration.ErrNotFound) {

@@ -134,6 +134,14 @@ func (s *tapped) Owners(ctx context.Context, a string, b string, c time.Time) ([
 	return one(s.tap, ctx, "Owners", func(ctx context.Context) ([][]uint8, error) { return s.Store.Owners(ctx, a, b, c) })
 }
 
+func (s *tapped) Allocate(ctx context.Context, a string, b registration.Allocated) (registration.Verdict, error) {
+	return one(s.tap, ctx, "Allocate", func(ctx context.Context) (registration.Verdict, error) { return s.Store.Allocate(ctx, a, b) })
+}
+
+func (s *tapped) SaveMove(ctx context.Context, a string, b registration.SavedMove) (registration.Verdict, error) {
+	return one(s.tap, ctx, "SaveMove", func(ctx context.Context) (registration.Verdict, error) { return s.Store.SaveMove(ctx, a, b) })
+}
+
 func (s *tapped) PostponeOutbox(ctx context.Context, a string, b registration.Outbox, c string, d time.Duration, e string) (registration.Verdict, error) {
 	return one(s.tap, ctx, "PostponeOutbox", func(ctx context.Context) (registration.Verdict, error) {
 		return s.Store.PostponeOutbox(ctx, a, b, c, d, e)

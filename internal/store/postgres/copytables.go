@@ -29,9 +29,9 @@ var copyTables = []copyTable{
 	filling("group_revisions", "scope revision"),
 	filling("entry_certificates", "scope sha256 kind folded"),
 	filling("registrations", "scope folded id revision status substatus hub device_id mechanism group_id group_folded ek_key_id srk sealed_hub_key "+
-		"hub_key_generation operation_id error_code error_message created updated"),
+		"hub_key_generation operation_id error_code error_message created updated leaving saved payload"),
 	filling("operations", "scope id folded registration_id status substatus generation revision mechanism group_id token_digest sealed_key ek srk "+
-		"sealed_hub_key hub device_id error_code error_message tracking_id created updated"),
+		"sealed_hub_key hub device_id error_code error_message tracking_id created updated plan"),
 	filling("identities", "scope hub device_id sealed_key generation updated cutting"),
 	filling("outbox", "scope kind object created due claim attempts failure"),
 	filling("audit", "scope n place at actor address action object outcome reason tracking_id detail"),

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"strings"
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
@@ -24,9 +25,9 @@ const deviceSQL = `SELECT coalesce(g.generation, 0),
 	e.folded, e.id, e.revision, e.mechanism, e.ek, e.ek_key_id, e.pinned_srk, e.sealed_primary, e.sealed_secondary, e.certificates,
 	e.device_id, e.disabled, e.document, e.created, e.updated,
 	r.folded, r.id, r.revision, r.status, r.substatus, r.hub, r.device_id, r.mechanism, r.group_id, r.ek_key_id, r.srk, r.sealed_hub_key,
-	r.hub_key_generation, r.operation_id, r.error_code, r.error_message, r.created, r.updated,
+	r.hub_key_generation, r.operation_id, r.error_code, r.error_message, r.created, r.updated, r.leaving, r.saved, r.payload,
 	o.folded, o.id, o.registration_id, o.status, o.substatus, o.generation, o.revision, o.mechanism, o.group_id, o.token_digest, o.sealed_key, o.ek, o.srk,
-	o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated,
+	o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated, o.plan,
 	coalesce(v.revision, 0)
 FROM (SELECT) AS k
 LEFT JOIN generations   AS g ON g.scope = $1 AND g.folded = $2
@@ -66,8 +67,8 @@ func (r *row) absent(n int) bool {
 // Columns that the scan functions read, in the order of the fields.
 const (
 	enrollmentColumns   = 14
-	registrationColumns = 17
-	operationColumns    = 20
+	registrationColumns = 20
+	operationColumns    = 21
 )
 
 func scanEnrollment(r *row) registration.Enrollment {
@@ -83,6 +84,7 @@ func scanRegistration(r *row) registration.Registration {
 		ID: r.text(), Revision: r.uint(), Status: registration.Status(r.text()), Substatus: r.text(), Hub: r.text(),
 		DeviceID: r.text(), Mechanism: registration.Mechanism(r.text()), Group: r.text(), EKKeyID: r.hash(), SRK: r.blob(), SealedHubKey: r.blob(), HubKeyGeneration: r.uint(),
 		OperationID: r.text(), ErrorCode: r.int(), ErrorMessage: r.text(), Created: r.time(), Updated: r.time(),
+		Leaving: strings.Fields(r.text()), Saved: r.blob(), Payload: r.blob(),
 	}
 }
 
@@ -92,7 +94,7 @@ func scanOperation(r *row) registration.Operation {
 		Generation: r.uint(), Revision: r.uint(), Mechanism: registration.Mechanism(r.text()), Group: r.text(),
 		TokenDigest: r.hash(), SealedKey: r.blob(), EK: r.blob(), SRK: r.blob(),
 		SealedHubKey: r.blob(), Hub: r.text(), DeviceID: r.text(), ErrorCode: r.int(), ErrorMessage: r.text(),
-		TrackingID: r.text(), Created: r.time(), Updated: r.time(),
+		TrackingID: r.text(), Created: r.time(), Updated: r.time(), Plan: r.blob(),
 	}
 }
 
@@ -102,7 +104,7 @@ func (s *Store) Operation(ctx context.Context, scope, operationID string) (regis
 	err := s.read(ctx, func(c *conn) error {
 		found, err := c.one(func(r *row) { op = scanOperation(r) },
 			`SELECT id, registration_id, status, substatus, generation, revision, mechanism, group_id, token_digest, sealed_key, ek, srk,
-				sealed_hub_key, hub, device_id, error_code, error_message, tracking_id, created, updated
+				sealed_hub_key, hub, device_id, error_code, error_message, tracking_id, created, updated, plan
 			FROM operations WHERE scope = $1 AND id = $2`, scope, operationID)
 		if err == nil && !found {
 			err = registration.ErrNotFound

@@ -19,48 +19,69 @@ func (s *Store) Finish(ctx context.Context, scope string, f registration.Finish)
 
 func finish(c *conn, scope string, f registration.Finish) (registration.Verdict, error) {
 	folded := dps.FoldID(f.RegistrationID)
-	if _, err := lockID(c, scope, folded); err != nil {
-		return 0, err
+	is, _, verdict, err := judgeMoving(c, scope, folded, f.OperationID)
+	if verdict != registration.Applied || err != nil {
+		return verdict, err
 	}
-	is, err := readEntry(c, scope, folded)
-	if err != nil {
-		return 0, err
-	}
-	if is.operation != f.OperationID {
-		return registration.Superseded, nil
-	}
-	var status registration.Status
-	found, err := c.one(func(r *row) { status = registration.Status(r.text()) },
-		`SELECT status FROM operations WHERE scope = $1 AND id = $2`, scope, f.OperationID)
-	switch {
-	case err != nil:
-		return 0, err
-	case !found:
-		return registration.Missing, nil
-	case status != registration.Assigning:
-		return registration.Conflict, nil
-	}
-	if taken, err := is.claimDevice(c, scope, folded, f.Hub, f.DeviceID); taken || err != nil {
-		return registration.Taken, err
+	if f.Status == registration.Assigned {
+		if taken, err := is.claimDevice(c, scope, folded, f.Hub, f.DeviceID); taken || err != nil {
+			return registration.Taken, err
+		}
 	}
 	return registration.Applied, writeFinish(c, scope, is, f)
+}
+
+// judgeMoving locks the id and says whether an operation is its registration's current one and is assigning: what moves on is that alone. It gives
+// its hub.
+func judgeMoving(c *conn, scope, folded, operationID string) (is entry, hub string, verdict registration.Verdict, err error) {
+	if _, err := lockID(c, scope, folded); err != nil {
+		return is, "", 0, err
+	}
+	if is, err = readEntry(c, scope, folded); err != nil {
+		return is, "", 0, err
+	}
+	if is.operation != operationID {
+		return is, "", registration.Superseded, nil
+	}
+	var status registration.Status
+	found, err := c.one(func(r *row) { status, hub = registration.Status(r.text()), r.text() },
+		`SELECT status, hub FROM operations WHERE scope = $1 AND id = $2`, scope, operationID)
+	switch {
+	case err != nil:
+		return is, "", 0, err
+	case !found:
+		return is, "", registration.Missing, nil
+	case status != registration.Assigning:
+		return is, "", registration.Conflict, nil
+	}
+	return is, hub, registration.Applied, nil
 }
 
 func writeFinish(c *conn, scope string, is entry, f registration.Finish) error {
 	folded := dps.FoldID(f.RegistrationID)
 	var b batch
 	b.add(`UPDATE operations SET status = $3, substatus = $4, hub = $5, device_id = $6, error_code = $7,
-			error_message = $8, updated = $9
+			error_message = $8, updated = $9, plan = ''::bytea
 		WHERE scope = $1 AND id = $2`,
 		scope, f.OperationID, f.Status, f.Substatus, f.Hub, f.DeviceID, f.ErrorCode, f.ErrorMessage, f.At)
-	b.add(`UPDATE registrations SET revision = nextval('revisions'), status = $3, substatus = $4, hub = $5, device_id = $6,
-			error_code = $7, error_message = $8, updated = $9
-		WHERE scope = $1 AND folded = $2`,
-		scope, folded, f.Status, f.Substatus, f.Hub, f.DeviceID, f.ErrorCode, f.ErrorMessage, f.At)
-	is.freeDevice(&b, scope, folded, f.Hub, f.DeviceID)
-	b.add(`DELETE FROM outbox WHERE scope = $1 AND kind = $2 AND object = $3`, scope, string(registration.OutboxAdvance), f.OperationID)
+	if f.Status == registration.Assigned {
+		b.add(`UPDATE registrations SET revision = nextval('revisions'), status = $3, error_code = $4, error_message = $5, updated = $6, payload = $7,
+				substatus = $8, hub = $9, device_id = $10, leaving = '', saved = ''::bytea
+			WHERE scope = $1 AND folded = $2`, scope, folded, f.Status, f.ErrorCode, f.ErrorMessage, f.At, f.Payload, f.Substatus, f.Hub, f.DeviceID)
+		is.freeDevice(&b, scope, folded, f.Hub, f.DeviceID)
+	} else {
+		b.add(`UPDATE registrations SET revision = nextval('revisions'), status = $3, error_code = $4, error_message = $5, updated = $6, payload = $7
+			WHERE scope = $1 AND folded = $2`, scope, folded, f.Status, f.ErrorCode, f.ErrorMessage, f.At, f.Payload)
+	}
+	dropAdvance(&b, scope, f.OperationID)
 	b.audit(scope, f.Audit)
 	return c.send(&b)
+}
+
+// dropAdvance removes the outbox row that was to advance an operation.
+func dropAdvance(b *batch, scope, operationID string) {
+	b.add(`DELETE FROM outbox WHERE scope = $1 AND kind IN ($2, $3) AND object = $4`,
+		scope, string(registration.OutboxAdvance), string(registration.OutboxAdvanceRemote), operationID)
 }
 
 // Unfinished implements registration.DeviceStore.
@@ -71,7 +92,7 @@ func (s *Store) Unfinished(ctx context.Context, createdBefore time.Time, after r
 		return c.each(func(r *row) {
 			list = append(list, registration.Unfinished{Scope: r.text(), Operation: scanOperation(r)})
 		}, `SELECT o.scope, o.id, o.registration_id, o.status, o.substatus, o.generation, o.revision, o.mechanism, o.group_id, o.token_digest, o.sealed_key, o.ek, o.srk,
-				o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated
+				o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated, ''::bytea
 			FROM operations AS o
 			JOIN registrations AS r ON r.scope = o.scope AND r.folded = o.folded AND r.operation_id = o.id
 			WHERE o.status = 'assigning' AND o.created < $1 AND (o.created, o.scope, o.id) > ($2, $3, $4)

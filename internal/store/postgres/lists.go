@@ -11,7 +11,7 @@ const enrollmentsSQL = `SELECT
 	e.id, e.revision, e.mechanism, e.ek, e.ek_key_id, e.pinned_srk, e.sealed_primary, e.sealed_secondary, e.certificates,
 	e.device_id, e.disabled, e.document, e.created, e.updated,
 	r.folded, r.id, r.revision, r.status, r.substatus, r.hub, r.device_id, r.mechanism, r.group_id, r.ek_key_id, r.srk, r.sealed_hub_key,
-	r.hub_key_generation, r.operation_id, r.error_code, r.error_message, r.created, r.updated
+	r.hub_key_generation, r.operation_id, r.error_code, r.error_message, r.created, r.updated, r.leaving, r.saved, r.payload
 FROM enrollments AS e
 LEFT JOIN registrations AS r ON r.scope = e.scope AND r.folded = e.folded
 WHERE e.scope = $1 AND e.folded > $2
@@ -39,7 +39,7 @@ func (s *Store) Enrollments(ctx context.Context, scope, after string, limit int)
 }
 
 const registrationList = `SELECT id, revision, status, substatus, hub, device_id, mechanism, group_id, ek_key_id, srk, sealed_hub_key,
-	hub_key_generation, operation_id, error_code, error_message, created, updated
+	hub_key_generation, operation_id, error_code, error_message, created, updated, leaving, saved, payload
 FROM registrations WHERE scope = $1 AND folded > $2 `
 
 // Registrations implements registration.ListStore.

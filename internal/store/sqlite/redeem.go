@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -101,11 +102,11 @@ func writeProof(c *conn, scope string, r registration.Redemption) (uint64, error
 func insertOperation(c *conn, scope string, o registration.Operation) error {
 	_, err := c.exec(`INSERT INTO operations (scope, id, folded, registration_id, status, substatus, generation,
 			revision, token_digest, sealed_key, ek, srk, sealed_hub_key, hub, device_id, error_code, error_message, tracking_id,
-			created, updated, mechanism, group_id)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)`,
+			created, updated, mechanism, group_id, plan)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)`,
 		scope, o.ID, dps.FoldID(o.RegistrationID), o.RegistrationID, o.Status, o.Substatus, o.Generation,
 		o.Revision, o.TokenDigest[:], o.SealedKey, o.EK, o.SRK, o.SealedHubKey, o.Hub, o.DeviceID, o.ErrorCode, o.ErrorMessage,
-		o.TrackingID, o.Created, o.Updated, string(o.Mechanism), o.Group)
+		o.TrackingID, o.Created, o.Updated, string(o.Mechanism), o.Group, o.Plan)
 	return err
 }
 
@@ -113,18 +114,19 @@ func insertOperation(c *conn, scope string, o registration.Operation) error {
 func writeRegistration(c *conn, scope string, r registration.Registration) error {
 	_, err := c.exec(`INSERT INTO registrations (scope, folded, id, revision, status, substatus, hub, device_id,
 			ek_key_id, srk, sealed_hub_key, hub_key_generation, operation_id, error_code, error_message, created, updated,
-			mechanism, group_id, group_folded)
-		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
+			mechanism, group_id, group_folded, leaving, saved, payload)
+		VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)
 		ON CONFLICT (scope, folded) DO UPDATE SET
 			id = excluded.id, revision = excluded.revision, status = excluded.status, substatus = excluded.substatus,
 			hub = excluded.hub, device_id = excluded.device_id, ek_key_id = excluded.ek_key_id, srk = excluded.srk,
 			sealed_hub_key = excluded.sealed_hub_key, hub_key_generation = excluded.hub_key_generation,
 			operation_id = excluded.operation_id, error_code = excluded.error_code,
 			error_message = excluded.error_message, created = excluded.created, updated = excluded.updated,
-			mechanism = excluded.mechanism, group_id = excluded.group_id, group_folded = excluded.group_folded`,
+			mechanism = excluded.mechanism, group_id = excluded.group_id, group_folded = excluded.group_folded,
+			leaving = excluded.leaving, saved = excluded.saved, payload = excluded.payload`,
 		scope, dps.FoldID(r.ID), r.ID, r.Revision, r.Status, r.Substatus, r.Hub, r.DeviceID, r.EKKeyID[:], r.SRK,
 		r.SealedHubKey, r.HubKeyGeneration, r.OperationID, r.ErrorCode, r.ErrorMessage, r.Created, r.Updated,
-		string(r.Mechanism), r.Group, dps.FoldID(r.Group))
+		string(r.Mechanism), r.Group, dps.FoldID(r.Group), strings.Join(r.Leaving, " "), r.Saved, r.Payload)
 	return err
 }
 

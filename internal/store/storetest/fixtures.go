@@ -50,7 +50,7 @@ func redemption(id string, d registration.Device, operationID string, at time.Ti
 			SealedKey: []byte("challenge key " + operationID), EK: []byte("op ek " + operationID),
 			SRK: []byte("op srk " + operationID), SealedHubKey: []byte("hub key " + operationID),
 			Hub: "op hub " + operationID, DeviceID: "op device " + operationID, ErrorCode: 11, ErrorMessage: "op error",
-			TrackingID: "tracking " + operationID, Created: at, Updated: at.Add(time.Microsecond),
+			TrackingID: "tracking " + operationID, Created: at, Updated: at.Add(time.Microsecond), Plan: []byte("plan " + operationID),
 		},
 		Registration: registration.Registration{
 			ID: id, Status: registration.Assigning, Substatus: "reg " + operationID, Hub: "reg hub " + operationID,
@@ -58,6 +58,7 @@ func redemption(id string, d registration.Device, operationID string, at time.Ti
 			SRK: []byte("reg srk " + operationID), SealedHubKey: []byte("hub key " + operationID),
 			HubKeyGeneration: d.Generation + 1, OperationID: operationID, ErrorCode: 12, ErrorMessage: "reg error",
 			Created: at.Add(2 * time.Microsecond), Updated: at.Add(3 * time.Microsecond),
+			Leaving: []string{"leaving." + operationID}, Saved: []byte("saved " + operationID), Payload: []byte("payload " + operationID),
 		},
 		Audit: audit("redeem "+operationID, at),
 	}
@@ -74,21 +75,42 @@ func finish(id, operationID string, status registration.Status, at time.Time) re
 	return registration.Finish{
 		OperationID: operationID, RegistrationID: id, Status: status, Substatus: "done " + operationID,
 		Hub: "hub.example " + operationID, DeviceID: "at hub " + operationID, ErrorCode: 21, ErrorMessage: "why " + operationID,
-		At: at, Audit: audit("finish "+operationID, at),
+		Payload: []byte("returned " + operationID),
+		At:      at, Audit: audit("finish "+operationID, at),
 	}
 }
 
 // finished is what Finish makes of an operation, finishedRegistration of a registration (but for its revision).
 func finished(o registration.Operation, f registration.Finish) registration.Operation {
 	o.Status, o.Substatus, o.Hub, o.DeviceID = f.Status, f.Substatus, f.Hub, f.DeviceID
-	o.ErrorCode, o.ErrorMessage, o.Updated = f.ErrorCode, f.ErrorMessage, f.At
+	o.ErrorCode, o.ErrorMessage, o.Updated, o.Plan = f.ErrorCode, f.ErrorMessage, f.At, nil
 	return o
 }
 
 func finishedRegistration(r registration.Registration, f registration.Finish) registration.Registration {
-	r.Status, r.Substatus, r.Hub, r.DeviceID = f.Status, f.Substatus, f.Hub, f.DeviceID
-	r.ErrorCode, r.ErrorMessage, r.Updated = f.ErrorCode, f.ErrorMessage, f.At
+	r.Status, r.ErrorCode, r.ErrorMessage, r.Updated, r.Payload = f.Status, f.ErrorCode, f.ErrorMessage, f.At, f.Payload
+	if f.Status == registration.Assigned {
+		r.Substatus, r.Hub, r.DeviceID, r.Leaving, r.Saved = f.Substatus, f.Hub, f.DeviceID, nil, nil
+	}
 	return r
+}
+
+// allocated is what Allocate makes of an operation and a registration, but for its revision.
+func allocated(o registration.Operation, r registration.Registration, a registration.Allocated) (registration.Operation, registration.Registration) {
+	o.Hub, o.DeviceID, o.Substatus, o.Plan, o.Updated = a.Hub, a.DeviceID, a.Substatus, a.Plan, a.At
+	r.Hub, r.DeviceID, r.Leaving, r.Updated = a.Hub, a.DeviceID, a.Leaving, a.At
+	return o, r
+}
+
+func allocation(id, operationID string, at time.Time) registration.Allocated {
+	return registration.Allocated{
+		OperationID: operationID, RegistrationID: id, Hub: "hub.example " + operationID, DeviceID: "late device " + operationID,
+		Leaving: []string{"left." + operationID, "left.too"}, Substatus: "late " + operationID, Plan: []byte("late plan " + operationID), At: at,
+	}
+}
+
+func savedMove(id, operationID string, at time.Time) registration.SavedMove {
+	return registration.SavedMove{OperationID: operationID, RegistrationID: id, Data: []byte("data of " + operationID), At: at}
 }
 
 // enroll creates an enrollment and returns it as stored.

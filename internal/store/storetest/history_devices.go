@@ -58,9 +58,12 @@ func (h *History) redeemed(scope, id, group string) call {
 		r.GroupsRevision = d.GroupsRevision
 	}
 	if h.draw(2, "remote") == 1 {
-		r.Outbox = advance(op)
+		r.Outbox = &registration.Outbox{Kind: from(h, "kind", advances), Object: op}
 	}
 	h.at(&r.Registration.Hub, &r.Registration.DeviceID)
+	if h.draw(3, "allocated later") == 0 {
+		r.Operation.Hub = ""
+	}
 	r = h.inNames(scope, r)
 	switch h.draw(12, "stale") {
 	case 0:
@@ -102,6 +105,36 @@ func (h *History) finish() call {
 	f.Audit = h.audit()
 	h.at(&f.Hub, &f.DeviceID)
 	return call{"Finish", scope + " " + show(f), func(p *player) string { return p.verdict(p.Finish(h.ctx, scope, f)) }, []key{{scope, id}}}
+}
+
+// moving draws an operation that is likely to be one that can move on, and its id.
+func (h *History) moving(scope string) (id, operation string) {
+	id = h.id(scope, assigning)
+	if r := h.model(scope, id).Registration; r != nil && !h.rarely(8, "another operation") {
+		return id, r.OperationID
+	}
+	if len(h.ops) == 0 {
+		return id, "none"
+	}
+	return id, from(h, "operation", h.ops)
+}
+
+func (h *History) allocate() call {
+	scope := h.scope()
+	id, operation := h.moving(scope)
+	a := allocation(id, operation, h.now)
+	h.at(&a.Hub, &a.DeviceID)
+	if h.draw(2, "ordered") == 1 {
+		a.Outbox = &registration.Outbox{Kind: from(h, "kind", advances), Object: operation}
+	}
+	return call{"Allocate", scope + " " + show(a), func(p *player) string { return p.verdict(p.Allocate(h.ctx, scope, a)) }, []key{{scope, id}}}
+}
+
+func (h *History) saveMove() call {
+	scope := h.scope()
+	id, operation := h.moving(scope)
+	m := savedMove(id, operation, h.now)
+	return call{"SaveMove", scope + " " + show(m), func(p *player) string { return p.verdict(p.SaveMove(h.ctx, scope, m)) }, []key{{scope, id}}}
 }
 
 func (h *History) readOperation() call {

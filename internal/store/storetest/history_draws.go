@@ -16,6 +16,7 @@ var mix = []struct {
 	make   func(h *History) call
 }{
 	{"Redeem", 16, (*History).redeem}, {"Redeem", 6, (*History).redeemInGroup}, {"Refuse", 3, (*History).refuse}, {"Finish", 12, (*History).finish},
+	{"Allocate", 6, (*History).allocate}, {"SaveMove", 5, (*History).saveMove},
 	{"Device", 3, (*History).readDevice}, {"Operation", 3, (*History).readOperation}, {"Unfinished", 2, (*History).unfinished},
 	{"Prune", 5, (*History).prune}, {"RememberOwner", 8, (*History).remember}, {"Owners", 2, (*History).readOwners},
 	{"DeleteRegistration", 3, (*History).deleteRegistration}, {"PutIdentity", 8, (*History).putIdentity}, {"Identity", 2, (*History).readIdentity},

@@ -73,7 +73,7 @@ var spans = []time.Duration{shortLease, shortLease, longLease}
 
 // claimOutbox takes all rows that are due, which has no order: rows that are claimed together are due again together.
 func (h *History) claimOutbox() call {
-	claim := registration.OutboxClaim{ID: h.name(), Kind: registration.OutboxAdvance, Lease: from(h, "lease", spans), Limit: 10_000}
+	claim := registration.OutboxClaim{ID: h.name(), Kind: from(h, "kind", advances), Lease: from(h, "lease", spans), Limit: 10_000}
 	if h.rarely(5, "another kind") {
 		claim.Kind = "another"
 	}
@@ -100,7 +100,7 @@ func (h *History) ending() (scope string, work registration.Outbox, claim string
 			rows = append(rows, k)
 		}
 	}
-	slices.SortFunc(rows, func(a, b outboxKey) int { return cmp.Compare(a.Object, b.Object) })
+	slices.SortFunc(rows, func(a, b outboxKey) int { return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Kind, b.Kind)) })
 	if len(rows) > 0 && !h.rarely(6, "no row") {
 		k := from(h, "row", rows)
 		work, claim = k.Outbox, h.players[0].Store.(*Model).outbox[k].claim

@@ -125,23 +125,84 @@ func (m *Model) Finish(ctx context.Context, scope string, f registration.Finish)
 	}
 	defer leave()
 	k, ok := fold(scope, f.RegistrationID), key{scope, f.OperationID}
+	verdict := m.judgeMoving(k, ok)
+	if verdict == registration.Applied && f.Status == registration.Assigned && m.deviceTaken(k, f.Hub, f.DeviceID) {
+		verdict = registration.Taken
+	}
+	if verdict != registration.Applied {
+		return verdict, nil
+	}
+	r := finishedRegistration(m.registrations[k], f)
+	r.Revision = m.next(scope)
+	m.operations[ok], m.registrations[k] = finished(m.operations[ok], f), r
+	m.dropAdvance(scope, f.OperationID)
+	return m.note(scope, f.Audit), nil
+}
+
+// judgeMoving says whether an operation is its registration's current one and is assigning.
+func (m *Model) judgeMoving(k, ok key) registration.Verdict {
 	r, registered := m.registrations[k]
 	o, found := m.operations[ok]
 	switch {
-	case !registered || r.OperationID != f.OperationID:
-		return registration.Superseded, nil
+	case !registered || r.OperationID != ok.id:
+		return registration.Superseded
 	case !found:
-		return registration.Missing, nil
+		return registration.Missing
 	case o.Status != registration.Assigning:
+		return registration.Conflict
+	}
+	return registration.Applied
+}
+
+func (m *Model) dropAdvance(scope, operationID string) {
+	for _, kind := range []registration.OutboxKind{registration.OutboxAdvance, registration.OutboxAdvanceRemote} {
+		delete(m.outbox, outboxKey{scope, registration.Outbox{Kind: kind, Object: operationID}})
+	}
+}
+
+// Allocate implements registration.DeviceStore.
+func (m *Model) Allocate(ctx context.Context, scope string, a registration.Allocated) (registration.Verdict, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	k, ok := fold(scope, a.RegistrationID), key{scope, a.OperationID}
+	verdict := m.judgeMoving(k, ok)
+	switch {
+	case verdict != registration.Applied:
+		return verdict, nil
+	case m.operations[ok].Hub != "":
 		return registration.Conflict, nil
-	case m.deviceTaken(k, f.Hub, f.DeviceID):
+	case m.deviceTaken(k, a.Hub, a.DeviceID):
 		return registration.Taken, nil
 	}
-	r = finishedRegistration(r, f)
+	o, r := allocated(m.operations[ok], m.registrations[k], a)
 	r.Revision = m.next(scope)
-	m.operations[ok], m.registrations[k] = finished(o, f), r
-	delete(m.outbox, outboxKey{scope, registration.Outbox{Kind: registration.OutboxAdvance, Object: f.OperationID}})
-	return m.note(scope, f.Audit), nil
+	m.operations[ok], m.registrations[k] = o, r
+	if a.Outbox != nil {
+		m.dropAdvance(scope, a.OperationID)
+		now := time.Now()
+		m.outbox[outboxKey{scope, *a.Outbox}] = &waiting{written: now, due: now}
+	}
+	return registration.Applied, nil
+}
+
+// SaveMove implements registration.DeviceStore.
+func (m *Model) SaveMove(ctx context.Context, scope string, s registration.SavedMove) (registration.Verdict, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	k := fold(scope, s.RegistrationID)
+	if verdict := m.judgeMoving(k, key{scope, s.OperationID}); verdict != registration.Applied {
+		return verdict, nil
+	}
+	r := m.registrations[k]
+	r.Revision, r.Saved, r.Updated = m.next(scope), s.Data, s.At
+	m.registrations[k] = r
+	return registration.Applied, nil
 }
 
 // DeleteRegistration implements registration.EnrollmentStore.
@@ -184,6 +245,7 @@ func (m *Model) Unfinished(ctx context.Context, createdBefore time.Time, after r
 	}
 	defer leave()
 	for k, o := range m.operations {
+		o.Plan = nil
 		u := registration.Unfinished{Scope: k.scope, Operation: o}
 		if o.Created.Before(createdBefore) && m.isUnfinished(k.scope, o) && unfinishedOrder(u, after) > 0 {
 			list = append(list, u)

@@ -14,6 +14,9 @@ func advance(operation string) *registration.Outbox {
 	return &registration.Outbox{Kind: registration.OutboxAdvance, Object: operation}
 }
 
+// advances are the kinds that advance an operation.
+var advances = []registration.OutboxKind{registration.OutboxAdvance, registration.OutboxAdvanceRemote}
+
 // Stores keep the time of the outbox by their own clock: a lease of no length has run out when it is given, a long one outlives every test.
 const (
 	shortLease = time.Duration(0)

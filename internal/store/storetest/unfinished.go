@@ -10,6 +10,12 @@ import (
 	"latchkey.example/latchkey/internal/registration"
 )
 
+// unfinishedOf is how Unfinished lists the operation of a redemption: without its plan.
+func unfinishedOf(scope string, r registration.Redemption) registration.Unfinished {
+	r.Operation.Plan = nil
+	return registration.Unfinished{Scope: scope, Operation: r.Operation}
+}
+
 func (w *world) unfinished(createdBefore time.Time, limit int, want []registration.Unfinished) {
 	w.Helper()
 	got, err := w.store.Unfinished(w.ctx, createdBefore, registration.Unfinished{}, limit)
@@ -38,7 +44,7 @@ func unfinishedOrder(a, b registration.Unfinished) int {
 func unfinishedListed(w *world) {
 	minute := func(n int) time.Time { return epoch.Add(time.Duration(n) * time.Minute) }
 	redeem := func(scope, id, op string, at time.Time) registration.Unfinished {
-		return registration.Unfinished{Scope: scope, Operation: w.redeem(scope, id, op, at).Operation}
+		return unfinishedOf(scope, w.redeem(scope, id, op, at))
 	}
 	w.unfinished(minute(60), 10, nil)
 	for _, id := range []string{"late", "Early", "twice", "assigned", "failed", "retired", "deleted"} {
@@ -81,7 +87,7 @@ func unfinishedPaged(w *world) {
 		for i, op := range []string{"op-b", "op-C", "op-a", "op-", "op-ä", "OP-z", "op-10", "op-9"} {
 			w.enroll(in, "dev-"+op)
 			at := epoch.Add(time.Duration(i%3) * time.Microsecond)
-			all = append(all, registration.Unfinished{Scope: in, Operation: w.redeem(in, "dev-"+op, op, at).Operation})
+			all = append(all, unfinishedOf(in, w.redeem(in, "dev-"+op, op, at)))
 		}
 	}
 	slices.SortFunc(all, unfinishedOrder)
