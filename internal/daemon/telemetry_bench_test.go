@@ -69,8 +69,12 @@ func benchmarkTelemetry(b *testing.B, sink string, devices int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "messages/s")
 }
 
+// notAsked is the rest of an Identities.
+type notAsked interface{ embedded.Identities }
+
 // oneKey is an Identities in which every device has the key that it was given.
 type oneKey struct {
+	notAsked
 	mu   sync.Mutex
 	rows map[string]registration.Identity
 }

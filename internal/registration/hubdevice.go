@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Identity is a device as the embedded hub knows it.
@@ -49,8 +51,8 @@ func (p IdentityPut) Check() error {
 	switch {
 	case p.Generation == 0:
 		return ErrNoGeneration
-	case len(p.StatusReason) > MaxStatusReason:
-		return fmt.Errorf("the status reason of an identity has more than %d bytes", MaxStatusReason)
+	case len(p.StatusReason) > MaxStatusReason || !isText(p.StatusReason):
+		return fmt.Errorf("the status reason of an identity is text of at most %d bytes", MaxStatusReason)
 	case p.Twin != nil:
 		return p.Twin.Check()
 	}
@@ -138,11 +140,17 @@ func (m HubMessage) Check() error {
 		return fmt.Errorf("the message has more than %d bytes", MaxMessageBody)
 	case len(m.Properties) > MaxMessageProperties:
 		return fmt.Errorf("the message's properties have more than %d bytes", MaxMessageProperties)
-	case max(len(m.ID), len(m.CorrelationID), len(m.UserID), len(m.Ack)) > maxMessageField:
-		return fmt.Errorf("a system property of the message has more than %d bytes", maxMessageField)
+	}
+	for _, field := range []string{m.ID, m.CorrelationID, m.UserID, m.Ack} {
+		if len(field) > maxMessageField || !isText(field) {
+			return fmt.Errorf("a system property of a message is text of at most %d bytes", maxMessageField)
+		}
 	}
 	return nil
 }
+
+// isText says whether every store takes it for text.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // ExpiredMessage is a message that was removed because nobody took it in time. Its body is gone.
 type ExpiredMessage struct {

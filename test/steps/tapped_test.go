@@ -194,6 +194,58 @@ func (s *tapped) PutHub(ctx context.Context, a string, b registration.LinkedHub,
 	})
 }
 
+func (s *tapped) CountMessages(ctx context.Context, a string, b string, c string) (int, error) {
+	return one(s.tap, ctx, "CountMessages", func(ctx context.Context) (int, error) { return s.Store.CountMessages(ctx, a, b, c) })
+}
+
+func (s *tapped) DeleteIdentity(ctx context.Context, a string, b registration.IdentityDelete, c registration.Audit) (registration.Verdict, error) {
+	return one(s.tap, ctx, "DeleteIdentity", func(ctx context.Context) (registration.Verdict, error) { return s.Store.DeleteIdentity(ctx, a, b, c) })
+}
+
+func (s *tapped) DeliveredMessage(ctx context.Context, a string, b string, c string, d uint64) (registration.Verdict, error) {
+	return one(s.tap, ctx, "DeliveredMessage", func(ctx context.Context) (registration.Verdict, error) {
+		return s.Store.DeliveredMessage(ctx, a, b, c, d)
+	})
+}
+
+func (s *tapped) EnqueueMessage(ctx context.Context, a string, b registration.HubMessage, c int) (uint64, registration.Verdict, error) {
+	return two(s.tap, ctx, "EnqueueMessage", func(ctx context.Context) (uint64, registration.Verdict, error) {
+		return s.Store.EnqueueMessage(ctx, a, b, c)
+	})
+}
+
+func (s *tapped) ExpireMessages(ctx context.Context, a time.Time, b int) ([]registration.ExpiredMessage, error) {
+	return one(s.tap, ctx, "ExpireMessages", func(ctx context.Context) ([]registration.ExpiredMessage, error) {
+		return s.Store.ExpireMessages(ctx, a, b)
+	})
+}
+
+func (s *tapped) Identities(ctx context.Context, a string, b string, c string, d int) ([]registration.Identity, error) {
+	return one(s.tap, ctx, "Identities", func(ctx context.Context) ([]registration.Identity, error) { return s.Store.Identities(ctx, a, b, c, d) })
+}
+
+func (s *tapped) IdentityGeneration(ctx context.Context, a string, b string, c string) (uint64, error) {
+	return one(s.tap, ctx, "IdentityGeneration", func(ctx context.Context) (uint64, error) { return s.Store.IdentityGeneration(ctx, a, b, c) })
+}
+
+func (s *tapped) Messages(ctx context.Context, a string, b string, c string, d uint64, e int) ([]registration.HubMessage, error) {
+	return one(s.tap, ctx, "Messages", func(ctx context.Context) ([]registration.HubMessage, error) {
+		return s.Store.Messages(ctx, a, b, c, d, e)
+	})
+}
+
+func (s *tapped) PutTwin(ctx context.Context, a string, b registration.TwinPut) (registration.Verdict, error) {
+	return one(s.tap, ctx, "PutTwin", func(ctx context.Context) (registration.Verdict, error) { return s.Store.PutTwin(ctx, a, b) })
+}
+
+func (s *tapped) SettleMessage(ctx context.Context, a string, b string, c string, d uint64) (registration.Verdict, error) {
+	return one(s.tap, ctx, "SettleMessage", func(ctx context.Context) (registration.Verdict, error) { return s.Store.SettleMessage(ctx, a, b, c, d) })
+}
+
+func (s *tapped) Twin(ctx context.Context, a string, b string, c string) (registration.Twin, error) {
+	return one(s.tap, ctx, "Twin", func(ctx context.Context) (registration.Twin, error) { return s.Store.Twin(ctx, a, b, c) })
+}
+
 func (s *tapped) PutIdentity(ctx context.Context, a string, b registration.IdentityPut, c registration.Audit) (registration.Verdict, error) {
 	return one(s.tap, ctx, "PutIdentity", func(ctx context.Context) (registration.Verdict, error) { return s.Store.PutIdentity(ctx, a, b, c) })
 }

@@ -46,6 +46,10 @@ type memory struct {
 
 	mu        sync.Mutex
 	rows      map[string]registration.Identity
+	left      map[string]uint64 // generations of what was deleted
+	twins     map[string]registration.Twin
+	messages  map[string][]registration.HubMessage
+	lastSeq   uint64
 	audits    []registration.Audit
 	reads     int
 	failRead  error
@@ -58,7 +62,7 @@ type memory struct {
 }
 
 func newMemory(t testing.TB) *memory {
-	return &memory{t: t, rows: map[string]registration.Identity{}}
+	return &memory{t: t, rows: map[string]registration.Identity{}, left: map[string]uint64{}, twins: map[string]registration.Twin{}, messages: map[string][]registration.HubMessage{}}
 }
 
 func rowKey(scope, hub, deviceID string) string { return scope + "|" + hub + "|" + deviceID }
@@ -83,11 +87,25 @@ func (m *memory) PutIdentity(ctx context.Context, scope string, id registration.
 		return registration.OtherOwner, nil
 	}
 	k := rowKey(scope, id.Hub, id.DeviceID)
-	if old := m.rows[k]; old.Generation != id.Was || old.Generation > id.Generation {
+	old, known := m.rows[k]
+	switch {
+	case old.Generation != id.Was || old.Generation > id.Generation || id.WasVersion != 0 && id.WasVersion != old.Version:
+		return registration.Conflict, nil
+	case m.left[k] > id.Generation:
+		return registration.Superseded, nil
+	case id.Twin != nil && id.Twin.Was != m.twins[k].Version:
 		return registration.Conflict, nil
 	}
 	effect := func() {
-		m.rows[k] = id.Identity
+		row := id.Identity
+		if row.Version = old.Version + 1; known {
+			row.Created = old.Created
+		}
+		m.rows[k] = row
+		delete(m.left, k)
+		if id.Twin != nil {
+			m.setTwin(k, *id.Twin)
+		}
 		m.audits = append(m.audits, audit)
 	}
 	if m.latePut != nil {

@@ -27,15 +27,6 @@ import (
 	"latchkey.example/latchkey/internal/registration"
 )
 
-// Identities keeps devices, by scope, hub name (lower case, no port) and device id (case-sensitive).
-type Identities interface {
-	// PutIdentity writes the identity and its audit row together; both are durable when it returns Applied. Conflict if the stored generation is
-	// not the one that was read, or the new one is smaller; OtherOwner if an owner is named that does not have the hub now.
-	PutIdentity(ctx context.Context, scope string, put registration.IdentityPut, audit registration.Audit) (registration.Verdict, error)
-	// Identity reads one identity; registration.ErrNotFound if there is none.
-	Identity(ctx context.Context, scope, hub, deviceID string) (registration.Identity, error)
-}
-
 // Config is what a Hub needs. Identities, Sealer, Names and Telemetry have no default.
 type Config struct {
 	Identities Identities

@@ -126,7 +126,13 @@ func (s *Store) Prune(ctx context.Context, operationsBefore, idleBefore time.Tim
 		owners, err := c.exec(`WITH old AS MATERIALIZED (SELECT scope, folded, digest FROM owners WHERE at < $1 AND place > 0
 			ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)
 			DELETE FROM owners AS o USING old WHERE o.scope = old.scope AND o.folded = old.folded AND o.digest = old.digest`, idleBefore, limit)
-		removed = operations + generations + owners
+		if err != nil {
+			return 0, err
+		}
+		identities, err := c.exec(`WITH old AS MATERIALIZED (SELECT scope, hub, device_id FROM identity_generations WHERE at < $1 AND generation > 0
+			ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)
+			DELETE FROM identity_generations AS g USING old WHERE g.scope = old.scope AND g.hub = old.hub AND g.device_id = old.device_id`, idleBefore, limit)
+		removed = operations + generations + owners + identities
 		return registration.Applied, err
 	})
 	if err != nil {

@@ -49,7 +49,9 @@ func operatorCalls(t *testing.T, s *Store) {
 	_, err18 := s.HubOwner(ctx)
 	_, err19 := s.MoveHub(ctx, registration.HubOwner{}, registration.HubOwner{ID: "me"})
 	_, err20 := s.MoveHub(ctx, registration.HubOwner{ID: "me"}, registration.HubOwner{ID: "me", Beat: 1})
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11, err12, err13, err14, err15, err16, err17, err18, err19, err20); err != nil {
+	_, err21 := s.Identities(ctx, scope, "hub", "", 10)
+	_, err22 := s.ExpireMessages(ctx, epoch, 10)
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9, err10, err11, err12, err13, err14, err15, err16, err17, err18, err19, err20, err21, err22); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -64,6 +66,16 @@ func fillLog(t *testing.T, s *Store, n int) {
 		}
 		_, err = c.exec(`INSERT INTO outbox (scope, kind, object, created, due, claim, attempts, failure)
 			SELECT $1, 'advance', 'x' || i, i, i, '', 0, '' FROM generate_series(1, $2::int) AS i`, scope, n)
+		if err != nil {
+			return err
+		}
+		_, err = c.exec(`INSERT INTO hub_messages (scope, hub, device_id, n, id, correlation_id, user_id, ack, properties, enqueued, expires, deliveries, body)
+			SELECT $1, 'hub', 'x' || i, 1, '', '', '', '', '', 0, i, 0, '' FROM generate_series(1, $2::int) AS i ON CONFLICT DO NOTHING`, scope, n)
+		if err != nil {
+			return err
+		}
+		_, err = c.exec(`INSERT INTO identity_generations (scope, hub, device_id, generation, version, at)
+			SELECT $1, 'hub', 'z' || i, 1, 1, i FROM generate_series(1, $2::int) AS i`, scope, n)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -94,6 +95,34 @@ func deviceCalls(t *testing.T, s *Store) {
 	if _, err := s.Identity(t.Context(), scope, "hub", "dev"); err != nil {
 		t.Fatal(err)
 	}
+	hubCalls(t, s)
+}
+
+// hubCalls makes every kind of call that the embedded hub makes about one device, which has an identity of generation 1.
+func hubCalls(t *testing.T, s *Store) {
+	for was := range uint64(2) {
+		verdict, err := s.PutTwin(t.Context(), scope, registration.TwinPut{Twin: registration.Twin{Hub: "hub", DeviceID: "dev"}, Was: was})
+		applied(t, verdict, err)
+	}
+	for range 2 {
+		_, verdict, err := s.EnqueueMessage(t.Context(), scope, registration.HubMessage{Hub: "hub", DeviceID: "dev"}, 50)
+		applied(t, verdict, err)
+	}
+	verdict, err := s.DeliveredMessage(t.Context(), scope, "hub", "dev", 1)
+	applied(t, verdict, err)
+	verdict, err = s.SettleMessage(t.Context(), scope, "hub", "dev", 1)
+	applied(t, verdict, err)
+	_, err1 := s.Twin(t.Context(), scope, "hub", "dev")
+	_, err2 := s.Messages(t.Context(), scope, "hub", "dev", 0, 50)
+	_, err3 := s.CountMessages(t.Context(), scope, "hub", "dev")
+	_, err4 := s.IdentityGeneration(t.Context(), scope, "hub", "dev")
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		t.Fatal(err)
+	}
+	for _, was := range []uint64{1, 0} {
+		verdict, err = s.DeleteIdentity(t.Context(), scope, registration.IdentityDelete{Hub: "hub", DeviceID: "dev", Was: was, Generation: 1, Owner: new(string)}, testAudit("d"))
+		applied(t, verdict, err)
+	}
 }
 
 // Whatever a device does touches one partition of each table, and finds its row there by the primary key.
@@ -141,6 +170,12 @@ func fill(t *testing.T, s *Store, n int) {
 			FROM generate_series(1, $2::int) AS i`,
 		`INSERT INTO owners (scope, folded, digest, srk, at) SELECT $1, 'x' || i, '', '', 0 FROM generate_series(1, $2::int) AS i`,
 		`INSERT INTO identities (scope, hub, device_id, sealed_key, generation, updated) SELECT $1, 'hub', 'x' || i, '', 1, 0 FROM generate_series(1, $2::int) AS i`,
+		`INSERT INTO identity_generations (scope, hub, device_id, generation, version, at) SELECT $1, 'hub', 'y' || i, 1, 1, 0 FROM generate_series(1, $2::int) AS i`,
+		`INSERT INTO twins (scope, hub, device_id, tags, desired, reported, desired_metadata, reported_metadata, desired_version, reported_version, version, updated)
+			SELECT $1, 'hub', 'x' || i, '', '', '', '', '', 1, 1, 1, 0 FROM generate_series(1, $2::int) AS i`,
+		`INSERT INTO hub_queues (scope, hub, device_id, last) SELECT $1, 'hub', 'x' || i, 1 FROM generate_series(1, $2::int) AS i`,
+		`INSERT INTO hub_messages (scope, hub, device_id, n, id, correlation_id, user_id, ack, properties, enqueued, expires, deliveries, body)
+			SELECT $1, 'hub', 'x' || i, 1, '', '', '', '', '', 0, 0, 0, '' FROM generate_series(1, $2::int) AS i`,
 	} {
 		err := s.read(t.Context(), func(c *conn) error { _, err := c.exec(sql, scope, n); return err })
 		if err != nil {

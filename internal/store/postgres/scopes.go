@@ -128,7 +128,9 @@ var leftovers = []struct {
 	key   []string
 }{
 	{"enrollments", []string{"folded"}}, {"registrations", []string{"folded"}}, {"device_ids", []string{"hub", "device_id"}}, {"operations", []string{"id"}},
-	{"generations", []string{"folded"}}, {"identities", []string{"hub", "device_id"}}, {"enrollment_groups", []string{"folded"}},
+	{"generations", []string{"folded"}}, {"identities", []string{"hub", "device_id"}}, {"identity_generations", []string{"hub", "device_id"}},
+	{"twins", []string{"hub", "device_id"}}, {"hub_messages", []string{"hub", "device_id", "n"}}, {"hub_queues", []string{"hub", "device_id"}},
+	{"enrollment_groups", []string{"folded"}},
 	{"ca_certificates", []string{"folded"}}, {"group_revisions", nil}, {"entry_certificates", []string{"sha256"}}, {"owners", []string{"folded", "digest"}},
 	{"outbox", []string{"kind", "object"}},
 	{"linked_hubs", []string{"name"}}, {"scope_allocations", nil}, // of a scope that an older release has deleted

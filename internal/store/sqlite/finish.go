@@ -127,7 +127,12 @@ func (s *Store) Prune(ctx context.Context, operationsBefore, idleBefore time.Tim
 		}
 		generations, err := c.exec(`DELETE FROM generations WHERE seq IN
 			(SELECT seq FROM generations WHERE idle_since < ?1 ORDER BY idle_since LIMIT ?2)`, idleBefore, limit)
-		*removed = operations + generations
+		if err != nil {
+			return 0, err
+		}
+		identities, err := c.exec(`DELETE FROM identity_generations WHERE seq IN
+			(SELECT seq FROM identity_generations WHERE at < ?1 ORDER BY at LIMIT ?2)`, idleBefore, limit)
+		*removed = operations + generations + identities
 		return registration.Applied, err
 	})
 	if err != nil {

@@ -149,6 +149,7 @@ func everyCall(t *testing.T, s *Store) {
 	}
 	everyGroupCall(t, s, a)
 	everyHubCall(t, s, a)
+	everyIdentityCall(t, s, a)
 	everyOutboxCall(t, s)
 	verdict, err = s.DeleteRegistration(ctx, testScope, "dev", nil, a)
 	mustApply(t, verdict, err)
@@ -259,5 +260,36 @@ func everyGroupCall(t *testing.T, s *Store, a registration.Audit) {
 		if _, err := s.PruneScopes(ctx, now, 100); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// everyIdentityCall is all that the embedded hub asks for of a device that has an identity of generation 1.
+func everyIdentityCall(t *testing.T, s *Store, a registration.Audit) {
+	t.Helper()
+	ctx := t.Context()
+	for was := range uint64(2) {
+		verdict, err := s.PutTwin(ctx, testScope, registration.TwinPut{Twin: registration.Twin{Hub: "h", DeviceID: "d"}, Was: was})
+		mustApply(t, verdict, err)
+	}
+	for range 2 {
+		_, verdict, err := s.EnqueueMessage(ctx, testScope, registration.HubMessage{Hub: "h", DeviceID: "d"}, 50)
+		mustApply(t, verdict, err)
+	}
+	verdict, err := s.DeliveredMessage(ctx, testScope, "h", "d", 1)
+	mustApply(t, verdict, err)
+	verdict, err = s.SettleMessage(ctx, testScope, "h", "d", 1)
+	mustApply(t, verdict, err)
+	_, err1 := s.Twin(ctx, testScope, "h", "d")
+	_, err2 := s.Messages(ctx, testScope, "h", "d", 0, 50)
+	_, err3 := s.CountMessages(ctx, testScope, "h", "d")
+	_, err4 := s.ExpireMessages(ctx, time.Unix(1000, 0), 50)
+	_, err5 := s.Identities(ctx, testScope, "h", "", 50)
+	_, err6 := s.IdentityGeneration(ctx, testScope, "h", "d")
+	if err := errors.Join(err1, err2, err3, err4, err5, err6); err != nil {
+		t.Fatal(err)
+	}
+	for _, was := range []uint64{1, 0} {
+		verdict, err = s.DeleteIdentity(ctx, testScope, registration.IdentityDelete{Hub: "h", DeviceID: "d", Was: was, Generation: 1, Owner: new(string)}, a)
+		mustApply(t, verdict, err)
 	}
 }

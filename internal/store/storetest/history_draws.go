@@ -20,6 +20,10 @@ var mix = []struct {
 	{"Device", 3, (*History).readDevice}, {"Operation", 3, (*History).readOperation}, {"Unfinished", 2, (*History).unfinished},
 	{"Prune", 5, (*History).prune}, {"RememberOwner", 8, (*History).remember}, {"Owners", 2, (*History).readOwners},
 	{"DeleteRegistration", 3, (*History).deleteRegistration}, {"PutIdentity", 8, (*History).putIdentity}, {"Identity", 2, (*History).readIdentity},
+	{"DeleteIdentity", 4, (*History).deleteIdentity}, {"Identities", 2, (*History).listIdentities}, {"IdentityGeneration", 2, (*History).readGeneration},
+	{"PutTwin", 5, (*History).putTwin}, {"Twin", 2, (*History).readTwin}, {"EnqueueMessage", 9, (*History).enqueueMessage}, {"Messages", 2, (*History).readMessages},
+	{"CountMessages", 1, (*History).countMessages}, {"SettleMessage", 3, (*History).settleMessage}, {"DeliveredMessage", 3, (*History).deliveredMessage},
+	{"ExpireMessages", 3, (*History).expireMessages},
 	{"HubOwner", 1, (*History).readHubOwner}, {"MoveHub", 4, (*History).moveHub}, {"ClaimOutbox", 4, (*History).claimOutbox},
 	{"SettleOutbox", 4, (*History).settleOutbox}, {"PostponeOutbox", 4, (*History).postponeOutbox}, {"OutboxBacklog", 2, (*History).outboxBacklog},
 

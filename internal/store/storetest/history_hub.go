@@ -11,40 +11,6 @@ import (
 
 var someOwners = []string{"", "one", "two"}
 
-// putIdentity replaces what is there as it was read, mostly; now and then for an owner that may have the hub or not.
-func (h *History) putIdentity() call {
-	scope, id := h.scope(), from(h, "id", someIDs)
-	is := identity("hub", id, h.name(), uint64(h.draw(6, "generation")))
-	is.Cutting = h.draw(2, "cutting") == 1
-	now, err := h.players[0].Store.Identity(h.ctx, scope, "hub", id)
-	if err != nil && !isNotFound(err) {
-		panic(err)
-	}
-	put, a := identityPut(is, now.Generation), h.audit()
-	if h.draw(3, "newer") > 0 {
-		put.Generation = put.Was + 1
-	}
-	if h.rarely(5, "stale") {
-		put.Was = uint64(h.draw(6, "was"))
-	}
-	put.Owner = from(h, "owner", []*string{nil, nil, nil, pointer(""), pointer("one"), pointer("two")})
-	return call{method: "PutIdentity", args: scope + " " + show(put) + show(a), run: func(p *player) string {
-		return p.verdict(p.PutIdentity(h.ctx, scope, put, a))
-	}}
-}
-
-func (h *History) readIdentity() call { return h.showIdentity(h.scope(), from(h, "id", someIDs)) }
-
-func (h *History) showIdentity(scope, id string) call {
-	return call{method: "Identity", args: scope + " " + id, run: func(p *player) string {
-		i, err := p.Identity(h.ctx, scope, "hub", id)
-		if err != nil {
-			return p.failed(err)
-		}
-		return show(i)
-	}}
-}
-
 func (h *History) readHubOwner() call {
 	return call{method: "HubOwner", run: func(p *player) string {
 		owner, err := p.HubOwner(h.ctx)

@@ -278,10 +278,11 @@ func (h *History) all() error {
 	calls := []call{h.readScopes(), h.followScopes(), h.readHubOwner(), h.outboxBacklog(), h.sealed(1000), h.unfinishedBefore(h.now.Add(time.Hour), 3)}
 	for _, scope := range append([]string{"nowhere"}, h.scopes...) {
 		calls = append(calls, h.enrollments(scope, "", 1000), h.registrations(scope, "", "", 1000), h.groups(scope, "", 1000), h.authorities(scope, "", 1000),
-			h.holdings(scope), h.tracked(scope, "shared"),
+			h.holdings(scope), h.tracked(scope, "shared"), h.identities(scope, "", 1000),
 			h.enrollments(scope, "", 2), h.registrations(scope, "", "", 2), h.groups(scope, "", 2), h.page(scope, 0, 2))
 		for _, id := range someIDs {
-			calls = append(calls, h.look(scope, id), h.owners(scope, id, time.Time{}), h.showIdentity(scope, id))
+			calls = append(calls, h.look(scope, id), h.owners(scope, id, time.Time{}), h.showIdentity(scope, id), h.showGeneration(scope, id), h.showTwin(scope, id),
+				h.messages(scope, id, 0, 1000))
 		}
 		calls = append(calls, h.page(scope, 0, 100_000))
 	}

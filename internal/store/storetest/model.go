@@ -37,9 +37,9 @@ type Model struct {
 	operations    map[key]registration.Operation // by operation id
 	generations   map[key]generation
 	owners        map[key][]owner // newest first
-	identities    map[key]registration.Identity
-	hub           registration.HubOwner
-	outbox        map[outboxKey]*waiting
+	hubDevices
+	hub    registration.HubOwner
+	outbox map[outboxKey]*waiting
 }
 
 // entries is what an operator has put into scopes.
@@ -78,7 +78,7 @@ func NewModel() *Model {
 			map[key]registration.Enrollment{}, map[key]registration.Group{}, map[key]registration.CACertificate{}, map[string]uint64{},
 		},
 		registrations: map[key]registration.Registration{}, operations: map[key]registration.Operation{},
-		generations: map[key]generation{}, owners: map[key][]owner{}, identities: map[key]registration.Identity{},
+		generations: map[key]generation{}, owners: map[key][]owner{}, hubDevices: newHubDevices(),
 		moved: 1, hub: registration.HubOwner{Since: time.UnixMicro(0).UTC()}, outbox: map[outboxKey]*waiting{},
 	}
 }
@@ -273,7 +273,7 @@ func (m *Model) PruneScopes(ctx context.Context, settledBefore time.Time, limit 
 func (m *Model) pruneScope(scope string, limit int) (removed int) {
 	for _, of := range []func(scope string, limit int) int{
 		without(m.enrollments), without(m.groups), without(m.authorities), without(m.registrations), without(m.operations), without(m.generations),
-		without(m.owners), without(m.identities),
+		without(m.owners), m.hubDevices.prune,
 	} {
 		removed += of(scope, limit-removed)
 	}

@@ -270,6 +270,7 @@ func (m *Model) Prune(ctx context.Context, operationsBefore, idleBefore time.Tim
 		_, registered := m.registrations[k]
 		return g.moved, !enrolled && !registered && g.moved.Before(idleBefore)
 	})
+	removed += oldest(m.left, limit, func(_ key, l leftBehind) (time.Time, bool) { return l.at, l.at.Before(idleBefore) })
 	return removed + m.pruneOwners(idleBefore, limit), nil
 }
 
@@ -287,6 +288,9 @@ func (m *Model) idle() (moments []time.Time) {
 		if d := m.device(k.scope, k.id); d.Enrollment == nil && d.Registration == nil {
 			moments = append(moments, g.moved)
 		}
+	}
+	for _, l := range m.left {
+		moments = append(moments, l.at)
 	}
 	return moments
 }

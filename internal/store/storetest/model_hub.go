@@ -8,41 +8,6 @@ import (
 	"latchkey.example/latchkey/internal/registration"
 )
 
-// PutIdentity implements Store.
-func (m *Model) PutIdentity(ctx context.Context, scope string, put registration.IdentityPut, a registration.Audit) (registration.Verdict, error) {
-	if put.Generation == 0 {
-		return 0, registration.ErrNoGeneration
-	}
-	leave, err := m.enter(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer leave()
-	k := key{scope, put.Hub + "\x00" + put.DeviceID}
-	switch has := m.identities[k].Generation; {
-	case put.Owner != nil && *put.Owner != m.hub.ID:
-		return registration.OtherOwner, nil
-	case has != put.Was || has > put.Generation:
-		return registration.Conflict, nil
-	}
-	m.identities[k] = put.Identity
-	return m.note(scope, a), nil
-}
-
-// Identity implements Store.
-func (m *Model) Identity(ctx context.Context, scope, hub, deviceID string) (registration.Identity, error) {
-	leave, err := m.enter(ctx)
-	if err != nil {
-		return registration.Identity{}, err
-	}
-	defer leave()
-	id, found := m.identities[key{scope, hub + "\x00" + deviceID}]
-	if !found {
-		return registration.Identity{}, registration.ErrNotFound
-	}
-	return id, nil
-}
-
 // HubOwner implements Store.
 func (m *Model) HubOwner(ctx context.Context) (registration.HubOwner, error) {
 	leave, err := m.enter(ctx)

@@ -20,11 +20,8 @@ import (
 type Store interface {
 	registration.Store
 
-	// PutIdentity writes a device identity of a hub; Conflict if the stored generation is not the one that was read, or the new one is smaller; OtherOwner if
-	// an owner is named that does not have the hub.
-	PutIdentity(ctx context.Context, scope string, put registration.IdentityPut, audit registration.Audit) (registration.Verdict, error)
-	// Identity reads one; registration.ErrNotFound.
-	Identity(ctx context.Context, scope, hub, deviceID string) (registration.Identity, error)
+	HubStore
+
 	// HubOwner reads which process has the sessions of the hub; nobody in a new store.
 	HubOwner(ctx context.Context) (registration.HubOwner, error)
 	// MoveHub makes to the owner in the place of from; Conflict if the owner has another id than from by now, or another beat.

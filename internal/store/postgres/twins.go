@@ -1,0 +1,57 @@
+package postgres
+
+import (
+	"context"
+
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// Twin implements embedded.Twins.
+func (s *Store) Twin(ctx context.Context, scope, hub, deviceID string) (registration.Twin, error) {
+	t := registration.Twin{Hub: hub, DeviceID: deviceID}
+	err := s.read(ctx, func(c *conn) error {
+		found, err := c.one(func(r *row) {
+			t.Tags, t.Desired, t.Reported, t.DesiredMetadata, t.ReportedMetadata = r.blob(), r.blob(), r.blob(), r.blob(), r.blob()
+			t.DesiredVersion, t.ReportedVersion, t.Version, t.Updated = r.uint(), r.uint(), r.uint(), r.time()
+		}, `SELECT tags, desired, reported, desired_metadata, reported_metadata, desired_version, reported_version, version, updated
+			FROM twins WHERE scope = $1 AND hub = $2 AND device_id = $3`, scope, hub, deviceID)
+		if err == nil && !found {
+			err = registration.ErrNotFound
+		}
+		return err
+	})
+	if err != nil {
+		return registration.Twin{}, err
+	}
+	return t, nil
+}
+
+// PutTwin implements embedded.Twins.
+func (s *Store) PutTwin(ctx context.Context, scope string, put registration.TwinPut) (registration.Verdict, error) {
+	if err := put.Check(); err != nil {
+		return 0, err
+	}
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) { return putTwin(c, scope, put) })
+}
+
+// putTwin: a first twin holds its identity until the commit, and so whoever deletes that; one that replaces another holds the other.
+func putTwin(c *conn, scope string, t registration.TwinPut) (registration.Verdict, error) {
+	sql := `UPDATE twins SET tags = $4, desired = $5, reported = $6, desired_metadata = $7, reported_metadata = $8, desired_version = $9,
+			reported_version = $10, version = version + 1, updated = $12
+		WHERE scope = $1 AND hub = $2 AND device_id = $3 AND version = $11`
+	if t.Was == 0 {
+		sql = `INSERT INTO twins (scope, hub, device_id, tags, desired, reported, desired_metadata, reported_metadata, desired_version, reported_version, version, updated)
+			SELECT scope, hub, device_id, $4::bytea, $5::bytea, $6::bytea, $7::bytea, $8::bytea, $9::bigint, $10::bigint, $11::bigint + 1, $12::bigint
+			FROM identities WHERE scope = $1 AND hub = $2 AND device_id = $3 FOR KEY SHARE
+			ON CONFLICT (scope, hub, device_id) DO NOTHING`
+	}
+	n, err := c.exec(sql, scope, t.Hub, t.DeviceID, t.Tags, t.Desired, t.Reported, t.DesiredMetadata, t.ReportedMetadata, t.DesiredVersion, t.ReportedVersion, t.Was, t.Updated)
+	if n > 0 || err != nil {
+		return registration.Applied, err
+	}
+	known, err := c.one(func(*row) {}, `SELECT 1 FROM identities WHERE scope = $1 AND hub = $2 AND device_id = $3`, scope, t.Hub, t.DeviceID)
+	if !known || err != nil {
+		return registration.Missing, err
+	}
+	return registration.Conflict, nil
+}

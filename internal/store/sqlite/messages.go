@@ -1,0 +1,103 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// EnqueueMessage implements embedded.Messages.
+func (s *Store) EnqueueMessage(ctx context.Context, scope string, m registration.HubMessage, most int) (uint64, registration.Verdict, error) {
+	if err := m.Check(); err != nil {
+		return 0, 0, err
+	}
+	last := new(uint64) // the writer's until it answers
+	verdict, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		known, err := c.one(func(r *row) { *last = r.uint() }, `INSERT INTO hub_queues (scope, hub, device_id, last)
+			SELECT scope, hub, device_id, 1 FROM identities WHERE scope = ?1 AND hub = ?2 AND device_id = ?3
+			ON CONFLICT (scope, hub, device_id) DO UPDATE SET last = last + 1 RETURNING last`, scope, m.Hub, m.DeviceID)
+		if !known || err != nil {
+			return registration.Missing, err
+		}
+		n, err := c.exec(`INSERT INTO hub_messages (scope, hub, device_id, n, id, correlation_id, user_id, ack, properties, enqueued, expires, deliveries, body)
+			SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0, ?12
+			WHERE (SELECT count(*) FROM hub_messages WHERE scope = ?1 AND hub = ?2 AND device_id = ?3) < ?13`,
+			scope, m.Hub, m.DeviceID, *last, m.ID, m.CorrelationID, m.UserID, m.Ack, m.Properties, m.Enqueued, m.Expires, m.Body, most)
+		if n == 0 || err != nil {
+			return registration.Full, err
+		}
+		return registration.Applied, nil
+	})
+	if verdict != registration.Applied || err != nil {
+		return 0, verdict, err
+	}
+	return *last, registration.Applied, nil
+}
+
+// messageColumns are all but the body.
+const messageColumns = `hub, device_id, n, id, correlation_id, user_id, ack, properties, enqueued, expires, deliveries`
+
+func (r *row) message() registration.HubMessage {
+	return registration.HubMessage{Hub: r.text(), DeviceID: r.text(), Seq: r.uint(), ID: r.text(), CorrelationID: r.text(), UserID: r.text(), Ack: r.text(),
+		Properties: r.blob(), Enqueued: r.time(), Expires: r.time(), Deliveries: r.int()}
+}
+
+// Messages implements embedded.Messages.
+func (s *Store) Messages(ctx context.Context, scope, hub, deviceID string, after uint64, limit int) (list []registration.HubMessage, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		list = nil
+		return c.each(func(r *row) {
+			m := r.message()
+			m.Body = r.blob()
+			list = append(list, m)
+		}, `SELECT `+messageColumns+`, body FROM hub_messages
+			WHERE scope = ?1 AND hub = ?2 AND device_id = ?3 AND n > ?4 ORDER BY n LIMIT ?5`, scope, hub, deviceID, after, limit)
+	})
+	return list, err
+}
+
+// CountMessages implements embedded.Messages.
+func (s *Store) CountMessages(ctx context.Context, scope, hub, deviceID string) (count int, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		_, err := c.one(func(r *row) { count = r.int() }, `SELECT count(*) FROM hub_messages WHERE scope = ?1 AND hub = ?2 AND device_id = ?3`, scope, hub, deviceID)
+		return err
+	})
+	return count, err
+}
+
+// SettleMessage implements embedded.Messages.
+func (s *Store) SettleMessage(ctx context.Context, scope, hub, deviceID string, seq uint64) (registration.Verdict, error) {
+	return s.writeMessage(ctx, `DELETE FROM hub_messages WHERE scope = ?1 AND hub = ?2 AND device_id = ?3 AND n = ?4`, scope, hub, deviceID, seq)
+}
+
+// DeliveredMessage implements embedded.Messages.
+func (s *Store) DeliveredMessage(ctx context.Context, scope, hub, deviceID string, seq uint64) (registration.Verdict, error) {
+	return s.writeMessage(ctx, `UPDATE hub_messages SET deliveries = deliveries + 1 WHERE scope = ?1 AND hub = ?2 AND device_id = ?3 AND n = ?4`, scope, hub, deviceID, seq)
+}
+
+// writeMessage changes one message.
+func (s *Store) writeMessage(ctx context.Context, sql string, key ...any) (registration.Verdict, error) {
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		n, err := c.exec(sql, key...)
+		if n == 0 || err != nil {
+			return registration.Missing, err
+		}
+		return registration.Applied, nil
+	})
+}
+
+// ExpireMessages implements embedded.Messages.
+func (s *Store) ExpireMessages(ctx context.Context, before time.Time, limit int) ([]registration.ExpiredMessage, error) {
+	expired := new([]registration.ExpiredMessage) // the writer's until it answers
+	_, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		return registration.Applied, c.each(func(r *row) {
+			*expired = append(*expired, registration.ExpiredMessage{Scope: r.text(), HubMessage: r.message()})
+		}, `DELETE FROM hub_messages WHERE seq IN (SELECT seq FROM hub_messages WHERE expires < ?1 ORDER BY expires LIMIT ?2)
+			RETURNING scope, `+messageColumns, before, limit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return *expired, nil
+}
