@@ -98,4 +98,10 @@ var reasons = [reasonCount]struct{ name, text string }{
 	ReasonNoModules:           {"not-offered", "The embedded hub does not offer this part of an IoT Hub; docs/hubs/service-api.md says what it does."},
 	ReasonHubElsewhere:        {"hub-elsewhere", "Another process has the sessions of the hub, and this one could not have done what was asked: send the request to the node that serves the hub."},
 	ReasonTooManyPolicies:     {"too-many-access-policies", "The scope has as many access policies as it may have. Remove one that is not used."},
+	ReasonBrokerLogin:         {"broker-login", "A linked broker asked about a login, and it was allowed."},
+	ReasonBrokerTopic:         {"broker-topic", "A linked broker asked about a topic or resource, and it was allowed."},
+	ReasonBrokerSecret:        {"broker-secret", "Somebody asked as a broker without the shared secret of a linked hub: look at the secret in the broker's configuration, and at the hub's name in its URLs."},
+	ReasonBrokerUser:          {"broker-user", "The user name at the broker is not that of a device of this hub, or the MQTT client id is not the device id, or the virtual host is another."},
+	ReasonBrokerSettling:      {"broker-settling", "The device was changed a moment ago and what it had before is being ended at the broker: it tries again."},
+	ReasonTopic:               {"topic", "No topic template of the linked hub allows the device to publish to that topic, or to subscribe to that filter."},
 }

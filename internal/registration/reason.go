@@ -87,6 +87,12 @@ const (
 	ReasonQueueFull
 	ReasonNoModules
 	ReasonHubElsewhere
+	ReasonBrokerLogin
+	ReasonBrokerTopic
+	ReasonBrokerSecret
+	ReasonBrokerUser
+	ReasonBrokerSettling
+	ReasonTopic
 
 	reasonCount
 )

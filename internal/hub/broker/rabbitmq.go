@@ -1,0 +1,89 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// rabbit is RabbitMQ's management plug-in.
+type rabbit struct {
+	*api
+	host string // virtual host
+	link *link
+}
+
+const rabbitPage = 500 // the most that it gives
+
+type rabbitConnections struct {
+	Pages int `json:"page_count"`
+	Items []struct {
+		Name     string `json:"name"`
+		User     string `json:"user"`
+		Since    int64  `json:"connected_at"` // milliseconds
+		Variable struct {
+			ClientID string `json:"client_id"`
+		} `json:"variable_map"`
+	} `json:"items"`
+}
+
+func (r *rabbit) list(ctx context.Context, page func([]connection)) error {
+	for number := 1; number <= maxPages; number++ {
+		query := url.Values{"page": {strconv.Itoa(number)}, "page_size": {strconv.Itoa(rabbitPage)}, "columns": {"name,user,connected_at,variable_map.client_id"}}
+		var answer rabbitConnections
+		header, err := r.call(ctx, http.MethodGet, "/api/vhosts/"+url.PathEscape(r.host)+"/connections?"+query.Encode(), &answer)
+		if err != nil {
+			return fmt.Errorf("listing connections: %w", err)
+		}
+		ahead := clockOf(header)
+		connections := make([]connection, 0, len(answer.Items))
+		for _, item := range answer.Items {
+			c := connection{name: item.Name, user: item.User, clientID: item.Variable.ClientID}
+			if item.Since > 0 {
+				c.since = time.UnixMilli(item.Since).Add(-ahead)
+			}
+			connections = append(connections, c)
+		}
+		page(connections)
+		if number >= answer.Pages {
+			return nil
+		}
+	}
+	return fmt.Errorf("listing connections: there are more than %d", maxPages*rabbitPage)
+}
+
+func (r *rabbit) end(ctx context.Context, c connection) error {
+	_, err := r.remove(ctx, "/api/connections/"+url.PathEscape(c.name))
+	return err
+}
+
+// cut ends the connections first, then removes the queues that an MQTT session without clean flag leaves: what waits in them is not for the next
+// owner.
+func (r *rabbit) cut(ctx context.Context, deviceID string) (closed int, err error) {
+	var found []connection
+	err = r.list(ctx, func(page []connection) {
+		for _, c := range page {
+			if _, id, ok := r.link.device(c.user); c.clientID == deviceID || ok && id == deviceID {
+				found = append(found, c)
+			}
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, c := range found {
+		if err := r.end(ctx, c); err != nil {
+			return closed, fmt.Errorf("ending a connection: %w", err)
+		}
+		closed++
+	}
+	for _, quality := range []string{"0", "1"} {
+		if _, err := r.remove(ctx, "/api/queues/"+url.PathEscape(r.host)+"/"+url.PathEscape("mqtt-subscription-"+deviceID+"qos"+quality)); err != nil {
+			return closed, fmt.Errorf("removing the session: %w", err)
+		}
+	}
+	return closed, nil
+}
