@@ -25,13 +25,14 @@ import (
 
 // Config is what a Core is built from.
 type Config struct {
-	Store  Store
-	Hub    Hub
-	Sealer Sealer
-	Issuer Issuer           // nil: scopes can only be created for names that need no certificate of their own
-	Logger *slog.Logger     // required
-	Now    func() time.Time // nil: time.Now
-	Rand   io.Reader        // nil: crypto/rand
+	Store    Store
+	Hub      Hub
+	Sealer   Sealer
+	Issuer   Issuer           // nil: scopes can only be created for names that need no certificate of their own
+	Webhooks Webhooks         // nil: entries whose webhook is to choose the hub fail
+	Logger   *slog.Logger     // required
+	Now      func() time.Time // nil: time.Now
+	Rand     io.Reader        // nil: crypto/rand
 }
 
 // Core is the registration core. It is safe for concurrent use.
@@ -40,6 +41,7 @@ type Core struct {
 	hub       Hub
 	sealer    Sealer
 	issuer    Issuer
+	webhooks  Webhooks
 	log       *slog.Logger
 	now       func() time.Time
 	rand      io.Reader
@@ -60,7 +62,7 @@ type Core struct {
 // New opens a core and loads the scopes.
 func New(ctx context.Context, config Config) (*Core, error) {
 	c := &Core{
-		store: config.Store, hub: config.Hub, sealer: config.Sealer, issuer: config.Issuer, log: config.Logger, now: config.Now, rand: config.Rand,
+		store: config.Store, hub: config.Hub, sealer: config.Sealer, issuer: config.Issuer, webhooks: config.Webhooks, log: config.Logger, now: config.Now, rand: config.Rand,
 		decisions: newDecisions(decisionEntries), refused: newDecisions(decisionEntries), parseEK: attest.ParseEK, parseSRK: attest.ParseSRK, wrap: attest.Seal,
 	}
 	if c.now == nil {
