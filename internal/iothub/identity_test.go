@@ -146,13 +146,13 @@ func TestAListOfIdentities(t *testing.T) {
 }
 
 func TestMarks(t *testing.T) {
-	for _, m := range []iothub.Mark{{}, {Generation: 42}, {Generation: 1<<64 - 1, Unfinished: true}} {
+	for _, m := range []iothub.Mark{{}, {Generation: 42}, {Generation: 7, Stage: iothub.New}, {Generation: 1<<64 - 1, Stage: iothub.Rekeyed}} {
 		s := m.String()
 		if got, ok := iothub.ParseMark(s); !ok || got != m || len(s) > iothub.MaxStatusReason {
 			t.Errorf("%q is read as %v, %v", s, got, ok)
 		}
 	}
-	for _, s := range []string{"", "latchkey generation ", "latchkey generation 042", "latchkey generation -1", "latchkey generation +1", "Latchkey generation 1", "latchkey generation 1 new new",
+	for _, s := range []string{"", "latchkey generation ", "latchkey generation 042", "latchkey generation -1", "latchkey generation +1", "Latchkey generation 1", "latchkey generation 1 new new", "latchkey generation 1 old", "latchkey generation 1 ",
 		"latchkey generation 18446744073709551616", "stolen, see ticket 7", "42"} {
 		if m, ok := iothub.ParseMark(s); ok {
 			t.Errorf("%q is taken for %v", s, m)

@@ -1,0 +1,88 @@
+package azure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"latchkey.example/latchkey/internal/iothub"
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// RemoveDevice implements registration.Mover: the identity as it was read is deleted, and with it go its twin, messages and sessions.
+func (h *Hub) RemoveDevice(ctx context.Context, _, hub, deviceID string, generation uint64) error {
+	if err := h.check(hub, deviceID); err != nil {
+		return err
+	}
+	return h.persist(ctx, func(ctx context.Context) error {
+		have, err := h.fenced(ctx, deviceID, generation)
+		if err != nil || have == nil {
+			return err
+		}
+		err = h.call(ctx, request{method: "DELETE", path: iothub.DevicePath(deviceID), ifMatch: have.ETag})
+		if errors.Is(err, errAbsent) { // somebody else did, or we: the answer to a try before was lost
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("removing the device: %w", err)
+		}
+		return nil
+	})
+}
+
+// DisableDevice implements registration.Mover.
+func (h *Hub) DisableDevice(ctx context.Context, _, hub, deviceID string, generation uint64) error {
+	if err := h.check(hub, deviceID); err != nil {
+		return err
+	}
+	return h.persist(ctx, func(ctx context.Context) error {
+		have, err := h.fenced(ctx, deviceID, generation)
+		if err != nil || have == nil {
+			return err
+		}
+		mark, _ := iothub.ParseMark(have.StatusReason)
+		if have.Status == iothub.Disabled && mark.Generation == generation {
+			return nil
+		}
+		to := *have
+		set(&to, generation, mark.Stage, iothub.Disabled) // whoever enables it finds what was left to do
+		_, err = h.write(ctx, to)
+		return err
+	})
+}
+
+// fenced reads an identity; nil if there is none, ErrStale if it was made for a later proof.
+func (h *Hub) fenced(ctx context.Context, deviceID string, generation uint64) (*iothub.Device, error) {
+	have, err := h.read(ctx, deviceID)
+	if err != nil || have == nil {
+		return nil, err
+	}
+	if mark, _ := iothub.ParseMark(have.StatusReason); mark.Generation > generation {
+		return nil, registration.ErrStale
+	}
+	return have, nil
+}
+
+// DeviceData implements registration.Mover.
+func (h *Hub) DeviceData(ctx context.Context, _, hub, deviceID string) (data registration.DeviceData, err error) {
+	if err := h.check(hub, deviceID); err != nil {
+		return data, err
+	}
+	err = h.persist(ctx, func(ctx context.Context) error {
+		data, err = h.readTwin(ctx, deviceID)
+		return err
+	})
+	return data, err
+}
+
+// probeID is a device that nobody has: the hub says so to whoever may read its registry.
+const probeID = "latchkey.probe"
+
+// Probe asks the hub something that changes nothing, and says whether it answers as an IoT hub does to whoever has RegistryRead. The error is a sentence for the
+// operator.
+func (h *Hub) Probe(ctx context.Context) error {
+	return h.persist(ctx, func(ctx context.Context) error {
+		_, err := h.read(ctx, probeID)
+		return err
+	})
+}
