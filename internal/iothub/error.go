@@ -81,11 +81,16 @@ func codeOf(name string) Code {
 
 // ErrorBody is the body of an error answer, as the hub's service side writes it. message may be shown to whoever asked.
 func ErrorBody(code Code, message, trackingID string, at time.Time) []byte {
+	return ErrorBodyNamed(code.String(), message, trackingID, at)
+}
+
+// ErrorBodyNamed is ErrorBody for a name that is none of the codes here.
+func ErrorBodyNamed(name, message, trackingID string, at time.Time) []byte {
 	return encode(struct {
 		Message          string
 		ExceptionMessage string
 	}{
-		fmt.Sprintf("ErrorCode:%s;%s", code, message),
+		fmt.Sprintf("ErrorCode:%s;%s", name, message),
 		fmt.Sprintf("Tracking ID:%s-G:0-TimeStamp:%s", trackingID, at.UTC().Format("01/02/2006 15:04:05")),
 	})
 }

@@ -68,6 +68,15 @@ func (c *Core) HubFault(by Caller, doing string, err error) *Fault {
 	return c.storeFault(s, doing, err)
 }
 
+// OwnHub is the name of the embedded hub of a scope.
+func (c *Core) OwnHub(scopeID string) string {
+	s, known := c.scope(scopeID)
+	if !known {
+		return ""
+	}
+	return s.Hosts[0]
+}
+
 // SealContinuation signs the place where a listing goes on together with what it continues; OpenContinuation gives the place back, false if
 // anything of it was changed or it is of another listing or scope.
 func (c *Core) SealContinuation(by Caller, binding, after string) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"latchkey.example/latchkey/dps"
@@ -22,6 +23,11 @@ type Caller struct {
 // Authorize judges a management request's SAS token: right host, right path, right key, right permission. Every failure looks the same. It looks
 // first whether another node has changed access policies or scopes: what was taken there is refused here from that answer on.
 func (c *Core) Authorize(ctx context.Context, host, path, authorization, address string, right Right, arrived time.Time) (Caller, error) {
+	return c.AuthorizeAny(ctx, host, path, authorization, address, arrived, right)
+}
+
+// AuthorizeAny is Authorize for what any of several rights allows.
+func (c *Core) AuthorizeAny(ctx context.Context, host, path, authorization, address string, arrived time.Time, enough ...Right) (Caller, error) {
 	if err := c.FollowScopes(ctx); err != nil {
 		return Caller{}, c.storeFault(c.scopes.Load().nobody, "following the scopes", err)
 	}
@@ -50,7 +56,7 @@ func (c *Core) Authorize(ctx context.Context, host, path, authorization, address
 		return refuse(ReasonAdminToken, nil)
 	case !token.ResourceCovers(host, path):
 		return refuse(ReasonAdminToken, fmt.Errorf("the token is for %q", token.Resource))
-	case policy.rights&right != right:
+	case !slices.ContainsFunc(enough, func(right Right) bool { return policy.rights&right == right }):
 		return refuse(ReasonAdminRight, nil)
 	}
 	signed := sha256.Sum256(policy.secondary)

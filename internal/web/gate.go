@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"latchkey.example/latchkey/dps"
 )
 
 // Gate is the bounded admission queue: a number of requests at work, a number parked for a short while, and a refusal beyond that. It
@@ -71,12 +70,12 @@ func readAll(r io.Reader, length int64) ([]byte, error) {
 const BodyBudget = 32 << 20
 
 // weigh is what a request's body counts for: nothing up to the usual size, and all that is allowed if its length was not said.
-func weigh(r *http.Request) int64 {
+func weigh(r *http.Request, limit int64) int64 {
 	switch {
 	case r.ContentLength < 0:
-		return dps.MaxMessage
+		return limit
 	case r.ContentLength <= believed:
 		return 0
 	}
-	return min(r.ContentLength, dps.MaxMessage)
+	return min(r.ContentLength, limit)
 }

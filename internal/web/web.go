@@ -50,6 +50,7 @@ type Server struct {
 	streams chan struct{}
 	shared  *Shared // for its drain
 	candid  bool
+	refusal func(fault *registration.Fault, sentence string, at time.Time) (header map[string]string, body []byte)
 }
 
 // gated is a set of limits with the gate made for it.
@@ -63,6 +64,9 @@ type Shared struct {
 	current atomic.Pointer[gated]
 	bodies  *semaphore.Weighted // bytes of bodies above the usual size that may be in memory: they are read before the gate
 	streams chan struct{}       // holds one for each stream under way
+	waits   chan struct{}       // holds one for each answer that is waited for
+	ending  context.Context     // ends with the drain
+	end     context.CancelFunc
 
 	mu       sync.Mutex
 	draining bool
@@ -71,7 +75,8 @@ type Shared struct {
 
 // NewShared makes the shared limits.
 func NewShared(l Limits) *Shared {
-	s := &Shared{bodies: semaphore.NewWeighted(BodyBudget), streams: make(chan struct{}, StreamPlaces), reading: map[*Stream]struct{}{}}
+	ending, end := context.WithCancel(context.Background())
+	s := &Shared{ending: ending, end: end, bodies: semaphore.NewWeighted(BodyBudget), streams: make(chan struct{}, StreamPlaces), waits: make(chan struct{}, WaitPlaces), reading: map[*Stream]struct{}{}}
 	s.Set(l)
 	return s
 }
@@ -81,8 +86,9 @@ func (s *Shared) Set(l Limits) {
 	s.current.Store(&gated{l, NewGate(l.Concurrent, l.Parked, l.Wait)})
 }
 
-// Drain tells the streams of all APIs to come to an end: Stream.Draining.
+// Drain tells the streams of all APIs to come to an end: Stream.Draining. What is waited for is waited for no more.
 func (s *Shared) Drain() {
+	s.end()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.draining = true
@@ -108,7 +114,19 @@ func (s *Shared) watch(stream *Stream) (stop func()) {
 
 // NewServer makes the server of the API called name.
 func NewServer(name string, core *registration.Core, log *slog.Logger, metrics *Metrics, shared *Shared) *Server {
-	return &Server{core: core, log: log, metrics: metrics, name: name, limits: &shared.current, bodies: shared.bodies, streams: shared.streams, shared: shared}
+	return &Server{core: core, log: log, metrics: metrics, name: name, limits: &shared.current, bodies: shared.bodies, streams: shared.streams, shared: shared,
+		refusal: provisioning}
+}
+
+// provisioning is the form of refusals of the provisioning service.
+func provisioning(fault *registration.Fault, sentence string, at time.Time) (map[string]string, []byte) {
+	return map[string]string{"x-ms-error-code": strconv.Itoa(int(fault.Code))}, dps.EncodeError(fault.Code, sentence, fault.TrackingID, at)
+}
+
+// Refusing has the server's refusals take another form than the provisioning service's. A sentence is what there is to say besides the code, or empty.
+// It is called before the first request.
+func (s *Server) Refusing(form func(fault *registration.Fault, sentence string, at time.Time) (header map[string]string, body []byte)) {
+	s.refusal = form
 }
 
 // Candid has the server tell its callers, who are operators, what troubles the store. It is called before the first request.
@@ -133,6 +151,8 @@ type Reply struct {
 	// Stream, if there is one, makes the answer in place of Body, after the handler's time and outside the gate. If it fails before anything is
 	// sent, its error is the answer; after that the connection is cut, so that nobody takes what there is for the whole.
 	Stream func(context.Context, *Stream) error
+	// Wait, if there is one, makes the reply that is sent, once what it waits for has come.
+	Wait *Wait
 }
 
 // Route is what the router found out before the body is read.
@@ -142,6 +162,8 @@ type Route struct {
 	ID          string // registration id, if the path has one
 	WantsBody   bool   // the method carries a message
 	StreamsBody bool   // the method carries a body of any length and type, for Reply.Stream alone
+	AnyType     bool   // the message may be of any media type
+	MaxBody     int64  // bytes of the message; 0: dps.MaxMessage
 	Handle      func(context.Context, Call) (Reply, error)
 }
 
@@ -150,6 +172,9 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, route Route) {
 	arrived := time.Now()
 	call := Call{Request: r, Arrived: arrived, Address: peer(r)}
 	reply, err := s.run(w, call, route)
+	if err == nil && reply.Wait != nil {
+		reply, err = s.wait(w, call, route, *reply.Wait)
+	}
 	sent := false
 	if err == nil && reply.Stream != nil {
 		sent, err = s.stream(w, call, route, reply)
@@ -163,9 +188,8 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, route Route) {
 		if !errors.As(err, &fault) {
 			fault = s.core.Fault(route.Scope, dps.CodeInternal, registration.ReasonInternal, "", err)
 		}
-		reply = Reply{Status: fault.Code.Status(), RetryAfter: fault.RetryAfter, TrackingID: fault.TrackingID, Reason: fault.Reason,
-			Body: dps.EncodeError(fault.Code, s.sentence(fault), fault.TrackingID, arrived)}
-		w.Header()["x-ms-error-code"] = []string{strconv.Itoa(int(fault.Code))}
+		reply = Reply{Status: fault.Code.Status(), RetryAfter: fault.RetryAfter, TrackingID: fault.TrackingID, Reason: fault.Reason}
+		reply.Header, reply.Body = s.refusal(fault, s.sentence(fault), arrived)
 	}
 	if !sent {
 		write(w, reply)
@@ -192,7 +216,7 @@ func (s *Server) run(w http.ResponseWriter, call Call, route Route) (Reply, erro
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(limits.Body + limits.Wait + limits.Handler))
 		return s.admitted(call, route, limits)
 	}
-	size := weigh(call.Request)
+	size := weigh(call.Request, route.maxBody())
 	if !s.bodies.TryAcquire(size) {
 		w.Header().Set("Connection", "close")
 		// net/http reads on for the body after the answer; without a deadline a stalled one would keep its connection for ever.
@@ -249,7 +273,7 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, route Route, limit
 	}
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(limit)) // unsupported only by test recorders
-	body, err := readMessage(w, r)
+	body, err := readMessage(w, r, route.maxBody())
 	if err != nil {
 		w.Header().Set("Connection", "close")
 	} else {
@@ -261,17 +285,24 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, route Route, limit
 	case err != nil:
 		code, reason := bodyRefusal(err)
 		return nil, s.core.Fault(route.Scope, code, reason, "", err)
-	case len(body) > 0 && !isJSON(r.Header.Get("Content-Type")):
+	case len(body) > 0 && !route.AnyType && !isJSON(r.Header.Get("Content-Type")):
 		return nil, s.core.Fault(route.Scope, dps.CodeUnsupportedMediaType, registration.ReasonContentType, "", nil)
 	}
 	return body, nil
 }
 
-func readMessage(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.ContentLength > dps.MaxMessage {
-		return nil, &http.MaxBytesError{Limit: dps.MaxMessage}
+func readMessage(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength > limit {
+		return nil, &http.MaxBytesError{Limit: limit}
 	}
-	return readAll(http.MaxBytesReader(w, r.Body, dps.MaxMessage), r.ContentLength)
+	return readAll(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
+}
+
+func (r Route) maxBody() int64 {
+	if r.MaxBody == 0 {
+		return dps.MaxMessage
+	}
+	return r.MaxBody
 }
 
 func bodyRefusal(err error) (dps.Code, registration.Reason) {

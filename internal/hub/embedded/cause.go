@@ -23,6 +23,8 @@ const (
 	causeTakeover cause = "takeover"       // the device logged in again
 	causeRekeyed  cause = "rekeyed"        // the device got another key
 	causeDropped  cause = "hub-dropped"    // the scope of the hub is gone
+	causeDisabled cause = "disabled"       // the device is disabled; also before login
+	causeRemoved  cause = "removed"        // the device is gone from the hub
 	causeTopic    cause = "foreign-topic"  // publish to a topic that is not its own
 	causeProps    cause = "bad-properties" // a property bag that cannot be read
 	causeQoS2     cause = "qos2"

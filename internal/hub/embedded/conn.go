@@ -33,6 +33,7 @@ type conn struct {
 	scolded  bool   // a refused subscription was logged
 
 	cause atomic.Pointer[cause] // why it ended; the first one counts
+	read  atomic.Int64          // when the device last sent something, Unix microseconds
 
 	mu       sync.Mutex
 	draining bool
@@ -70,6 +71,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p)
 	good := c.frames.check(p[:n])
+	if good > 0 {
+		c.read.Store(time.Now().UnixMicro())
+	}
 	if c.frames.broken == "" {
 		return n, err
 	}
@@ -93,6 +97,14 @@ func (c *conn) SetDeadline(t time.Time) error {
 		return nil
 	}
 	return c.Conn.SetDeadline(t)
+}
+
+// lastRead is when the device last sent something; of one that has only just logged in, zero.
+func (c *conn) lastRead() time.Time {
+	if at := c.read.Load(); at != 0 {
+		return time.UnixMicro(at).UTC()
+	}
+	return time.Time{}
 }
 
 // end notes why the connection ends; what was noted first stays.

@@ -140,6 +140,7 @@ func (h *Hub) noteCut(ctx context.Context, scope string, stored registration.Ide
 func (h *Hub) write(ctx context.Context, scope string, put registration.IdentityPut, d registration.HubDevice, rekeyed bool) (registration.Identity, error) {
 	var err error
 	put.Updated = h.config.Now()
+	put.Created = put.Updated // if there was none
 	if put.SealedKey, err = h.config.Sealer.Seal(registration.ContextIdentityKey(scope, put.Hub, put.DeviceID), d.Credential.Encode()); err != nil {
 		return put.Identity, fmt.Errorf("hub: sealing the device key: %w", err)
 	}

@@ -117,6 +117,9 @@ func (h *Hub) verify(ctx context.Context, l *login) cause {
 	if good := h.matches(l, credential); !good || !known {
 		return causeCredentials
 	}
+	if id.Disabled {
+		return causeDisabled
+	}
 	return ""
 }
 

@@ -17,6 +17,8 @@ type device struct {
 	digest [32]byte // of the key or certificate that the session was made with
 	conn   *conn    // nil while the session outlives its connection
 	timer  *time.Timer
+
+	changed time.Time // when the connection came or went
 }
 
 // admit makes l the device's session on c, after the one that was there has ended. It does not trust what was verified before
@@ -108,7 +110,7 @@ func (h *Hub) register(c *conn, l *login) cause {
 	} else {
 		d.timer.Stop()
 	}
-	d.digest, d.conn = l.digest, c
+	d.digest, d.conn, d.changed = l.digest, c, h.config.Now()
 	d.timer = time.AfterFunc(l.expires.Sub(h.config.Now()), func() { c.cut(causeExpired) })
 	c.login = l
 	h.pending.remove(c.address)
@@ -134,7 +136,7 @@ func (h *Hub) release(c *conn) {
 	defer h.mu.Unlock()
 	d := h.devices[key]
 	d.timer.Stop()
-	d.conn = nil
+	d.conn, d.changed = nil, h.config.Now()
 	switch {
 	case gone:
 		delete(h.devices, key)
