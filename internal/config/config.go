@@ -56,6 +56,16 @@ type Config struct {
 	Audit Audit `yaml:"audit"`
 	// Hub is the embedded hub.
 	Hub Hub `yaml:"hub"`
+	// Webhooks are URLs of operators that the service calls.
+	Webhooks Webhooks `yaml:"webhooks"`
+}
+
+// Webhooks settings.
+type Webhooks struct {
+	// Private is the private networks that webhooks may be called in: IP addresses and CIDRs, with commas between. Empty: none, only public addresses.
+	Private string `yaml:"private"`
+	// CA is a PEM file of certificate authorities that webhooks may have their certificates from, beside the system's. Empty: the system's alone.
+	CA string `yaml:"ca"`
 }
 
 // Audit settings.
@@ -142,6 +152,8 @@ func (c *Config) Settings() []Setting {
 		span("hub-max-token-life", "furthest expiry of a SAS token at the embedded hub", &c.Hub.MaxTokenLife),
 		text("hub-telemetry", "NDJSON file of the embedded hub's telemetry", &c.Hub.Telemetry),
 		number("hub-connections", "MQTT connections at one time", &c.Hub.Connections),
+		text("webhooks-private", "private addresses and CIDRs that webhooks may be called at", &c.Webhooks.Private),
+		text("webhooks-ca", "PEM file of certificate authorities of webhooks, beside the system's", &c.Webhooks.CA),
 	}
 }
 
@@ -222,6 +234,9 @@ func Load(dataDir, file string, getenv func(string) string, overrides map[string
 			*p = filepath.Join(dataDir, *p)
 		}
 	}
+	if c.Webhooks.CA != "" && !filepath.IsAbs(c.Webhooks.CA) {
+		c.Webhooks.CA = filepath.Join(dataDir, c.Webhooks.CA)
+	}
 	return c, c.validate()
 }
 
@@ -275,6 +290,9 @@ func (c *Config) validate() error {
 		}
 	}
 	if _, err := c.Balancers(); err != nil {
+		return err
+	}
+	if _, err := c.PrivateWebhooks(); err != nil {
 		return err
 	}
 	for name, n := range map[string]int64{

@@ -128,7 +128,7 @@ func yamlOf(name, value string) string {
 // keyOf is the key in the file that a flag stands for: limits-body-time is limits.bodyTime.
 func keyOf(flag string) string {
 	section, rest, ok := strings.Cut(flag, "-")
-	if !ok || section != "limits" && section != "hub" && section != "audit" {
+	if !ok || section != "limits" && section != "hub" && section != "audit" && section != "webhooks" {
 		return camel(flag)
 	}
 	return section + "." + camel(rest)

@@ -191,7 +191,11 @@ func (s *service) wire(ctx context.Context) (err error) {
 		}
 		return 0
 	}))
-	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Sealer: s.ring, Issuer: issuer{s.cert, s.log}, Logger: s.log})
+	called, err := openWebhooks(s.config)
+	if err != nil {
+		return err
+	}
+	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Webhooks: called, Sealer: s.ring, Issuer: issuer{s.cert, s.log}, Logger: s.log})
 	if errors.Is(err, keyring.ErrTampered) || errors.Is(err, keyring.ErrUnknownKey) {
 		return fmt.Errorf("the master key %s is not the one of the database %s: %w", s.config.MasterKey, storeName(s.config), err)
 	} else if err != nil {

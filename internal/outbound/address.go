@@ -27,7 +27,7 @@ func prefixes(texts ...string) (all []netip.Prefix) {
 type Refused struct{ Address netip.Addr }
 
 func (r Refused) Error() string {
-	return fmt.Sprintf("%s is in a private or reserved network: the setting outbound-private opens those that may be called", r.Address)
+	return fmt.Sprintf("%s is in a private or reserved network: the setting webhooks.private opens those that may be called", r.Address)
 }
 
 // judge says whether an address may be called. An IPv4 address written as IPv6 is that IPv4 address.

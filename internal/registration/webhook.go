@@ -17,6 +17,9 @@ type Webhooks interface {
 	Post(ctx context.Context, call WebhookCall) (status int, answer []byte, err error)
 }
 
+// MaxWebhookAnswer bounds an answer, in bytes.
+const MaxWebhookAnswer = dps.MaxAllocationAnswer
+
 // WebhookCall is a question in JSON.
 type WebhookCall struct {
 	URL  string

@@ -8,22 +8,32 @@ import (
 
 // Balancers is ProxyFrom as networks: IPv4 as such, an address as the network of it alone. None if ProxyFrom is empty.
 func (c *Config) Balancers() (list []netip.Prefix, err error) {
-	if strings.TrimSpace(c.ProxyFrom) == "" {
+	return networks("proxyFrom", c.ProxyFrom)
+}
+
+// PrivateWebhooks is Webhooks.Private as networks, in the same way.
+func (c *Config) PrivateWebhooks() (list []netip.Prefix, err error) {
+	return networks("webhooks.private", c.Webhooks.Private)
+}
+
+// networks reads IP addresses and CIDRs with commas between.
+func networks(key, text string) (list []netip.Prefix, err error) {
+	if strings.TrimSpace(text) == "" {
 		return nil, nil
 	}
-	for entry := range strings.SplitSeq(c.ProxyFrom, ",") {
-		network, problem := balancer(strings.TrimSpace(entry))
+	for entry := range strings.SplitSeq(text, ",") {
+		network, problem := network(strings.TrimSpace(entry))
 		if problem != "" {
-			return nil, fmt.Errorf("proxyFrom: %q %s", strings.TrimSpace(entry), problem)
+			return nil, fmt.Errorf("%s: %q %s", key, strings.TrimSpace(entry), problem)
 		}
 		list = append(list, network)
 	}
 	return list, nil
 }
 
-// balancer reads one entry, or says in the rest of a sentence what is wrong with it. A slip here would let others say where they come from, so
-// nothing is taken that can be read in two ways.
-func balancer(entry string) (network netip.Prefix, problem string) {
+// network reads one entry, or says in the rest of a sentence what is wrong with it. A slip here would let others say where they come from, or be
+// called where they must not, so nothing is taken that can be read in two ways.
+func network(entry string) (network netip.Prefix, problem string) {
 	if ip, err := netip.ParseAddr(entry); err == nil {
 		network = netip.PrefixFrom(ip.WithZone(""), ip.BitLen())
 		if ip.Zone() != "" {
