@@ -38,6 +38,7 @@ var rooms = []struct {
 	{"internal/amqpapi/...", []string{"internal/registration", "attest/...", "dps/..."}},
 	{"internal/mqttapi/...", []string{"internal/registration", "attest/...", "dps/..."}},
 	{"internal/adminapi/...", []string{"internal/web", "internal/registration", "attest/...", "dps/..."}},
+	{"internal/brokerapi/...", []string{"internal/web", "internal/registration", "attest/...", "dps/..."}},
 	{"internal/hubapi/...", []string{"internal/web", "internal/registration", "internal/iothub", "attest/...", "dps/..."}},
 	{"internal/daemon/...", []string{"internal/...", "attest/...", "dps/..."}},
 	{"internal/house", nil},

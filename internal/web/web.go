@@ -148,6 +148,7 @@ type Reply struct {
 	RetryAfter time.Duration
 	TrackingID string
 	Reason     registration.Reason
+	ID         string // what the request was about, where only its body says so: in place of Route.ID
 	// Stream, if there is one, makes the answer in place of Body, after the handler's time and outside the gate. If it fails before anything is
 	// sent, its error is the answer; after that the connection is cut, so that nobody takes what there is for the whole.
 	Stream func(context.Context, *Stream) error
@@ -165,6 +166,9 @@ type Route struct {
 	AnyType     bool   // the message may be of any media type
 	MaxBody     int64  // bytes of the message; 0: dps.MaxMessage
 	Handle      func(context.Context, Call) (Reply, error)
+	// Refuse, if there is one, makes the answer of a refusal in place of the imitated service's error body, for callers who read another. Reason and
+	// tracking id are set after it.
+	Refuse func(*registration.Fault) Reply
 }
 
 // Serve answers one request. A Route without Handle is a wrong path or method: Refuse says which.
@@ -188,8 +192,7 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, route Route) {
 		if !errors.As(err, &fault) {
 			fault = s.core.Fault(route.Scope, dps.CodeInternal, registration.ReasonInternal, "", err)
 		}
-		reply = Reply{Status: fault.Code.Status(), RetryAfter: fault.RetryAfter, TrackingID: fault.TrackingID, Reason: fault.Reason}
-		reply.Header, reply.Body = s.refusal(fault, s.sentence(fault), arrived)
+		reply = s.refuse(route, fault, arrived)
 	}
 	if !sent {
 		write(w, reply)
@@ -198,6 +201,18 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, route Route) {
 	if cut {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// refuse is the answer that a fault gets.
+func (s *Server) refuse(route Route, fault *registration.Fault, arrived time.Time) Reply {
+	if route.Refuse != nil {
+		reply := route.Refuse(fault)
+		reply.TrackingID, reply.Reason = fault.TrackingID, fault.Reason
+		return reply
+	}
+	reply := Reply{Status: fault.Code.Status(), RetryAfter: fault.RetryAfter, TrackingID: fault.TrackingID, Reason: fault.Reason}
+	reply.Header, reply.Body = s.refusal(fault, s.sentence(fault), arrived)
+	return reply
 }
 
 // sentence is what the answer says besides its code. Whoever manages the service is told what troubles its store; devices get by with the catalogue's.
@@ -359,6 +374,9 @@ var contentType = []string{"application/json; charset=utf-8"}
 // after writes the log line, the count and the decision, once the answer is out.
 func (s *Server) after(call Call, route Route, reply Reply, fault *registration.Fault) {
 	took := time.Since(call.Arrived)
+	if reply.ID != "" {
+		route.ID = reply.ID
+	}
 	s.metrics.observe(s.name, route.Operation, reply.Reason, took)
 	attrs := []slog.Attr{
 		slog.String("api", s.name), slog.String("operation", route.Operation), slog.String("scope", clip(route.Scope)), slog.String("id", clip(route.ID)),
