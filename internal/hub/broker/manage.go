@@ -23,6 +23,8 @@ type manager interface {
 	list(ctx context.Context, page func([]connection)) error
 	// end ends one connection; what the broker keeps for the device stays.
 	end(ctx context.Context, c connection) error
+	// probe asks whether the others will be allowed.
+	probe(ctx context.Context) error
 }
 
 // connection is one that the broker has.

@@ -2,10 +2,12 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -14,6 +16,24 @@ type rabbit struct {
 	*api
 	host string // virtual host
 	link *link
+}
+
+// tags of a user: a list, or with older releases a text with commas.
+type tags []string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *tags) UnmarshalJSON(text []byte) error {
+	var list []string
+	if err := json.Unmarshal(text, &list); err == nil {
+		*t = list
+		return nil
+	}
+	var joined string
+	if err := json.Unmarshal(text, &joined); err != nil {
+		return err
+	}
+	*t = strings.Split(joined, ",")
+	return nil
 }
 
 const rabbitPage = 500 // the most that it gives
