@@ -84,7 +84,7 @@ func TestDemoFailsAgainstAWeakService(t *testing.T) {
 			Bad:  "if true {"},
 			"Act 3:", "The old session is dead", "it is still open"},
 		{"the hub lets a key change and keeps the old one", rig.Weakness{File: "internal/hub/embedded/ensure.go",
-			Good: "if same && before.Generation == d.Generation {",
+			Good: "if same && before.Generation == d.Generation && !before.Disabled {",
 			Bad:  "if known {"},
 			"Act 3:", "The ten-year token is dead", "it was let in"},
 		{"a challenge can be redeemed again", rig.Weakness{File: "internal/registration/challenge.go",

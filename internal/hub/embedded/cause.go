@@ -14,6 +14,7 @@ const (
 	causeExpired     cause = "token-expired" // at login or later: the SAS token or certificate has run out
 	causeFar         cause = "token-far"     // the SAS token expires too far ahead
 	causeCredentials cause = "credentials"   // unknown device, or not its key or certificate
+	causeDisabled    cause = "disabled"      // the device may not log in; also after login
 	causeWill        cause = "will"          // a will that could not be a telemetry message
 	causeUnavailable cause = "unavailable"   // store or sealer failed, or the old session would not end
 	causeUnowned     cause = "unowned"       // the process cannot know that no other serves the hub; also after login
@@ -22,9 +23,8 @@ const (
 	causeLost     cause = "lost"           // the connection broke or went silent
 	causeTakeover cause = "takeover"       // the device logged in again
 	causeRekeyed  cause = "rekeyed"        // the device got another key
+	causeRemoved  cause = "removed"        // the device is no more of this hub
 	causeDropped  cause = "hub-dropped"    // the scope of the hub is gone
-	causeDisabled cause = "disabled"       // the device is disabled; also before login
-	causeRemoved  cause = "removed"        // the device is gone from the hub
 	causeTopic    cause = "foreign-topic"  // publish to a topic that is not its own
 	causeProps    cause = "bad-properties" // a property bag that cannot be read
 	causeQoS2     cause = "qos2"

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"latchkey.example/latchkey/internal/registration"
 )
@@ -39,51 +40,48 @@ func digestsOf(c registration.Credential) [][32]byte {
 // it ended, then the answer. Sessions remember what they were made with, so a call that repeats a half-done one ends them too; and so that one
 // in another process does not take a half-done one for done, the identity says that it is (Cutting).
 func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, d registration.HubDevice) error {
+	if !d.Credential.Valid() {
+		return errors.New("hub: the credential is none")
+	}
 	hub = hostOf(hub)
-	if owner, ok := h.config.Names(hub); !ok || owner != scope {
-		return fmt.Errorf("hub: scope %q has no hub %q", scope, clip(hub))
-	}
-	if !validDeviceID(d.DeviceID) || !d.Credential.Valid() {
-		return errors.New("hub: the device id has characters that no device can have, or the credential is none")
-	}
-	key := deviceKey(hub, d.DeviceID)
-	unlock, err := h.logins.lock(ctx, key)
+	unlock, err := h.lockNamed(ctx, scope, hub, d.DeviceID)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	stored, err := h.putCredential(ctx, scope, hub, d)
+	key := deviceKey(hub, d.DeviceID)
+	stored, err := repeated(func() (registration.Identity, error) { return h.tryCredential(ctx, scope, hub, d) })
 	if err != nil {
 		return err
 	}
 	digests := digestsOf(d.Credential)
 	if !h.boundToOther(key, digests...) {
-		return h.noteCut(ctx, scope, stored, d)
+		return h.noteCut(ctx, scope, stored, d.Credential)
 	}
 	if err := h.evict(ctx, key, causeRekeyed); err != nil {
 		return fmt.Errorf("hub: ending the session under the old key: %w", err)
 	}
 	h.forgetOthers(key, digests...)
-	return h.noteCut(ctx, scope, stored, d)
+	return h.noteCut(ctx, scope, stored, d.Credential)
 }
 
-// putTries bounds how often an identity is read anew because another process has written it since.
-const putTries = 4
+// tries bounds how often an identity is read anew because another process has written it since.
+const tries = 4
 
 var errMoved = errors.New("hub: the identity moved while it was written")
 
-// putCredential makes d's credential the durable one, if it is not already, and never goes back to an older generation. It returns the identity as it
-// is then.
-func (h *Hub) putCredential(ctx context.Context, scope, hub string, d registration.HubDevice) (stored registration.Identity, err error) {
-	for range putTries {
-		if stored, err = h.tryCredential(ctx, scope, hub, d); !errors.Is(err, errMoved) {
+// repeated repeats what reads an identity and writes in its place, while that fails because the identity moved.
+func repeated[T any](try func() (T, error)) (result T, err error) {
+	for range tries {
+		if result, err = try(); !errors.Is(err, errMoved) {
 			break
 		}
 	}
-	return stored, err
+	return result, err
 }
 
-// tryCredential writes in the place of what it has read, or not at all: errMoved.
+// tryCredential makes d's credential the durable one, if it is not already, and never goes back to an older generation. It returns the identity as it
+// is then. It writes in the place of what it has read, or not at all: errMoved.
 //
 // Where no session can hang on what is replaced, since there was no identity or it held the same credential and nothing is left to cut, any
 // process may write. Otherwise only the one that has the sessions, or any while none has: the write names it.
@@ -104,10 +102,13 @@ func (h *Hub) tryCredential(ctx context.Context, scope, hub string, d registrati
 		}
 		same = subtle.ConstantTimeCompare(old, d.Credential.Encode()) == 1
 	}
-	if same && before.Generation == d.Generation {
+	if same && before.Generation == d.Generation && !before.Disabled {
 		return before, nil
 	}
-	put := registration.IdentityPut{Was: before.Generation, Identity: registration.Identity{Hub: hub, DeviceID: d.DeviceID, Generation: d.Generation}}
+	put := registration.IdentityPut{Was: before.Generation, Identity: h.enabled(before, hub, d)}
+	if put.Twin, err = h.twinOf(ctx, scope, &put.Identity, before, d.Data); err != nil {
+		return before, err
+	}
 	if known && (!same || before.Cutting) {
 		reach, owner := h.owner.reach()
 		if reach == registration.Elsewhere {
@@ -118,11 +119,24 @@ func (h *Hub) tryCredential(ctx context.Context, scope, hub string, d registrati
 		put.Owner = owner
 		put.Cutting = h.config.Owners != nil && (!same && reach == registration.Here || h.boundToOther(deviceKey(hub, d.DeviceID), digestsOf(d.Credential)...))
 	}
-	return h.write(ctx, scope, put, d, known && !same)
+	return h.write(ctx, scope, put, d.Credential, known && !same)
+}
+
+// enabled is the identity before, or a new one, as it is once the device may log in.
+func (h *Hub) enabled(before registration.Identity, hub string, d registration.HubDevice) registration.Identity {
+	is := before
+	is.Hub, is.DeviceID, is.Generation, is.Cutting = hub, d.DeviceID, d.Generation, false
+	if before.Generation == 0 {
+		is.Created = h.config.Now()
+	}
+	if is.Disabled {
+		is.Disabled, is.StatusReason, is.StatusUpdated = false, "", h.config.Now()
+	}
+	return is
 }
 
 // noteCut takes the mark from an identity that sessions were left of, now that none are; ErrElsewhere if only another process knows that.
-func (h *Hub) noteCut(ctx context.Context, scope string, stored registration.Identity, d registration.HubDevice) error {
+func (h *Hub) noteCut(ctx context.Context, scope string, stored registration.Identity, credential registration.Credential) error {
 	if !stored.Cutting {
 		return nil
 	}
@@ -130,48 +144,58 @@ func (h *Hub) noteCut(ctx context.Context, scope string, stored registration.Ide
 	if reach == registration.Elsewhere {
 		return registration.ErrElsewhere
 	}
-	put := registration.IdentityPut{Was: stored.Generation, Owner: owner, Identity: registration.Identity{Hub: stored.Hub, DeviceID: stored.DeviceID, Generation: stored.Generation}}
-	_, err := h.write(ctx, scope, put, d, false)
+	put := registration.IdentityPut{Was: stored.Generation, Owner: owner, Identity: stored}
+	put.Cutting = false
+	_, err := h.write(ctx, scope, put, credential, false)
 	return err
 }
 
-// write seals d's credential into put and writes it. It seals anew even if the credential is the same: what was read could be under a master key that was just
+// write seals the credential into put and writes it. It seals anew even if the credential is the same: what was read could be under a master key that was just
 // rotated away.
-func (h *Hub) write(ctx context.Context, scope string, put registration.IdentityPut, d registration.HubDevice, rekeyed bool) (registration.Identity, error) {
+func (h *Hub) write(ctx context.Context, scope string, put registration.IdentityPut, credential registration.Credential, rekeyed bool) (registration.Identity, error) {
 	var err error
 	put.Updated = h.config.Now()
-	put.Created = put.Updated // if there was none
-	if put.SealedKey, err = h.config.Sealer.Seal(registration.ContextIdentityKey(scope, put.Hub, put.DeviceID), d.Credential.Encode()); err != nil {
+	if put.SealedKey, err = h.config.Sealer.Seal(registration.ContextIdentityKey(scope, put.Hub, put.DeviceID), credential.Encode()); err != nil {
 		return put.Identity, fmt.Errorf("hub: sealing the device key: %w", err)
 	}
-	detail, err := json.Marshal(struct {
+	audit, err := h.audit(registration.ActionIdentityPut, put.DeviceID, put.Updated, struct {
 		Hub        string `json:"hub"`
 		Generation uint64 `json:"generation"`
 		Rekeyed    bool   `json:"rekeyed"`
 		Cutting    bool   `json:"cutting,omitempty"`
-	}{put.Hub, put.Generation, rekeyed, put.Cutting})
+		Disabled   bool   `json:"disabled,omitempty"`
+		Twin       bool   `json:"twin,omitempty"`
+	}{put.Hub, put.Generation, rekeyed, put.Cutting, put.Disabled, put.Twin != nil})
 	if err != nil {
 		return put.Identity, err
 	}
-	verdict, err := h.config.Identities.PutIdentity(ctx, scope, put, registration.Audit{
-		At: put.Updated, Actor: registration.ActorService, Action: registration.ActionIdentityPut, Object: put.DeviceID,
-		Outcome: registration.OutcomeOK, Detail: string(detail),
-	})
-	switch {
-	case err != nil:
-		return put.Identity, fmt.Errorf("hub: writing the identity: %w", err)
-	case verdict == registration.Conflict:
-		return put.Identity, errMoved
-	case verdict == registration.OtherOwner:
-		h.owner.mistaken()
-		return put.Identity, registration.ErrElsewhere
-	case verdict != registration.Applied:
-		return put.Identity, fmt.Errorf("hub: writing the identity: verdict %d", verdict)
+	verdict, err := h.config.Identities.PutIdentity(ctx, scope, put, audit)
+	if err := h.became("writing the identity", verdict, err); err != nil {
+		return put.Identity, err
 	}
 	if rekeyed {
 		h.metrics.rekeyed.Inc()
 	}
 	return put.Identity, nil
+}
+
+// audit is the row of what the hub does by order of the service.
+func (h *Hub) audit(action, deviceID string, at time.Time, what any) (registration.Audit, error) {
+	detail, err := json.Marshal(what)
+	return registration.Audit{
+		At: at, Actor: registration.ActorService, Action: action, Object: deviceID, Outcome: registration.OutcomeOK, Detail: string(detail),
+	}, err
+}
+
+// became makes an error of what became of a write that a proof has ordered: errMoved if it is worth another look at what is there.
+func (h *Hub) became(doing string, verdict registration.Verdict, err error) error {
+	switch {
+	case err == nil && verdict == registration.Superseded:
+		return registration.ErrStale
+	case err == nil && (verdict == registration.Conflict || verdict == registration.Missing):
+		return errMoved
+	}
+	return h.judge(doing, verdict, err)
 }
 
 // Drop implements registration.Hub. Logins fail already, as Config.Names does not know the hub any more. All connections are cut before any

@@ -159,7 +159,9 @@ func refuseTwin(cl *mqtt.Client, topic string) cause {
 // (MQTT 3.1.1, 3.1.2.5 lets it wait). An error here would make the library go on with the device's own will.
 func (k *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 	c := connOf(cl)
-	if why := c.why(); why != causeRekeyed && why != causeDropped && why != causeShutdown && why != causeUnowned {
+	switch c.why() {
+	case causeRekeyed, causeDropped, causeRemoved, causeDisabled, causeShutdown, causeUnowned:
+	default:
 		k.hub.takeEvent(c.login, event{topic: will.TopicName, payload: will.Payload, retain: will.Retain, qos: will.Qos, will: true})
 	}
 	return mqtt.Will{TopicName: "devices/" + c.login.deviceID + "/messages/events/"}, nil

@@ -114,10 +114,10 @@ func (h *Hub) verify(ctx context.Context, l *login) cause {
 		h.log.Error("hub: opening a device key", "scope", l.scope, "hub", l.hub, "device", l.deviceID, "error", err)
 		return causeUnavailable
 	}
-	if good := h.matches(l, credential); !good || !known {
+	switch good := h.matches(l, credential); {
+	case !good || !known:
 		return causeCredentials
-	}
-	if id.Disabled {
+	case id.Disabled:
 		return causeDisabled
 	}
 	return ""

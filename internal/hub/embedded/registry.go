@@ -178,7 +178,7 @@ func (h *Hub) end(ctx context.Context, key string, why cause) error {
 	return nil
 }
 
-// RemoveKnown removes a device as it was read, with its twin, its messages and its sessions. ErrNotFound if there is none, ErrChanged if it is not of
+// RemoveKnown removes a device as it was read, with its twin, its messages and its sessions, in the order of RemoveDevice. ErrNotFound if there is none, ErrChanged if it is not of
 // the version was (0: whichever), ErrElsewhere as WriteDevice.
 func (h *Hub) RemoveKnown(ctx context.Context, scope, hub, deviceID string, was uint64, audit registration.Audit) error {
 	hub = hostOf(hub)
@@ -196,16 +196,19 @@ func (h *Hub) RemoveKnown(ctx context.Context, scope, hub, deviceID string, was 
 	case was != 0 && before.Version != was:
 		return registration.ErrChanged
 	}
-	reach, owner := h.owner.reach()
-	if reach == registration.Elsewhere {
-		return registration.ErrElsewhere
-	}
-	verdict, err := h.config.Identities.DeleteIdentity(ctx, scope, registration.IdentityDelete{Hub: hub, DeviceID: deviceID,
-		Was: before.Generation, WasVersion: before.Version, Generation: before.Generation, At: h.config.Now(), Owner: owner}, audit)
-	if err := h.judge("deleting the identity", verdict, err); err != nil {
+	if _, err = h.shut(ctx, scope, hub, deviceID, before.Generation, causeRemoved); err != nil {
 		return err
 	}
-	return h.end(ctx, deviceKey(hub, deviceID), causeRemoved)
+	stored, known, err := h.readIdentity(ctx, scope, hub, deviceID) // of which version it is
+	switch {
+	case err != nil:
+		return err
+	case !known || !stored.Disabled || stored.Cutting || stored.Generation != before.Generation:
+		return registration.ErrChanged
+	}
+	verdict, err := h.config.Identities.DeleteIdentity(ctx, scope, registration.IdentityDelete{Hub: hub, DeviceID: deviceID,
+		Was: stored.Generation, WasVersion: stored.Version, Generation: stored.Generation, At: h.config.Now()}, audit)
+	return h.judge("deleting the identity", verdict, err)
 }
 
 // lockNamed locks a device of a hub of the scope.
