@@ -327,7 +327,7 @@ func TestANewDeviceHasTheDataThatItIsGiven(t *testing.T) {
 		w.store.twins[rowKey(testScope, testHub, "dev")] = twin
 	})
 	w.ensureWith(t, key, 3, &other) // a repeated call puts nothing back
-	if err := w.tryDisable(t, "dev", 3); err != nil {
+	if err := w.disableBy(t, "dev", 3); err != nil {
 		t.Fatal(err)
 	}
 	w.ensureWith(t, key, 3, &other)
