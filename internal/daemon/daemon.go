@@ -23,8 +23,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"latchkey.example/latchkey/internal/adminapi"
+	"latchkey.example/latchkey/internal/brokerapi"
 	"latchkey.example/latchkey/internal/config"
 	"latchkey.example/latchkey/internal/httpapi"
+	"latchkey.example/latchkey/internal/hub/broker"
 	"latchkey.example/latchkey/internal/hub/embedded"
 	"latchkey.example/latchkey/internal/keyring"
 	"latchkey.example/latchkey/internal/proxied"
@@ -70,6 +72,7 @@ type service struct {
 	sink    *telemetrySink              // nil where the hub is not served
 	mark    *hubMark                    // nil where it is not, or the store is this process's alone
 	hub     *embedded.Hub
+	brokers *broker.Hub
 	core    *registration.Core
 	cert    *certificate
 	tickets *tickets
@@ -185,6 +188,9 @@ func (s *service) wire(ctx context.Context) (err error) {
 	if s.hub, err = embedded.New(hub); err != nil {
 		return err
 	}
+	if s.brokers, err = s.openBrokers(); err != nil {
+		return err
+	}
 	s.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "latchkey_hub_serving", Help: "1 while this node serves the embedded hub."}, func() float64 {
 		if s.hub.Reach("", "") == registration.Here {
 			return 1
@@ -208,6 +214,7 @@ func (s *service) wire(ctx context.Context) (err error) {
 	s.front = &front{
 		device: httpapi.New(s.core, web.NewServer("device", s.core, s.log, metrics, s.shared)),
 		admin:  adminapi.New(s.core, web.NewServer("management", s.core, s.log, metrics, s.shared)),
+		broker: brokerapi.New(s.core, web.NewServer("broker", s.core, s.log, metrics, s.shared), s.brokers),
 		ready:  s.ready,
 	}
 	s.front.answerTime.Store(int64(answerTime(s.config)))
@@ -260,6 +267,7 @@ func (s *service) serve(ctx context.Context, opts Options) error {
 		s.serveMQTT(group, listeners.mqtt)
 	}
 	s.keepHub(ctx, group)
+	s.keepBrokers(ctx, group)
 	if listeners.metrics != nil {
 		s.serveMetrics(watched, group, listeners.metrics)
 	}

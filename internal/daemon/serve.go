@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"latchkey.example/latchkey/internal/adminapi"
+	"latchkey.example/latchkey/internal/brokerapi"
 	"latchkey.example/latchkey/internal/proxied"
 	"latchkey.example/latchkey/internal/registration"
 	"latchkey.example/latchkey/internal/telemetry"
@@ -27,6 +28,7 @@ import (
 // management API are reserved.
 type front struct {
 	device, admin http.Handler
+	broker        http.Handler // the questions of linked brokers
 	ready         func(context.Context) error
 	draining      atomic.Bool
 
@@ -45,6 +47,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		probe(w, nil)
 	case first == "readyz" && rest == "":
 		probe(w, f.readiness(r.Context()))
+	case brokerapi.Serves(r.URL.EscapedPath()):
+		f.broker.ServeHTTP(w, r)
 	case adminapi.Serves(first):
 		f.admin.ServeHTTP(w, r)
 	default:

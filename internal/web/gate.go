@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
-
 )
 
 // Gate is the bounded admission queue: a number of requests at work, a number parked for a short while, and a refusal beyond that. It
