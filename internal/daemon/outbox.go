@@ -2,15 +2,15 @@ package daemon
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"latchkey.example/latchkey/internal/registration"
 )
 
-const (
-	deliverEvery = 500 * time.Millisecond
-	backlogEvery = 15 * time.Second
-)
+const backlogEvery = 15 * time.Second
 
 // outboxMetrics tell whether work that was acknowledged gets done. What waits is counted over all nodes, and by each of them.
 type outboxMetrics struct {
@@ -38,30 +38,35 @@ func newOutboxMetrics(r prometheus.Registerer) *outboxMetrics {
 // deliver works off the outbox, and looks now and then how much waits there.
 func (s *service) deliver(ctx context.Context) {
 	metrics := newOutboxMetrics(s.metrics)
-	due, count := time.NewTicker(deliverEvery), time.NewTicker(backlogEvery)
-	defer due.Stop()
-	defer count.Stop()
+	var counting sync.WaitGroup
+	defer counting.Wait()
+	counting.Go(func() { s.countOutbox(ctx, metrics) })
 	failing := false
+	s.core.Work(ctx, func(delivery registration.Delivery, err error) {
+		metrics.delivered.Add(float64(delivery.Done))
+		metrics.failed.Add(float64(delivery.Failed))
+		if err != nil && !failing && ctx.Err() == nil { // once, not twice a second
+			s.log.Warn("outbox: nothing can be claimed, tried again", "err", err)
+		}
+		failing = err != nil
+	})
+}
+
+func (s *service) countOutbox(ctx context.Context, metrics *outboxMetrics) {
+	count := time.NewTicker(backlogEvery)
+	defer count.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-count.C:
-			call, cancel := context.WithTimeout(ctx, backlogEvery)
-			backlog, err := s.store.OutboxBacklog(call)
-			cancel()
-			if err == nil { // else the next line of the other case says so
-				metrics.waiting.Set(float64(backlog.Waiting))
-				metrics.oldest.Set(backlog.Oldest.Seconds())
-			}
-		case <-due.C:
-			delivery, err := s.core.Deliver(ctx)
-			metrics.delivered.Add(float64(delivery.Done))
-			metrics.failed.Add(float64(delivery.Failed))
-			if err != nil && !failing && ctx.Err() == nil { // once, not twice a second
-				s.log.Warn("outbox: nothing can be claimed, tried again", "err", err)
-			}
-			failing = err != nil
+		}
+		call, cancel := context.WithTimeout(ctx, backlogEvery)
+		backlog, err := s.store.OutboxBacklog(call)
+		cancel()
+		if err == nil { // else a line of the other loop says so
+			metrics.waiting.Set(float64(backlog.Waiting))
+			metrics.oldest.Set(backlog.Oldest.Seconds())
 		}
 	}
 }

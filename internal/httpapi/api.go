@@ -92,6 +92,7 @@ func (a *API) poll(scope, id, operationID string) handler {
 
 func request(scope, id string, call web.Call, body dps.RegisterRequest) registration.Request {
 	return registration.Request{Scope: scope, ID: id, Authorization: call.Header.Get("Authorization"), Address: call.Address, Arrived: call.Arrived, Body: body,
+		APIVersion:   call.Request.URL.Query().Get("api-version"),
 		Certificates: certificates(call.Request)}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -15,27 +16,83 @@ import (
 // Advance moves an operation as far as it can go now, and is idempotent. It is all that moves an operation: the PUT, every poll, the outbox
 // (Deliver) and the sweep (Resume) call it, so a crash after the 202 needs no repair. The order is the promise: the hub holds the key first, then the assignment and its
 // audit row become durable, and only then can an answer carry the key. An error leaves the operation assigning.
+//
+// A device that moves is read at the hub where it was, what it had is saved, it is removed there, and then made at its new hub: never is it at two.
 func (c *Core) Advance(ctx context.Context, scopeID string, o Operation) (Operation, error) {
 	if o.Status != Assigning {
 		return o, nil
 	}
-	credential, err := c.openCredential(scopeID, o)
+	p, err := decodePlan(o.Plan)
 	if err != nil {
 		return o, err
 	}
-	err = c.hub.EnsureDevice(ctx, scopeID, o.Hub, HubDevice{DeviceID: o.DeviceID, Credential: credential, Generation: o.Revision})
-	if errors.Is(err, ErrStale) {
-		return superseded(o), nil
+	if o.Hub == "" {
+		if o, p, err = c.allocateLate(ctx, scopeID, o, p); err != nil || o.Status != Assigning {
+			return o, err
+		}
+		if _, remote, _ := c.reaches(scopeID, o, p); remote { // its turn at that hub comes with the row that was just written
+			c.nudge()
+			return o, nil
+		}
 	}
+	a := arrival{substatus: o.Substatus}
+	if !p.Start.IsZero() || p.Reset {
+		a.data = p.Start.data(p.Reset)
+	}
+	if len(p.Leaving) > 0 {
+		current := false
+		if a, current, err = c.leave(ctx, scopeID, o, p); err == nil && !current {
+			return c.overtaken(ctx, scopeID, o)
+		}
+	}
+	if err == nil {
+		err = c.arrive(ctx, scopeID, o, a)
+	}
+	var refused *RefusedError
+	switch {
+	case err == nil:
+		return c.finish(ctx, scopeID, o, p, a)
+	case errors.Is(err, ErrStale):
+		return c.overtaken(ctx, scopeID, o)
+	case errors.Is(err, ErrUnlinked):
+		return c.fail(ctx, scopeID, o, dps.CodeNoHub, ReasonNoHub, "The hub "+o.Hub+" was unlinked before the device came to it. Register again.")
+	case errors.As(err, &refused):
+		return c.fail(ctx, scopeID, o, dps.CodeHubRefused, ReasonHubFailed, refused.Message)
+	}
+	return o, err
+}
+
+// arrive makes the device at its hub.
+func (c *Core) arrive(ctx context.Context, scopeID string, o Operation, a arrival) error {
+	credential, err := c.openCredential(scopeID, o)
 	if err != nil {
-		return o, fmt.Errorf("hub %s: %w", o.Hub, err)
+		return err
 	}
-	return c.finish(ctx, scopeID, o)
+	err = c.hub.EnsureDevice(ctx, scopeID, o.Hub, HubDevice{DeviceID: o.DeviceID, Credential: credential, Generation: o.Revision, Data: a.data})
+	if err != nil {
+		return &hubFailure{o.Hub, err}
+	}
+	return nil
+}
+
+// overtaken gives an operation whose place another one took as it is shown, unless it has ended before that.
+func (c *Core) overtaken(ctx context.Context, scopeID string, o Operation) (Operation, error) {
+	now, err := c.store.Operation(ctx, scopeID, o.ID)
+	switch {
+	case errors.Is(err, ErrNotFound) || err == nil && now.Status == Assigning:
+		return superseded(o), nil
+	case err != nil:
+		return o, fmt.Errorf("reading what it is now: %w", err)
+	}
+	return now, nil
 }
 
 // tryAdvance is Advance for a request, which an error does not end: the operation stays assigning, and its outbox row, the next poll or the sweep
-// goes on.
+// goes on. What is done over the network is left to the outbox.
 func (c *Core) tryAdvance(ctx context.Context, s *scope, o Operation) Operation {
+	if c.overNetwork(s.ID, o) {
+		return o
+	}
 	o, err := c.Advance(ctx, s.ID, o)
 	switch {
 	case errors.Is(err, ErrElsewhere):
@@ -46,26 +103,62 @@ func (c *Core) tryAdvance(ctx context.Context, s *scope, o Operation) Operation 
 	return o
 }
 
-func (c *Core) finish(ctx context.Context, scopeID string, o Operation) (Operation, error) {
-	now := c.now()
-	verdict, err := c.store.Finish(ctx, scopeID, Finish{
-		OperationID: o.ID, RegistrationID: dps.FoldID(o.RegistrationID), Status: Assigned, Substatus: o.Substatus, Hub: o.Hub, DeviceID: o.DeviceID, At: now,
-		Audit: Audit{At: now, Actor: ActorService, Action: ActionAssign, Object: dps.FoldID(o.RegistrationID), Outcome: OutcomeOK,
-			Reason: ReasonRegistered, TrackingID: o.TrackingID, Detail: fmt.Sprintf(`{"operation":%q,"hub":%q,"deviceId":%q}`, o.ID, o.Hub, o.DeviceID)},
-	})
+// overNetwork says whether advancing an operation now calls what is far away. Requests do not wait for that.
+func (c *Core) overNetwork(scopeID string, o Operation) bool {
+	p, err := decodePlan(o.Plan)
+	if o.Status != Assigning || err != nil {
+		return false
+	}
+	_, remote, _ := c.reaches(scopeID, o, p)
+	return remote
+}
+
+// finish writes the assignment, and what the audit tells of it.
+func (c *Core) finish(ctx context.Context, scopeID string, o Operation, p plan, a arrival) (Operation, error) {
+	o.Substatus = a.substatus
+	told, err := json.Marshal(struct {
+		Operation string   `json:"operation"`
+		Hub       string   `json:"hub"`
+		DeviceID  string   `json:"deviceId"`
+		Substatus string   `json:"substatus,omitempty"`
+		Left      []string `json:"left,omitempty"` // hubs that it was removed from
+		Lost      []string `json:"lost,omitempty"` // hubs that are linked no more, with what it had there
+	}{o.ID, o.Hub, o.DeviceID, a.substatus, p.Leaving, a.gone})
 	if err != nil {
-		return o, fmt.Errorf("writing the assignment: %w", err)
+		return o, err
+	}
+	return c.end(ctx, scopeID, o, Finish{Status: Assigned, Hub: o.Hub, Payload: p.Returned,
+		Audit: Audit{Outcome: OutcomeOK, Reason: ReasonRegistered, Detail: string(told)}})
+}
+
+// fail ends an operation without an assignment. What is shown of the registration says so; where its device may be, it keeps.
+func (c *Core) fail(ctx context.Context, scopeID string, o Operation, code dps.Code, reason Reason, sentence string) (Operation, error) {
+	told, err := json.Marshal(struct {
+		Operation string `json:"operation"`
+		Hub       string `json:"hub,omitempty"`
+		Message   string `json:"message"`
+	}{o.ID, o.Hub, sentence})
+	if err != nil {
+		return o, err
+	}
+	return c.end(ctx, scopeID, o, Finish{Status: Failed, Hub: o.Hub, ErrorCode: int(code), ErrorMessage: sentence,
+		Audit: Audit{Outcome: OutcomeRefused, Reason: reason, Detail: string(told)}})
+}
+
+func (c *Core) end(ctx context.Context, scopeID string, o Operation, f Finish) (Operation, error) {
+	now, id := c.now(), dps.FoldID(o.RegistrationID)
+	f.OperationID, f.RegistrationID, f.Substatus, f.DeviceID, f.At = o.ID, id, o.Substatus, o.DeviceID, now
+	f.Audit.At, f.Audit.Actor, f.Audit.Action, f.Audit.Object, f.Audit.TrackingID = now, ActorService, ActionAssign, id, o.TrackingID
+	verdict, err := c.store.Finish(ctx, scopeID, f)
+	if err != nil {
+		return o, fmt.Errorf("writing the end of the operation: %w", err)
 	}
 	switch verdict {
 	case Applied:
-		o.Status, o.Updated = Assigned, now
+		o.Status, o.Updated, o.ErrorCode, o.ErrorMessage, o.Plan = f.Status, now, f.ErrorCode, f.ErrorMessage, nil
 		return o, nil
 	case Conflict: // somebody else finished it: read what it is now
-		current, err := c.store.Operation(ctx, scopeID, o.ID)
-		if err != nil {
-			return o, fmt.Errorf("reading what it is now: %w", err)
-		}
-		return current, nil
+		return c.overtaken(ctx, scopeID, o)
 	}
 	return superseded(o), nil
 }
@@ -182,12 +275,17 @@ func (c *Core) authenticateCertificate(s *scope, r Request, o Operation) error {
 	return nil
 }
 
+// pollAgain is when to poll again an operation of some age: hubs over the network, and those that are down, take longer.
+func pollAgain(age time.Duration) time.Duration {
+	return min(max(pollAdvice, (age/4).Round(time.Second)), slowPollAdvice)
+}
+
 func (c *Core) pollAnswer(s *scope, r Request, device Device, o Operation) (Answer, error) {
 	state := operationState(device, o)
 	answer := Answer{Status: &dps.OperationStatus{OperationID: o.ID, Status: state.Status, RegistrationState: state}, Reason: ReasonPolled, TrackingID: c.track(s, ReasonPolled)}
 	switch o.Status {
 	case Assigning:
-		answer.RetryAfter = pollAdvice
+		answer.RetryAfter = pollAgain(r.Arrived.Sub(o.Created))
 	case Assigned:
 		if err := c.showResult(s, r, o, state); err != nil {
 			return Answer{}, c.fault(s, dps.CodeInternal, ReasonInternal, "", err)
@@ -248,6 +346,9 @@ func operationState(device Device, o Operation) *dps.RegistrationState {
 	switch o.Status {
 	case Assigned:
 		state.AssignedHub, state.DeviceID, state.Substatus = o.Hub, o.DeviceID, o.Substatus
+		if r := device.Registration; r != nil && r.OperationID == o.ID {
+			state.Payload = r.Payload
+		}
 	case Failed:
 		state.ErrorCode, state.ErrorMessage = dps.Code(o.ErrorCode), o.ErrorMessage
 	}
@@ -262,7 +363,7 @@ func stateOf(id string, r *Registration) *dps.RegistrationState {
 	state := &dps.RegistrationState{RegistrationID: r.ID, Status: string(r.Status), Created: r.Created, LastUpdated: r.Updated, ETag: dps.ETag(int64(r.Revision))}
 	switch r.Status {
 	case Assigned:
-		state.AssignedHub, state.DeviceID, state.Substatus = r.Hub, r.DeviceID, r.Substatus
+		state.AssignedHub, state.DeviceID, state.Substatus, state.Payload = r.Hub, r.DeviceID, r.Substatus, r.Payload
 	case Failed:
 		state.ErrorCode, state.ErrorMessage = dps.Code(r.ErrorCode), r.ErrorMessage
 	}
@@ -305,7 +406,7 @@ const resumePage = 1000
 // this one has left are among them, but for what another node may be at just now. Where the hub's sessions are another process's it leaves them to
 // that.
 func (c *Core) Resume(ctx context.Context) error {
-	if c.hub.Reach("", "") == Elsewhere {
+	if c.embeddedReach() == Elsewhere {
 		return nil
 	}
 	now := c.now()
@@ -325,8 +426,7 @@ func (c *Core) resumeAll(ctx context.Context, after Unfinished, before time.Time
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			_, err := patiently(ctx, outboxTime, func(ctx context.Context) (Operation, error) { return c.resume(ctx, last) })
-			if err != nil && !errors.Is(err, errUnknownScope) {
+			if _, err := c.resume(ctx, last); err != nil && !errors.Is(err, errUnknownScope) && !errors.Is(err, errHubRests) {
 				failed = fmt.Errorf("operation %s: %w", last.Operation.ID, err)
 			}
 		}
@@ -336,20 +436,59 @@ func (c *Core) resumeAll(ctx context.Context, after Unfinished, before time.Time
 	}
 }
 
-// resume advances one operation unless the operator has shut its device out since: what a poll would refuse is not assigned either.
+// resume advances one operation unless the operator has shut its device out since: what a poll would refuse is not assigned either. One whose place
+// another took is given back as superseded.
 func (c *Core) resume(ctx context.Context, u Unfinished) (Operation, error) {
-	device, err := c.store.Device(ctx, u.Scope, dps.FoldID(u.Operation.RegistrationID))
+	o := u.Operation
+	device, err := patiently(ctx, outboxTime, func(ctx context.Context) (Device, error) {
+		return c.store.Device(ctx, u.Scope, dps.FoldID(o.RegistrationID))
+	})
 	if err != nil {
-		return u.Operation, err
+		return o, err
+	}
+	if device.Operation != nil && device.Operation.ID == o.ID {
+		o = *device.Operation // with its plan
 	}
 	s, known := c.scope(u.Scope)
 	if !known {
-		return u.Operation, errUnknownScope
+		return o, errUnknownScope
 	}
-	if standing, err := c.standing(ctx, s, device, u.Operation); err != nil || standing != ReasonNone {
-		return u.Operation, err
+	standing, err := patiently(ctx, outboxTime, func(ctx context.Context) (Reason, error) { return c.standing(ctx, s, device, o) })
+	switch {
+	case err != nil:
+		return o, err
+	case standing == ReasonSuperseded:
+		return superseded(o), nil
+	case standing != ReasonNone:
+		return o, nil
 	}
-	return c.Advance(ctx, u.Scope, u.Operation)
+	return c.advanceInTime(ctx, u.Scope, o)
+}
+
+// advanceInTime bounds the time, and what is asked of hubs over the network.
+func (c *Core) advanceInTime(ctx context.Context, scopeID string, o Operation) (advanced Operation, err error) {
+	p, err := decodePlan(o.Plan)
+	if err != nil {
+		return o, err
+	}
+	if _, remote, _ := c.reaches(scopeID, o, p); !remote {
+		return patiently(ctx, outboxTime, func(ctx context.Context) (Operation, error) { return c.Advance(ctx, scopeID, o) })
+	}
+	span, hubs := remoteTime, []string(nil)
+	for _, hub := range append([]string{o.Hub}, p.Leaving...) {
+		if hub != "" && c.hub.Reach(scopeID, hub) == Remote {
+			hubs = append(hubs, hub)
+		}
+	}
+	if o.Hub == "" {
+		span += webhookTime
+	}
+	advanced = o
+	err = c.overTheNetwork(ctx, span, scopeID, hubs, func(ctx context.Context) error {
+		advanced, err = c.Advance(ctx, scopeID, o)
+		return err
+	})
+	return advanced, err
 }
 
 func (c *Core) prune(ctx context.Context) error {

@@ -39,6 +39,7 @@ type Config struct {
 type Core struct {
 	store     Store
 	hub       Hub
+	mover     Mover
 	sealer    Sealer
 	issuer    Issuer
 	webhooks  Webhooks
@@ -48,10 +49,12 @@ type Core struct {
 	reloading sync.Mutex // held from reading the scopes to storing them, so that an older reading never takes a newer one's place
 	scopes    atomic.Pointer[scopeTable]
 	decisions *Decisions
-	retention atomic.Int64 // of audit rows, a time.Duration; 0: for ever
-	policing  sync.Mutex   // held from judging a caller again to the end of what it changes of access policies
-	refused   *Decisions   // refusals after proof that are in the audit already
-	troubles  complaints   // of the store, in the log
+	retention atomic.Int64  // of audit rows, a time.Duration; 0: for ever
+	policing  sync.Mutex    // held from judging a caller again to the end of what it changes of access policies
+	refused   *Decisions    // refusals after proof that are in the audit already
+	troubles  complaints    // of the store, in the log
+	ordered   chan struct{} // holds one if work was ordered that nobody has looked for
+	lines     hubLines
 
 	// The costly steps, as fields so that a test can count them.
 	parseEK  func([]byte) (*attest.EK, error)
@@ -65,6 +68,10 @@ func New(ctx context.Context, config Config) (*Core, error) {
 		store: config.Store, hub: config.Hub, sealer: config.Sealer, issuer: config.Issuer, webhooks: config.Webhooks, log: config.Logger, now: config.Now, rand: config.Rand,
 		decisions: newDecisions(decisionEntries), refused: newDecisions(decisionEntries), parseEK: attest.ParseEK, parseSRK: attest.ParseSRK, wrap: attest.Seal,
 	}
+	if c.mover, _ = config.Hub.(Mover); c.mover == nil {
+		c.mover = immovable{}
+	}
+	c.ordered = make(chan struct{}, 1)
 	if c.now == nil {
 		c.now = time.Now
 	}

@@ -96,6 +96,8 @@ var reasons = [reasonCount]struct{ name, text string }{
 	ReasonMethodTimeout:       {"method-timeout", "The device did not answer the direct method in time."},
 	ReasonQueueFull:           {"queue-full", "As many messages wait for the device as may wait. It must take some first, or purge them."},
 	ReasonNoModules:           {"not-offered", "The embedded hub does not offer this part of an IoT Hub; docs/hubs/service-api.md says what it does."},
+	ReasonNoHub:               {"no-hub", "There was no hub to give the device to, or the one it was to have is linked no more: compare the entry's hubs with `latchkey hub list`."},
+	ReasonAllocationFailed:    {"allocation-failed", "The allocation webhook of the entry gave no hub: the registration's error message and the audit row say what it answered."},
 	ReasonHubElsewhere:        {"hub-elsewhere", "Another process has the sessions of the hub, and this one could not have done what was asked: send the request to the node that serves the hub."},
 	ReasonTooManyPolicies:     {"too-many-access-policies", "The scope has as many access policies as it may have. Remove one that is not used."},
 	ReasonBrokerLogin:         {"broker-login", "A linked broker asked about a login, and it was allowed."},

@@ -25,6 +25,7 @@ type knownGroup struct {
 	Revision     uint64
 	keys         symmetricKeys // with SymmetricKey
 	caReferences []string      // as given
+	steering     steering
 }
 
 // groupPage is how many groups are read at once.
@@ -86,17 +87,17 @@ func (c *Core) loadGroups(ctx context.Context, scope string) (*groupTable, error
 func (c *Core) addGroup(t *groupTable, scope string, g Group, authorities map[string][]byte) error {
 	known := &knownGroup{ID: g.ID, Mechanism: g.Mechanism, Disabled: g.Disabled, Revision: g.Revision}
 	folded := dps.FoldID(g.ID)
+	wire, err := dps.DecodeGroup(g.ID, g.Document)
+	if err != nil {
+		return err
+	}
+	known.steering = groupSteering(wire)
 	if g.Mechanism == SymmetricKey {
-		var err error
 		if known.keys, err = c.openKeys(ContextGroupKey, scope, folded, g.Keys); err != nil {
 			return err
 		}
 		t.deriving = append(t.deriving, known)
 	} else {
-		wire, err := dps.DecodeGroup(g.ID, g.Document)
-		if err != nil {
-			return err
-		}
 		if wire.Attestation.X509 == nil {
 			return fmt.Errorf("its document is not of an x509 group")
 		}

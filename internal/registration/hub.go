@@ -56,7 +56,8 @@ type HubDevice struct {
 	Credential Credential
 	Generation uint64 // Operation.Revision: rises within a scope from one proof to the next, whatever ids are deleted in between
 	// Data is what the device has at the hub after the call if it did not exist there before, or if it says Replace; otherwise what it had stays.
-	// Nil: what it had stays, and a new device has nothing.
+	// Nil: what it had stays, and a new device has nothing. A call of a generation that the hub has done already writes no data again: it may be one that
+	// comes late, and the device has worked since.
 	Data *DeviceData
 }
 
@@ -65,9 +66,6 @@ var ErrElsewhere = errors.New("the hub's sessions are another process's")
 
 // ErrStale says that a newer generation has been seen.
 var ErrStale = errors.New("a newer generation has been seen")
-
-// ErrUnlinked says that the scope has no hub of that name, or has it no more.
-var ErrUnlinked = errors.New("the hub is not linked to the scope")
 
 // RetryError is a failure of a hub that says when to come back: it is throttling, or was found down and is left alone for a while. All calls for
 // that hub wait as long.
@@ -96,3 +94,18 @@ func (e *RefusedError) Error() string { return fmt.Sprintf("the hub refuses: %v"
 
 // Unwrap implements errors.Is and errors.As.
 func (e *RefusedError) Unwrap() error { return e.Err }
+
+// immovable stands in for a hub that does not move devices.
+type immovable struct{}
+
+var errImmovable = errors.New("this hub does not move devices")
+
+func (immovable) RemoveDevice(context.Context, string, string, string, uint64) error {
+	return errImmovable
+}
+func (immovable) DisableDevice(context.Context, string, string, string, uint64) error {
+	return errImmovable
+}
+func (immovable) DeviceData(context.Context, string, string, string) (DeviceData, error) {
+	return DeviceData{}, errImmovable
+}

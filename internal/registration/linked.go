@@ -78,8 +78,8 @@ func DecodeRegions(encoded []byte) (regions []Region, err error) {
 	return regions, err
 }
 
-// ErrNotLinked says that the scope has no hub of this name any more: what devices are there is out of reach.
-var ErrNotLinked = errors.New("no such hub is linked")
+// ErrUnlinked says that the scope has no hub of this name any more: what devices are there is out of reach.
+var ErrUnlinked = errors.New("no such hub is linked")
 
 // HubStore keeps the linked hubs of scopes and how they are chosen. They are part of what Scopes returns.
 type HubStore interface {

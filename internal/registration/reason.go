@@ -93,6 +93,8 @@ const (
 	ReasonBrokerUser
 	ReasonBrokerSettling
 	ReasonTopic
+	ReasonNoHub
+	ReasonAllocationFailed
 
 	reasonCount
 )

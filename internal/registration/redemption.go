@@ -22,22 +22,26 @@ func (c *Core) redemption(s *scope, r Request, p proof) (Redemption, error) {
 	if err != nil {
 		return Redemption{}, err
 	}
+	way, err := c.course(s, r, p)
+	if err != nil {
+		return Redemption{}, err
+	}
+	deviceID := next.DeviceID
+	way.settle(&next, p.device.Registration)
 	next.OperationID = operationID
 	tracking := c.track(s, reason)
 	redemption := Redemption{
 		ID: id, Generation: p.generation, GroupsRevision: p.groupsRevision,
 		Operation: Operation{
-			ID: operationID, RegistrationID: next.ID, Status: Assigning, Substatus: next.Substatus, Generation: p.generation + 1,
+			ID: operationID, RegistrationID: next.ID, Status: Assigning, Substatus: way.substatus, Generation: p.generation + 1,
 			Mechanism: p.mechanism, Group: next.Group, TokenDigest: p.digest,
-			SealedHubKey: next.SealedHubKey, Hub: next.Hub, DeviceID: next.DeviceID, TrackingID: tracking, Created: now, Updated: now,
+			SealedHubKey: next.SealedHubKey, Hub: way.hub, DeviceID: deviceID, TrackingID: tracking, Created: now, Updated: now,
+			Plan: way.plan.encode(),
 		},
 		Registration: next,
 		Audit:        c.deviceAudit(r, ActionRegister, OutcomeOK, reason, tracking, p.told(operationID)),
 	}
-	// Where the hub is another process's, a call from here may not be able to do all of it. Where it is not, a crash is repaired by the sweep.
-	if c.hub.Reach("", "") != Here {
-		redemption.Outbox = &Outbox{Kind: OutboxAdvance, Object: operationID}
-	}
+	redemption.Outbox = c.order(s.ID, redemption.Operation, way.plan)
 	if p.enrollment != nil {
 		redemption.EnrollmentRevision = p.enrollment.Revision
 	}
@@ -83,8 +87,8 @@ func (p *proof) told(operationID string) string {
 func (c *Core) nextRegistration(s *scope, r Request, p proof, now time.Time) (Registration, Reason, error) {
 	before := p.device.Registration
 	next := Registration{
-		ID: r.ID, Status: Assigning, Substatus: "initialAssignment", Mechanism: p.mechanism,
-		Hub: s.Hosts[0], DeviceID: r.ID, HubKeyGeneration: p.generation + 1, Created: now, Updated: now,
+		ID: r.ID, Status: Assigning, Substatus: substatusInitial, Mechanism: p.mechanism,
+		DeviceID: r.ID, HubKeyGeneration: p.generation + 1, Created: now, Updated: now,
 	}
 	switch enrollment := p.enrollment; {
 	case enrollment == nil:
@@ -93,8 +97,10 @@ func (c *Core) nextRegistration(s *scope, r Request, p proof, now time.Time) (Re
 		next.ID, next.DeviceID = enrollment.ID, cmp.Or(enrollment.DeviceID, enrollment.ID)
 	}
 	if before != nil {
-		// The name at the hub is settled by the first assignment; deleting the registration frees it.
-		next.DeviceID, next.Substatus, next.Created = before.DeviceID, before.Substatus, before.Created
+		next.Substatus, next.Created, next.Saved, next.Payload = before.Substatus, before.Created, before.Saved, before.Payload
+		if before.Hub != "" { // the name at the hub is settled by the first assignment; deleting the registration frees it
+			next.DeviceID = before.DeviceID
+		}
 	}
 	if p.mechanism == TPM {
 		return c.nextOwner(s, p, next)

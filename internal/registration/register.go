@@ -17,6 +17,7 @@ type Request struct {
 	Authorization string // the whole header; empty if there was none
 	Address       string // of the peer
 	Arrived       time.Time
+	APIVersion    string // as the device gave it; empty: the latest
 	Body          dps.RegisterRequest
 	// Certificates is what the client sent in the TLS handshake, its own first, whose private key the handshake has shown it to hold. Nothing
 	// else of them has been judged.
@@ -43,6 +44,7 @@ const (
 	tokenAhead      = 48 * time.Hour   // furthest `se`
 	operationWindow = 10 * time.Minute // how long an operation is answered
 	pollAdvice      = 2 * time.Second  // some SDKs lift or drop smaller values
+	slowPollAdvice  = 30 * time.Second // for an operation that takes long
 	redeemTries     = 4
 )
 
@@ -194,6 +196,9 @@ func (c *Core) redeem(ctx context.Context, s *scope, r Request, p proof) (Operat
 			"The device id is in use by another registration. Ask the operator for another device id.", nil))
 	}
 	redemption.Operation.Revision = revision
+	if verdict == Applied && redemption.Outbox != nil {
+		c.nudge()
+	}
 	return redemption.Operation, verdict, nil
 }
 
