@@ -14,7 +14,7 @@ import (
 func linesLost(seed uint64, neverSync bool) (acknowledged int, wrong []string) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	p := newPower()
-	p.neverSync = neverSync
+	p.neverSync, p.ordered = neverSync, true // who rotates does not sync the folder
 	p.cutAt = 5 + rng.IntN(120)
 	file, err := OpenLineFile(p, "/d/lines")
 	if err != nil {

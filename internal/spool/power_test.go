@@ -23,7 +23,9 @@ const sector = 512
 type power struct {
 	mu        sync.Mutex
 	names     map[string]*inode
-	durable   map[string]*inode // names as of the last sync of their folder
+	durable   map[string]*inode   // names as of the last sync of their folder
+	ordered   bool                // what was done to names since then is there up to some point, as with a journal; else any part of it
+	journal   []map[string]*inode // names as they were after each change since then
 	calls     int
 	cutAt     int // 0: never
 	gone      bool
@@ -57,12 +59,17 @@ func (p *power) after(rng *rand.Rand) *power {
 	defer p.mu.Unlock()
 	p.gone = true
 	q := newPower()
+	names := p.names
+	if p.ordered {
+		steps := append([]map[string]*inode{p.durable}, p.journal...)
+		names = steps[rng.IntN(len(steps))]
+	}
 	all := maps.Clone(p.durable)
-	maps.Copy(all, p.names)
+	maps.Copy(all, names)
 	survivors := map[*inode]*inode{}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		node := p.names[name]
-		if rng.IntN(2) == 0 {
+		node := names[name]
+		if !p.ordered && rng.IntN(2) == 0 {
 			node = p.durable[name]
 		}
 		if node == nil {
@@ -117,6 +124,7 @@ func (p *power) Open(name string, flag int) (File, error) {
 	case node == nil:
 		node = &inode{links: 1}
 		p.names[name] = node
+		p.changedLocked()
 	}
 	if flag&os.O_TRUNC != 0 {
 		node.data = nil
@@ -139,6 +147,7 @@ func (p *power) Rename(from, to string) error {
 	}
 	delete(p.names, from)
 	p.names[to] = node
+	p.changedLocked()
 	return nil
 }
 
@@ -154,8 +163,11 @@ func (p *power) Remove(name string) error {
 	}
 	node.links--
 	delete(p.names, name)
+	p.changedLocked()
 	return nil
 }
+
+func (p *power) changedLocked() { p.journal = append(p.journal, maps.Clone(p.names)) }
 
 func (p *power) Names(folder string) (names []string, err error) {
 	p.mu.Lock()
@@ -177,6 +189,7 @@ func (p *power) SyncFolder(folder string) error {
 	if err := p.callLocked(); err != nil || p.neverSync {
 		return err
 	}
+	p.journal = nil
 	for name := range p.durable {
 		if filepath.Dir(name) == folder && p.names[name] == nil {
 			delete(p.durable, name)
