@@ -106,9 +106,11 @@ func (h *Hub) remove(ctx context.Context, l *link, deviceID string, generation u
 	switch {
 	case err != nil:
 		return fmt.Errorf("hub: deleting the identity: %w", err)
-	case verdict == registration.Conflict:
+	case verdict == registration.Superseded:
+		return registration.ErrStale
+	case verdict == registration.Conflict, verdict == registration.Missing:
 		return errMoved
-	case verdict != registration.Applied && verdict != registration.Missing:
+	case verdict != registration.Applied:
 		return fmt.Errorf("hub: deleting the identity: verdict %d", verdict)
 	}
 	h.logins.forget(l.Name, deviceID)
@@ -188,13 +190,9 @@ func follow(before registration.Identity) *registration.IdentityPut {
 // change writes what decide wants in the place of what was read, or reads again, and then ends the connections that the identity says must end.
 func (h *Hub) change(ctx context.Context, l *link, deviceID, cause string, decide func(before registration.Identity, known bool) (*registration.IdentityPut, error)) error {
 	var stored registration.Identity
-	var known bool
 	err := errMoved
 	for tries := 0; tries < putTries && errors.Is(err, errMoved); tries++ {
-		stored, known, err = h.tryChange(ctx, l, deviceID, decide)
-	}
-	if errors.Is(err, errMoved) && !known { // there is none, and none is written: a newer generation was left behind when it was removed
-		return registration.ErrStale
+		stored, err = h.tryChange(ctx, l, deviceID, decide)
 	}
 	if err != nil || !stored.Cutting {
 		return err
@@ -202,18 +200,16 @@ func (h *Hub) change(ctx context.Context, l *link, deviceID, cause string, decid
 	return h.settle(ctx, l, stored, cause)
 }
 
-// tryChange also says whether there was an identity.
-func (h *Hub) tryChange(ctx context.Context, l *link, deviceID string, decide func(registration.Identity, bool) (*registration.IdentityPut, error)) (registration.Identity, bool, error) {
+func (h *Hub) tryChange(ctx context.Context, l *link, deviceID string, decide func(registration.Identity, bool) (*registration.IdentityPut, error)) (registration.Identity, error) {
 	before, known, err := h.identity(ctx, l, deviceID)
 	if err != nil {
-		return before, known, fmt.Errorf("hub: %w", err)
+		return before, fmt.Errorf("hub: %w", err)
 	}
 	put, err := decide(before, known)
 	if err != nil || put == nil {
-		return before, known, err
+		return before, err
 	}
-	stored, err := h.write(ctx, l, *put)
-	return stored, known, err
+	return h.write(ctx, l, *put)
 }
 
 // write writes an identity and reads back what the store made of it.
@@ -227,6 +223,8 @@ func (h *Hub) write(ctx context.Context, l *link, put registration.IdentityPut) 
 	switch {
 	case err != nil:
 		return put.Identity, fmt.Errorf("hub: writing the identity: %w", err)
+	case verdict == registration.Superseded: // a newer generation was left behind when the device was removed
+		return put.Identity, registration.ErrStale
 	case verdict == registration.Conflict:
 		return put.Identity, errMoved
 	case verdict != registration.Applied:
