@@ -44,7 +44,7 @@ func (o opened) close() (Part, error) {
 		keep = maxDead
 	}
 	o.root.forget(keep)
-	return Part{Values: encodeJSON(o.values), Metadata: encodeJSON(o.root), Version: o.version}, nil
+	return Part{Values: encode(o.values), Metadata: encode(o.root), Version: o.version}, nil
 }
 
 // Patch merges a JSON object into the part: members that are null are removed, objects are merged, all else is replaced (RFC 7386). The version
@@ -95,7 +95,7 @@ func (p Part) Since(version uint64) ([]byte, error) {
 		patch = o.root.since(o.values, version)
 	}
 	patch["$version"] = o.version
-	return encodeJSON(patch), nil
+	return encode(patch), nil
 }
 
 // ForDevice is the part as its device reads it: with $version, without metadata.
@@ -105,7 +105,7 @@ func (p Part) ForDevice() (json.RawMessage, error) {
 		return nil, err
 	}
 	o.values["$version"] = o.version
-	return encodeJSON(o.values), nil
+	return encode(o.values), nil
 }
 
 // ForService is the part as services read it: with $metadata and $version.
@@ -116,7 +116,7 @@ func (p Part) ForService(s Section) (json.RawMessage, error) {
 	}
 	metadata := o.root.metadata(o.values, s == Desired)
 	o.values["$metadata"], o.values["$version"] = metadata, o.version
-	return encodeJSON(o.values), nil
+	return encode(o.values), nil
 }
 
 // DeviceTwin is the answer to a device that asks for its twin: both parts, no tags.
@@ -129,7 +129,7 @@ func DeviceTwin(desired, reported Part) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encodeJSON(struct {
+	return encode(struct {
 		Desired  json.RawMessage `json:"desired"`
 		Reported json.RawMessage `json:"reported"`
 	}{d, r}), nil
@@ -203,4 +203,12 @@ func members(s Section, text []byte) (map[string]json.RawMessage, error) {
 // TwinETag is the entity tag of a twin of that version, without quotes.
 func TwinETag(version uint64) string {
 	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint64(nil, version))
+}
+
+// DeviceError is the body of a refusal that a device is sent over MQTT, after the status in the topic.
+func DeviceError(code Code, message string) []byte {
+	return encode(struct {
+		ErrorCode int    `json:"errorCode"`
+		Message   string `json:"message"`
+	}{int(code), message})
 }

@@ -304,10 +304,10 @@ func TestAnyPatchesAgreeWithTheRFCAndAnyDeviceKeepsUp(t *testing.T) {
 			var err error
 			if rapid.IntRange(0, 3).Draw(t, "way") > 0 {
 				model = naive(model, change)
-				p, err = p.Patch(Desired, encodeJSON(change), noon)
+				p, err = p.Patch(Desired, encode(change), noon)
 			} else {
 				model = naive(map[string]any{}, change)
-				p, err = p.Replace(Desired, encodeJSON(change), noon)
+				p, err = p.Replace(Desired, encode(change), noon)
 			}
 			if err != nil {
 				t.Fatal(err)

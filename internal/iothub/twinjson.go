@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -287,15 +286,4 @@ func stored(text []byte) (map[string]any, error) {
 		return nil, fmt.Errorf("iothub: a stored part of a twin is no JSON object: %w", err)
 	}
 	return object, nil
-}
-
-// encodeJSON writes v with the keys in order, so that equal values have equal texts.
-func encodeJSON(v any) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		panic("iothub: " + err.Error()) // nothing here is of a type that has no JSON
-	}
-	return slices.Clip(bytes.TrimSuffix(b.Bytes(), []byte("\n")))
 }

@@ -29,6 +29,8 @@ const (
 	causeProps    cause = "bad-properties" // a property bag that cannot be read
 	causeQoS2     cause = "qos2"
 	causeTwin     cause = "twin"     // a twin request that cannot be answered
+	causeMethod   cause = "method"   // an answer to a direct method that makes no sense
+	causeStalled  cause = "stalled"  // it does not read what it is sent
 	causeSink     cause = "sink"     // the telemetry record could not be written
 	causeShutdown cause = "shutdown" // also before login
 	// Any time.

@@ -1,11 +1,13 @@
 package embedded
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,15 +37,32 @@ type conn struct {
 	cause atomic.Pointer[cause] // why it ended; the first one counts
 	read  atomic.Int64          // when the device last sent something, Unix microseconds
 
+	// Set once admitted, never changed.
+	device  *device
+	flights *flights // of the device
+
+	hears   atomic.Uint32 // what it listens to, of type heard
+	context context.Context
+	stop    context.CancelFunc // of context; called when the connection has ended
+	senders sync.WaitGroup     // whoever uses the connection beside the goroutine that serves it
+	writing chan struct{}      // holds one element while a packet is written
+	telling sync.Mutex         // guards told, and is held while the device is told
+	told    uint64             // version of the desired properties that the device knows of; 0: it does not listen yet
+
 	mu       sync.Mutex
 	draining bool
+	over     bool // no sender may begin
+	sending  bool // sendNews runs
+	todo     news // for sendNews
 }
 
-func newConn(nc net.Conn, limits Limits) *conn {
-	return &conn{
+func newConn(ctx context.Context, nc net.Conn, limits Limits) *conn {
+	c := &conn{
 		Conn: nc, writeDeadline: limits.WriteDeadline, remote: nc.RemoteAddr().String(), done: make(chan struct{}),
-		address: addressOf(nc.RemoteAddr()), frames: frames{maxPublish: maxPublish(limits)},
+		address: addressOf(nc.RemoteAddr()), frames: frames{maxPublish: maxPublish(limits)}, writing: make(chan struct{}, 1),
 	}
+	c.context, c.stop = context.WithCancel(ctx)
+	return c
 }
 
 // certificate is the client certificate of the TLS connection, nil if there is none. The handshake is over when a CONNECT was read.
@@ -84,19 +103,34 @@ func (c *conn) Read(p []byte) (int, error) {
 	return good, nil // packets before the bad one are still served
 }
 
+// Write writes one packet whole, or ends the connection: what follows a part of a packet would make no sense. Who writes waits for the writes before, each of
+// which has a deadline of its own, that nobody puts off.
 func (c *conn) Write(p []byte) (int, error) {
+	c.writing <- struct{}{}
+	defer func() { <-c.writing }()
 	c.Conn.SetWriteDeadline(time.Now().Add(c.writeDeadline))
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	if err != nil {
+		why := causeLost
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			why = causeStalled
+		}
+		c.cut(why)
+		return n, err
+	}
+	c.Conn.SetWriteDeadline(time.Time{})
+	return n, nil
 }
 
-// SetDeadline is called by the library before each packet (keep-alive); a draining connection reads no further one.
+// SetDeadline is called by the library before each packet (keep-alive), and is about reading: a deadline for writing would be put off by a device that
+// sends and reads nothing. A draining connection reads no further packet.
 func (c *conn) SetDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.draining {
 		return nil
 	}
-	return c.Conn.SetDeadline(t)
+	return c.Conn.SetReadDeadline(t)
 }
 
 // lastRead is when the device last sent something; of one that has only just logged in, zero.

@@ -44,22 +44,23 @@ func scopeOf(hub string) (string, bool) {
 type memory struct {
 	t testing.TB
 
-	mu        sync.Mutex
-	rows      map[string]registration.Identity
-	left      map[string]uint64 // generations of what was deleted
-	gone      map[string]uint64 // versions of that
-	twins     map[string]registration.Twin
-	messages  map[string][]registration.HubMessage
-	lastSeq   uint64
-	audits    []registration.Audit
-	reads     int
-	failRead  error
-	failPut   error               // without effect
-	losePut   error               // after the effect
-	latePut   func(effect func()) // called in place of the effect, which comes whenever it wants; the answer is lost
-	beforePut func()              // called without the lock
-	thenRead  func()              // called once, after the next reading, without the lock
-	owners    *register
+	mu         sync.Mutex
+	rows       map[string]registration.Identity
+	left       map[string]uint64 // generations of what was deleted
+	gone       map[string]uint64 // versions of that
+	twins      map[string]registration.Twin
+	messages   map[string][]registration.HubMessage
+	lastSeq    uint64
+	audits     []registration.Audit
+	reads      int
+	failRead   error
+	failPut    error               // without effect
+	losePut    error               // after the effect
+	latePut    func(effect func()) // called in place of the effect, which comes whenever it wants; the answer is lost
+	beforePut  func()              // called without the lock
+	thenRead   func()              // called once, after the next reading, without the lock
+	owners     *register
+	beforeTwin func() // called before a twin is written, without the lock
 }
 
 func newMemory(t testing.TB) *memory {

@@ -19,7 +19,8 @@ func (*hook) ID() string { return "latchkey" }
 
 func (*hook) Provides(b byte) bool {
 	switch b {
-	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead, mqtt.OnPublish, mqtt.OnWill:
+	case mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead, mqtt.OnPublish, mqtt.OnWill,
+		mqtt.OnSessionEstablished, mqtt.OnSubscribed, mqtt.OnUnsubscribed, mqtt.OnPacketProcessed:
 		return true
 	}
 	return false
@@ -76,8 +77,35 @@ func (k *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 			c.end(why)
 			return pk, packets.ErrRejectPacket
 		}
+	case packets.Puback:
+		if why := k.hub.acknowledge(c, pk.PacketID); why != "" {
+			c.cut(why)
+			return pk, packets.ErrRejectPacket
+		}
 	}
 	return pk, nil
+}
+
+// OnSessionEstablished comes after the CONNACK, when the library has taken over what the session had subscribed to.
+func (k *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) { k.hub.resume(connOf(cl), cl) }
+
+// OnSubscribed comes before the SUBACK: what is new from now on is for the device.
+func (k *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, granted []byte) {
+	k.hub.subscribed(connOf(cl), pk.Filters, granted)
+}
+
+// OnUnsubscribed comes also when the library forgets a session, which has no connection then.
+func (k *hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
+	if c := connOf(cl); c != nil && c.login != nil {
+		k.hub.unsubscribed(c, pk.Filters)
+	}
+}
+
+// OnPacketProcessed comes after the SUBACK.
+func (k *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error) {
+	if err == nil && pk.FixedHeader.Type == packets.Subscribe {
+		k.hub.listens(connOf(cl))
+	}
 }
 
 // judgePublish judges topic and size; properties are read when the message is written.
@@ -85,7 +113,7 @@ func judgePublish(deviceID string, pk *packets.Packet, maxMessage int) cause {
 	switch {
 	case len(pk.TopicName) > maxTopic, len(pk.Payload) > maxMessage:
 		return causeTooLarge
-	case !isEvents(pk.TopicName, deviceID) && !isTwinRequest(pk.TopicName):
+	case !mayPublish(pk.TopicName, deviceID):
 		return causeTopic
 	}
 	return ""
@@ -95,7 +123,7 @@ func judgePublish(deviceID string, pk *packets.Packet, maxMessage int) cause {
 func (k *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 	c := connOf(cl)
 	if write {
-		return isEvents(topic, c.login.deviceID) || isTwinRequest(topic)
+		return mayPublish(topic, c.login.deviceID)
 	}
 	if maySubscribe(topic, c.login.deviceID) {
 		return true
@@ -113,14 +141,9 @@ func (k *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 // pass it to nobody. Any other error but "reject" would be acknowledged too, so what fails closes the connection and rejects.
 func (k *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	c := connOf(cl)
-	var why cause
-	switch {
-	case !k.hub.owner.serving(), c.why() == causeUnowned: // looked at for each message too: a process that was stopped for a while may not know yet
-		why = causeUnowned
-	case !k.hub.config.Now().Before(c.login.expires):
-		why = causeExpired
-	default:
-		why = k.hub.take(cl, c, &pk)
+	why := k.hub.over(c)
+	if why == "" {
+		why = k.hub.take(c, &pk)
 	}
 	if why != "" {
 		c.cut(why)
@@ -130,29 +153,30 @@ func (k *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	return pk, packets.CodeSuccessIgnore
 }
 
-func (h *Hub) take(cl *mqtt.Client, c *conn, pk *packets.Packet) cause {
-	if isTwinRequest(pk.TopicName) {
-		return refuseTwin(cl, pk.TopicName)
-	}
-	return h.takeEvent(c.login, event{topic: pk.TopicName, payload: pk.Payload, retain: pk.FixedHeader.Retain, qos: pk.FixedHeader.Qos})
-}
-
-// refuseTwin answers a twin request as the imitated hub answers an error. A device that does not listen is cut off: a request
-// that is taken and never answered would be a lie.
-func refuseTwin(cl *mqtt.Client, topic string) cause {
-	rid, ok := requestID(topic)
-	if _, listens := cl.State.Subscriptions.Get(twinAnswers); !ok || !listens {
-		return causeTwin
-	}
-	err := cl.WritePacket(packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Publish},
-		TopicName:   "$iothub/twin/res/501/?$rid=" + rid,
-		Payload:     []byte(`{"message":"device twins are not supported by this hub"}`),
-	})
-	if err != nil {
-		return causeLost
+// over says why the connection may not be used any more. It is looked at for each message too, in either direction: a process that was stopped for a while may
+// not know yet.
+func (h *Hub) over(c *conn) cause {
+	switch {
+	case !h.owner.serving(), c.why() == causeUnowned:
+		return causeUnowned
+	case !h.config.Now().Before(c.login.expires):
+		return causeExpired
 	}
 	return ""
+}
+
+func mayPublish(topic, deviceID string) bool {
+	return isEvents(topic, deviceID) || isTwinRequest(topic) || isMethodAnswer(topic)
+}
+
+func (h *Hub) take(c *conn, pk *packets.Packet) cause {
+	switch {
+	case isTwinRequest(pk.TopicName):
+		return h.takeTwinRequest(c, pk.TopicName, pk.Payload)
+	case isMethodAnswer(pk.TopicName):
+		return h.takeAnswer(c, pk.TopicName, pk.Payload)
+	}
+	return h.takeEvent(c.login, event{topic: pk.TopicName, payload: pk.Payload, retain: pk.FixedHeader.Retain, qos: pk.FixedHeader.Qos})
 }
 
 // OnWill turns a will into a telemetry message. The will of an owner who was cut off is void, and a hub that stops or was suspended sends none

@@ -7,7 +7,7 @@
 //
 // It trusts: the listener to be TLS already; Identities to be durable when it returns; the sealer. It does not trust the MQTT
 // library with hostile bytes: every CONNECT and every packet header is judged here first (connect.go, frames.go), a panic ends
-// one connection, and the library never queues anything for a device, since nothing is sent between devices.
+// one connection, and the library never queues anything for a device: what the hub sends goes past it (outgoing.go).
 package embedded
 
 import (
@@ -91,9 +91,11 @@ type Hub struct {
 	metrics  *Metrics
 	server   *mqtt.Server
 	logins   keyLocks
+	twins    keyLocks
 	refusals burst // of log lines that strangers can cause
 	// sinkFails spaces the lines about telemetry that cannot be written: a full disk must not fill the log too.
 	sinkFails spaced
+	twinFails spaced
 	start     sync.Once
 	base      context.Context // of all work, ended by Close
 	stop      context.CancelFunc
@@ -112,6 +114,8 @@ type Hub struct {
 	pending   pending            // those of conns that have no login
 	gone      sync.Cond          // a connection has left conns
 	devices   map[string]*device // by deviceKey
+	callers   map[string]*callers
+	sweeping  sync.WaitGroup
 }
 
 var _ registration.Hub = (*Hub)(nil)
@@ -135,7 +139,7 @@ func New(config Config) (*Hub, error) {
 	}
 	h := &Hub{
 		config: config, log: config.Logger, metrics: config.Metrics,
-		listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}, devices: map[string]*device{},
+		listeners: map[net.Listener]struct{}{}, conns: map[*conn]struct{}{}, devices: map[string]*device{}, callers: map[string]*callers{},
 		pending: pending{byAddress: map[netip.Prefix]int{}}, kept: make(chan struct{}),
 	}
 	h.owner = &ownership{store: config.Owners, serve: config.Serve, mark: config.Mark, host: config.Host, lease: orDefault(config.Lease, defaultLease),
@@ -179,7 +183,11 @@ func (h *Hub) Serve(l net.Listener) error {
 		return nil
 	}
 	var err error
-	h.start.Do(func() { err = h.server.Serve() })
+	h.start.Do(func() {
+		if err = h.server.Serve(); err == nil {
+			h.sweeping.Go(h.sweep)
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -247,6 +255,7 @@ func (h *Hub) Close(ctx context.Context) error {
 		<-done
 	}
 	h.start.Do(func() {}) // Serve can no longer start it
+	h.sweeping.Wait()
 	return errors.Join(err, h.server.Close(), h.giveUp(ctx))
 }
 

@@ -83,6 +83,9 @@ func (m *memory) Twin(_ context.Context, scope, hub, deviceID string) (registrat
 }
 
 func (m *memory) PutTwin(_ context.Context, scope string, put registration.TwinPut) (registration.Verdict, error) {
+	if m.beforeTwin != nil {
+		m.beforeTwin()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	k := rowKey(scope, put.Hub, put.DeviceID)

@@ -65,7 +65,7 @@ func TestADeviceWorksOverTLSAsItsSDKDoes(t *testing.T) {
 	wait(t, c.Publish("$iothub/twin/GET/?$rid=7", 0, false, " "))
 	select {
 	case m := <-answers:
-		if m.Topic() != "$iothub/twin/res/501/?$rid=7" {
+		if m.Topic() != "$iothub/twin/res/200/?$rid=7" {
 			t.Errorf("answer on %s", m.Topic())
 		}
 	case <-time.After(patience):

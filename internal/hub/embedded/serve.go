@@ -20,9 +20,10 @@ func isExhausted(err error) bool {
 
 // accept starts serving a connection, or closes it when there are too many.
 func (h *Hub) accept(nc net.Conn) {
-	c := newConn(nc, h.config.Limits)
+	c := newConn(h.base, nc, h.config.Limits)
 	if why := h.addConn(c); why != "" {
 		h.metrics.ended.WithLabelValues(string(why)).Inc()
+		c.stop()
 		c.Close()
 		return
 	}
@@ -55,13 +56,15 @@ func (h *Hub) serve(c *conn) {
 		}
 		c.end(causeLost)
 		c.Close()
+		c.endSending()
 		h.release(c)
 	}()
-	c.SetDeadline(time.Now().Add(h.config.Limits.ConnectDeadline))
+	c.Conn.SetDeadline(time.Now().Add(h.config.Limits.ConnectDeadline))
 	if why := h.handshake(c); why != "" {
 		c.end(why)
 		return
 	}
+	c.Conn.SetWriteDeadline(time.Time{})
 	err := h.server.EstablishConnection("hub", c)
 	// What was ended here is noted already; else a code of the library says that it could not make sense of a packet.
 	if code, ok := errors.AsType[packets.Code](err); ok && code.Code >= packets.ErrUnspecifiedError.Code {

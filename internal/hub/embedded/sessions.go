@@ -19,6 +19,9 @@ type device struct {
 	timer  *time.Timer
 
 	changed time.Time // when the connection came or went
+	flights flights
+	calls   calls
+	dropped chan struct{} // closed when the session is gone
 }
 
 // admit makes l the device's session on c, after the one that was there has ended. It does not trust what was verified before
@@ -77,7 +80,15 @@ func (h *Hub) forgetOthers(key string, digests ...[32]byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.devices[key].timer.Stop()
-	delete(h.devices, key)
+	h.dropLocked(key)
+}
+
+// dropLocked ends a device's session for good.
+func (h *Hub) dropLocked(key string) {
+	if d := h.devices[key]; d != nil {
+		close(d.dropped)
+		delete(h.devices, key)
+	}
 }
 
 // forget removes the device's subscriptions and messages from the library. Its connection has ended.
@@ -105,12 +116,16 @@ func (h *Hub) register(c *conn, l *login) cause {
 	}
 	d := h.devices[l.key()]
 	if d == nil {
-		d = &device{}
+		d = &device{dropped: make(chan struct{})}
 		h.devices[l.key()] = d
 	} else {
 		d.timer.Stop()
 	}
 	d.digest, d.conn, d.changed = l.digest, c, h.config.Now()
+	if c.clean {
+		d.flights.clear()
+	}
+	c.device, c.flights = d, &d.flights
 	d.timer = time.AfterFunc(l.expires.Sub(h.config.Now()), func() { c.cut(causeExpired) })
 	c.login = l
 	h.pending.remove(c.address)
@@ -139,7 +154,7 @@ func (h *Hub) release(c *conn) {
 	d.conn, d.changed = nil, h.config.Now()
 	switch {
 	case gone:
-		delete(h.devices, key)
+		h.dropLocked(key)
 	case !h.closed:
 		d.timer = time.AfterFunc(h.config.SessionExpiry, func() { h.expire(key, d) })
 	}
@@ -161,5 +176,5 @@ func (h *Hub) expire(key string, d *device) {
 	h.forget(key)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.devices, key)
+	h.dropLocked(key)
 }

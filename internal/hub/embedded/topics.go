@@ -2,12 +2,19 @@ package embedded
 
 import (
 	"net/url"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
 const (
-	twinAnswers   = "$iothub/twin/res/#"
+	twinAnswers    = "$iothub/twin/res/#"
+	desiredChanges = "$iothub/twin/PATCH/properties/desired/#"
+	methodCalls    = "$iothub/methods/POST/#"
+	twinGet        = "$iothub/twin/GET/"
+	twinReport     = "$iothub/twin/PATCH/properties/reported/"
+	methodAnswer   = "$iothub/methods/res/"
+
 	maxProperties = 256
 	maxRequestID  = 128
 )
@@ -28,7 +35,23 @@ func eventBag(topic, deviceID string) (bag string, ok bool) {
 
 // isTwinRequest reports whether topic asks something of the device's twin.
 func isTwinRequest(topic string) bool {
-	return strings.HasPrefix(topic, "$iothub/twin/GET/") || strings.HasPrefix(topic, "$iothub/twin/PATCH/properties/reported/")
+	path, _, _ := strings.Cut(topic, "?")
+	return path == twinGet || path == twinReport
+}
+
+// isMethodAnswer reports whether topic is where the device answers direct methods: $iothub/methods/res/{status}/?$rid={request id}.
+func isMethodAnswer(topic string) bool { return strings.HasPrefix(topic, methodAnswer) }
+
+// reportVersion is the version that reported properties must have to be changed: one client sends it. 0 is any.
+func reportVersion(topic string) (uint64, bool) {
+	_, query, _ := strings.Cut(topic, "?")
+	for field := range strings.SplitSeq(query, "&") {
+		if version, ok := strings.CutPrefix(field, "$version="); ok && version != "*" {
+			n, err := strconv.ParseUint(version, 10, 64)
+			return n, err == nil && n > 0
+		}
+	}
+	return 0, true
 }
 
 // requestID finds the $rid of a twin request; the answer carries it back.
@@ -42,15 +65,8 @@ func requestID(topic string) (string, bool) {
 	return "", false
 }
 
-// maySubscribe knows the four topic filters that there are for a device. Nothing is sent on them yet, except answers to twin
-// requests; that they are exact bounds what a session can hold.
-func maySubscribe(filter, deviceID string) bool {
-	switch filter {
-	case "devices/" + deviceID + "/messages/devicebound/#", twinAnswers, "$iothub/twin/PATCH/properties/desired/#", "$iothub/methods/POST/#":
-		return true
-	}
-	return false
-}
+// maySubscribe knows the four topic filters that there are for a device; that they are exact bounds what a session can hold.
+func maySubscribe(filter, deviceID string) bool { return hears(filter, deviceID, 0) != 0 }
 
 // properties of a message, split as the imitated hub does: names that begin with "$." are the system's.
 type properties struct {
