@@ -26,7 +26,7 @@ type addition struct {
 
 // additions are all paths under /latchkey/v1, but for the description itself.
 func (a *API) additions() []addition {
-	return slices.Concat(a.policyAdditions(), a.caAdditions(), a.scopeAdditions(), a.exportAdditions(), []addition{
+	return slices.Concat(a.policyAdditions(), a.caAdditions(), a.scopeAdditions(), a.hubAdditions(), a.exportAdditions(), []addition{
 		{"statistics", func(string) map[string]endpoint {
 			return map[string]endpoint{http.MethodGet: {"statistics-get", registration.AuditLogRight, bodiless, false, a.statistics}}
 		}},
@@ -48,32 +48,42 @@ func (a *API) additions() []addition {
 	})
 }
 
-// additionParameters are what the queries of additions may hold, by path; of those that are not here, api-version alone. It is taken everywhere,
+// additionParameters are what the queries of additions may hold, by path, or by method and path where methods differ; of those that are not here, api-version alone. It is taken everywhere,
 // since many clients add it to everything, and means nothing.
 var additionParameters = map[string][]string{
 	"audit":              auditParameters,
 	"enrollments/import": importParameters,
 	"enrollments/export": exportParameters,
 	"export":             wholeExportParameters,
+	"PUT hubs/{name}":    hubTrialParameters,
+	"PATCH hubs/{name}":  hubTrialParameters,
+	"DELETE hubs/{name}": hubUnlinkParameters,
 }
 
 // additionEndpoints finds the addition of a path below /latchkey/v1.
 func (a *API) additionEndpoints(segments []string) (methods map[string]endpoint, id string) {
 	for _, addition := range a.additions() {
 		if id, ok := addition.matches(segments); ok {
-			return a.strict(addition.methods(id), additionParameters[addition.path]), id
+			return a.strict(addition.methods(id), addition.path), id
 		}
 	}
 	return nil, ""
 }
 
-// strict lets handlers run only for queries that hold nothing but the names given, and api-version: a misspelt member must not be passed over.
-func (a *API) strict(methods map[string]endpoint, names []string) map[string]endpoint {
-	if len(names) == 0 {
-		names = []string{"api-version"}
+// parametersOf are what the query of a method of a path may hold.
+func parametersOf(method, path string) []string {
+	for _, key := range []string{method + " " + path, path} {
+		if names := additionParameters[key]; names != nil {
+			return names
+		}
 	}
+	return []string{"api-version"}
+}
+
+// strict lets handlers run only for queries that hold nothing but what parametersOf says: a misspelt member must not be passed over.
+func (a *API) strict(methods map[string]endpoint, path string) map[string]endpoint {
 	for method, e := range methods {
-		handle := e.handle
+		handle, names := e.handle, parametersOf(method, path)
 		e.handle = func(ctx context.Context, call web.Call, by registration.Caller) (web.Reply, error) {
 			if err := a.judgeParameters(call, by, names); err != nil {
 				return web.Reply{}, err

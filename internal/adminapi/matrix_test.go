@@ -66,6 +66,15 @@ var operations = []operation{
 	{"PUT", "/latchkey/v1/accessPolicies/made", `{"rights":["EnrollmentRead"]}`, config, 200, false},
 	{"POST", "/latchkey/v1/accessPolicies/made/regenerate", `{"key":"primary"}`, config, 200, false},
 	{"DELETE", "/latchkey/v1/accessPolicies/made", "", config, 204, false},
+	{"GET", "/latchkey/v1/hubs", "", config, 200, false},
+	{"GET", "/latchkey/v1/hubs/absent.example.net", "", config, 404, false},
+	{"PUT", "/latchkey/v1/hubs/hub.example.net", `{"kind":"azure"}`, config, 200, false},
+	{"PATCH", "/latchkey/v1/hubs/hub.example.net", `{"weight":3}`, config, 200, false},
+	{"DELETE", "/latchkey/v1/hubs/hub.example.net", "", config, 204, false},
+	{"GET", "/latchkey/v1/allocation", "", config, 200, false},
+	{"PATCH", "/latchkey/v1/allocation", `{"defaultPolicy":"static"}`, config, 200, false},
+	{"POST", "/latchkey/v1/allocation/webhookKey", "", config, 200, false},
+	{"DELETE", "/latchkey/v1/allocation/webhookKey", "", config, 204, false},
 	{"GET", "/latchkey/v1/scopes", "", config, 200, true},
 	{"POST", "/latchkey/v1/scopes", `{}`, config, 400, true},
 	{"GET", "/latchkey/v1/scopes/absent", "", config, 404, true},
@@ -222,7 +231,7 @@ func TestNoPathIsServedThatIsNotPublished(t *testing.T) {
 		for word := range words {
 			below := path + "/" + word
 			asked++
-			if got := h.ask("PATCH", below+version, "", "").status; (got == 405) != (formOf(all, below) != "" || below == openDescription) {
+			if got := h.ask("OPTIONS", below+version, "", "").status; (got == 405) != (formOf(all, below) != "" || below == openDescription) {
 				t.Errorf("%s: %d", below, got)
 			}
 			walk(below, depth-1)
@@ -258,7 +267,7 @@ func TestEveryAdditionRefusesAForeignQuery(t *testing.T) {
 			if a := h.ask(o.method, o.path+query, o.body, as(owner), "Content-Type", o.media()); a.status != o.status {
 				t.Errorf("%s %s%s: %d %s", o.method, o.path, query, a.status, a.body)
 			}
-			if o.status == 204 {
+			if o.status == 204 || o.method == "PUT" && strings.Contains(o.path, "/hubs/") { // done once
 				break
 			}
 		}

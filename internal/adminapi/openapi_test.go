@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/registration"
 )
 
 // description is what the tests read of openapi.json.
@@ -132,12 +133,14 @@ func TestEachDescribedOperationIsWhole(t *testing.T) {
 func TestTheQueriesOfAdditionsAreDescribed(t *testing.T) {
 	unused := maps.Clone(additionParameters)
 	for path, operations := range readDescription(t).Paths {
-		taken := additionParameters[strings.TrimPrefix(path, ownPrefix)]
-		delete(unused, strings.TrimPrefix(path, ownPrefix))
-		if len(taken) > 0 && len(operations) != 1 {
+		own := strings.TrimPrefix(path, ownPrefix)
+		if additionParameters[own] != nil && len(operations) != 1 {
 			t.Errorf("%s has %d methods, and they would share the query of one", path, len(operations))
 		}
+		delete(unused, own)
 		for method, operation := range operations {
+			taken := parametersOf(strings.ToUpper(method), own)
+			delete(unused, strings.ToUpper(method)+" "+own)
 			var got []string
 			for _, p := range operation.Parameters {
 				if p.In == "query" {
@@ -174,6 +177,8 @@ func TestDescribedFormsAreThoseOfTheAnswers(t *testing.T) {
 		"CACertificates": reflect.TypeFor[CACertificates](), "CACertificate": reflect.TypeFor[CACertificate](), "Statistics": reflect.TypeFor[Statistics](),
 		"Scopes": reflect.TypeFor[Scopes](), "Scope": reflect.TypeFor[Scope](),
 		"ExportKey": reflect.TypeFor[ExportKey](), "ExportHeader": reflect.TypeFor[dps.ExportHeader](), "ExportEnd": reflect.TypeFor[dps.ExportEnd](),
+		"LinkedHubs": reflect.TypeFor[LinkedHubs](), "LinkedHub": reflect.TypeFor[LinkedHub](), "HubHealth": reflect.TypeFor[HubHealth](),
+		"Allocation": reflect.TypeFor[Allocation](), "Region": reflect.TypeFor[registration.Region](), "WebhookKey": reflect.TypeFor[WebhookKey](),
 		"AccessPolicies": reflect.TypeFor[AccessPolicies](), "AccessPolicy": reflect.TypeFor[AccessPolicy](),
 	} {
 		members, required := membersOf(of)

@@ -34,6 +34,12 @@ const (
 	ActionPolicyRegenerate   = "access-policy.regenerate"
 	ActionPolicyDelete       = "access-policy.delete"
 	ActionPolicyReveal       = "access-policy.reveal" // its keys were shown
+	ActionHubLink            = "linked-hub.link"
+	ActionHubChange          = "linked-hub.change"
+	ActionHubUnlink          = "linked-hub.unlink"
+	ActionAllocationPut      = "allocation.put"
+	ActionWebhookKeyPut      = "webhook-key.put" // a fresh one was made, and shown
+	ActionWebhookKeyDelete   = "webhook-key.delete"
 )
 
 // actions is the set of them, in the order above.
@@ -43,6 +49,7 @@ var actions = []string{
 	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionIdentityPut,
 	ActionDevicePut, ActionDeviceDelete, ActionDeviceReveal, ActionTwinPut, ActionMessageSend, ActionMessagePurge, ActionMethodInvoke, ActionIdentityDelete,
 	ActionPolicyPut, ActionPolicyRegenerate, ActionPolicyDelete, ActionPolicyReveal,
+	ActionHubLink, ActionHubChange, ActionHubUnlink, ActionAllocationPut, ActionWebhookKeyPut, ActionWebhookKeyDelete,
 }
 
 // Outcomes of audit rows.

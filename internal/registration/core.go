@@ -29,6 +29,7 @@ type Config struct {
 	Hub      Hub
 	Sealer   Sealer
 	Issuer   Issuer           // nil: scopes can only be created for names that need no certificate of their own
+	Watch    HubWatch         // nil: nobody looks at linked hubs, and what is linked is not tried
 	Webhooks Webhooks         // nil: entries whose webhook is to choose the hub fail
 	Logger   *slog.Logger     // required
 	Now      func() time.Time // nil: time.Now
@@ -43,6 +44,7 @@ type Core struct {
 	sealer    Sealer
 	issuer    Issuer
 	webhooks  Webhooks
+	watch     HubWatch
 	log       *slog.Logger
 	now       func() time.Time
 	rand      io.Reader
@@ -65,13 +67,16 @@ type Core struct {
 // New opens a core and loads the scopes.
 func New(ctx context.Context, config Config) (*Core, error) {
 	c := &Core{
-		store: config.Store, hub: config.Hub, sealer: config.Sealer, issuer: config.Issuer, webhooks: config.Webhooks, log: config.Logger, now: config.Now, rand: config.Rand,
+		store: config.Store, hub: config.Hub, sealer: config.Sealer, issuer: config.Issuer, webhooks: config.Webhooks, watch: config.Watch, log: config.Logger, now: config.Now, rand: config.Rand,
 		decisions: newDecisions(decisionEntries), refused: newDecisions(decisionEntries), parseEK: attest.ParseEK, parseSRK: attest.ParseSRK, wrap: attest.Seal,
 	}
 	if c.mover, _ = config.Hub.(Mover); c.mover == nil {
 		c.mover = immovable{}
 	}
 	c.ordered = make(chan struct{}, 1)
+	if c.watch == nil {
+		c.watch = blind{}
+	}
 	if c.now == nil {
 		c.now = time.Now
 	}

@@ -129,8 +129,8 @@ func (c *Core) judgeAllocation(s *scope, reason Reason, policy string, hubs []st
 		return c.fault(s, dps.CodeBadRequest, reason, "allocationPolicy: custom is not served by this release; leave it out, or use hashed, geoLatency or static.", nil)
 	}
 	for _, hub := range hubs {
-		if hub != "" && !strings.EqualFold(hub, s.Hosts[0]) {
-			return c.fault(s, dps.CodeBadRequest, reason, "iotHubs: only the hub "+s.Hosts[0]+" is linked.", nil)
+		if _, linked := s.hubNamed(hub); hub != "" && !linked {
+			return c.fault(s, dps.CodeBadRequest, reason, "iotHubs: the hub "+hub+" is not linked. Link it first, or name one of those that are: "+s.someHubs()+".", nil)
 		}
 	}
 	return nil

@@ -106,4 +106,13 @@ var reasons = [reasonCount]struct{ name, text string }{
 	ReasonBrokerUser:          {"broker-user", "The user name at the broker is not that of a device of this hub, or the MQTT client id is not the device id, or the virtual host is another."},
 	ReasonBrokerSettling:      {"broker-settling", "The device was changed a moment ago and what it had before is being ended at the broker: it tries again."},
 	ReasonTopic:               {"topic", "No topic template of the linked hub allows the device to publish to that topic, or to subscribe to that filter."},
+	ReasonHubMissing:          {"hub-missing", "The scope has no linked hub of this name. See `latchkey hub list`."},
+	ReasonHubLinked:           {"hub-linked", "A hub of this name is linked already, and the request was to link one: to change it, send its etag or * in If-Match."},
+	ReasonHubTaken:            {"hub-taken", "The name of the hub is another scope's, as a hub or as a host name; no two scopes share one."},
+	ReasonBadHub:              {"bad-hub", "The linked hub was not acceptable; the answer names the rule."},
+	ReasonHubUnfit:            {"hub-unfit", "The hub was tried before it was linked or changed, and did not let the service do what it would have to; the answer says why. It can be linked all the same without that check."},
+	ReasonHubInUse:            {"hub-in-use", "Registrations are at the hub, or groups name it. Drain it first, or unlink it by force: its devices then get another hub when they register again."},
+	ReasonTooManyHubs:         {"too-many-hubs", "The scope has as many linked hubs as it may have. Unlink one that is not used."},
+	ReasonBadAllocation:       {"bad-allocation", "The settings for allocation were not acceptable; the answer names the rule."},
+	ReasonWebhookKeyMissing:   {"webhook-key-missing", "The scope has no key that signs questions to webhooks."},
 }

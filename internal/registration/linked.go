@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"latchkey.example/latchkey/dps"
 )
 
 // HubKind is how a linked hub is driven. The set is closed.
@@ -116,6 +118,65 @@ func (s *scope) hubNamed(name string) (LinkedHub, bool) {
 		}
 	}
 	return LinkedHub{}, false
+}
+
+// has says whether the hub is linked, as one of the same kind.
+func (s *scope) has(hub LinkedHub) bool {
+	now, linked := s.hubNamed(hub.Name)
+	return linked && now.Kind == hub.Kind
+}
+
+// names are those that a certificate must be for: the hosts, then the further embedded hubs.
+func (s Scope) names() []string {
+	names := slices.Clone(s.Hosts)
+	for _, hub := range s.Hubs {
+		if hub.Kind == HubEmbedded && !slices.Contains(names, hub.Name) {
+			names = append(names, hub.Name)
+		}
+	}
+	return names
+}
+
+// certifyHub sees to it that devices which come for a further embedded hub are shown a certificate for its name.
+func (c *Core) certifyHub(ctx context.Context, by Caller, s *scope, hub LinkedHub) error {
+	if hub.Kind != HubEmbedded || hub.Name == s.Hosts[0] || s.has(hub) {
+		return nil
+	}
+	with := s.Scope
+	with.Hubs = append(slices.Clone(s.Hubs), hub)
+	if c.issuer == nil {
+		return c.badHub(s, "This service cannot issue certificates, and the hub would need one for its name.")
+	}
+	if err := c.issuer.Check(with.names()); err != nil {
+		return c.badHub(s, "The hub would need a certificate for its name: "+err.Error())
+	}
+	if err := c.certify(&with); err != nil {
+		return c.fault(s, dps.CodeInternal, ReasonInternal, "", err)
+	}
+	if len(with.Certificate) == 0 && len(s.Certificate) == 0 {
+		return nil
+	}
+	verdict, err := c.store.PutScopeCertificate(ctx, s.ID, with.Certificate, with.SealedCertificateKey, c.callerAudit(by, ActionScopeRenew, s.ID, ReasonChanged, scopeDetail(with)))
+	switch {
+	case err != nil:
+		return c.storeFault(s, "writing a certificate", err)
+	case verdict == Missing:
+		return c.fault(s, dps.CodeUnauthorized, ReasonAdminToken, "", nil)
+	}
+	return nil
+}
+
+// someHubs names linked hubs for a person who has named another.
+func (s *scope) someHubs() string {
+	const most = 5
+	var names []string
+	for _, hub := range s.hubs[:min(len(s.hubs), most)] {
+		names = append(names, hub.Name)
+	}
+	if len(s.hubs) > most {
+		names = append(names, "…")
+	}
+	return strings.Join(names, ", ")
 }
 
 // LinkedHub finds a hub of a scope by its name in any case.

@@ -95,6 +95,15 @@ const (
 	ReasonTopic
 	ReasonNoHub
 	ReasonAllocationFailed
+	ReasonHubMissing
+	ReasonHubLinked
+	ReasonHubTaken
+	ReasonBadHub
+	ReasonHubUnfit
+	ReasonHubInUse
+	ReasonTooManyHubs
+	ReasonBadAllocation
+	ReasonWebhookKeyMissing
 
 	reasonCount
 )

@@ -213,9 +213,20 @@ func (c *Core) judgeHosts(home *scope, hosts []string) error {
 	return nil
 }
 
-// certify gives a scope the certificate that its names need.
+// certify gives a scope the certificate that its names need. Where the configured one serves its hosts it goes on doing so beside one for
+// further hubs alone.
 func (c *Core) certify(s *Scope) error {
-	chain, key, err := c.issuer.Issue(s.Hosts)
+	names := s.names()
+	if further := names[len(s.Hosts):]; len(further) > 0 {
+		chain, _, err := c.issuer.Issue(s.Hosts)
+		if err != nil {
+			return err
+		}
+		if chain == nil {
+			names = further
+		}
+	}
+	chain, key, err := c.issuer.Issue(names)
 	if err != nil {
 		return err
 	}
@@ -288,7 +299,7 @@ func (c *Core) renewCertificate(ctx context.Context, known *scope) error {
 	ctx, cancel := context.WithTimeout(ctx, policyTime)
 	defer cancel()
 	s := known.Scope
-	if err := c.issuer.Check(s.Hosts); err != nil {
+	if err := c.issuer.Check(s.names()); err != nil {
 		return err
 	}
 	if err := c.certify(&s); err != nil {

@@ -94,16 +94,19 @@ func (c *Core) amendScopes(ctx context.Context, amend func(*scopeTable)) {
 	})
 }
 
-// changeScopes puts in the place of the scopes what change makes of them, then ends the sessions at the hubs of those that are gone.
+// changeScopes puts in the place of the scopes what change makes of them, then ends the sessions at the hubs that are gone.
 func (c *Core) changeScopes(ctx context.Context, change func(now *scopeTable) (*scopeTable, error)) error {
 	gone, err := c.replaceScopes(change)
-	for _, s := range gone {
-		c.dropHub(ctx, s)
+	for _, hub := range gone {
+		c.dropHub(ctx, hub)
 	}
 	return err
 }
 
-func (c *Core) replaceScopes(change func(now *scopeTable) (*scopeTable, error)) (gone []*scope, err error) {
+// goneHub is a hub that was unlinked, or that went with its scope.
+type goneHub struct{ scope, hub string }
+
+func (c *Core) replaceScopes(change func(now *scopeTable) (*scopeTable, error)) (gone []goneHub, err error) {
 	c.reloading.Lock()
 	defer c.reloading.Unlock()
 	now := c.scopes.Load()
@@ -115,12 +118,12 @@ func (c *Core) replaceScopes(change func(now *scopeTable) (*scopeTable, error)) 
 	return now.without(next), nil
 }
 
-// dropHub cuts the sessions of a scope that is gone. It outlives the request that has noticed: nobody would notice again.
-func (c *Core) dropHub(ctx context.Context, s *scope) {
+// dropHub cuts the sessions of a hub that is gone. It outlives the request that has noticed: nobody would notice again.
+func (c *Core) dropHub(ctx context.Context, gone goneHub) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if err := c.hub.Drop(ctx, s.ID, s.Hosts[0]); err != nil {
-		c.log.Warn("dropping a hub: what is left of its sessions ends with their tokens", "scope", s.ID, "err", err)
+	if err := c.hub.Drop(ctx, gone.scope, gone.hub); err != nil {
+		c.log.Warn("dropping a hub: what is left of its sessions ends with their tokens", "scope", gone.scope, "hub", gone.hub, "err", err)
 	}
 }
 
@@ -192,14 +195,16 @@ func (t *scopeTable) shows(stored []Scope) bool {
 	return same
 }
 
-// without lists the scopes of a table, which may be nil, that the next one does not have.
-func (t *scopeTable) without(next *scopeTable) (gone []*scope) {
+// without lists the hubs of a table, which may be nil, that the next one does not have.
+func (t *scopeTable) without(next *scopeTable) (gone []goneHub) {
 	if t == nil {
 		return nil
 	}
 	for id, s := range t.byID {
-		if next.byID[id] == nil {
-			gone = append(gone, s)
+		for _, hub := range s.hubs {
+			if now := next.byID[id]; now == nil || !now.has(hub) {
+				gone = append(gone, goneHub{id, hub.Name})
+			}
 		}
 	}
 	return gone
@@ -273,8 +278,13 @@ func (c *Core) openCertificate(s Scope) (*tls.Certificate, error) {
 
 // Certificate is the server certificate of a host name (in any case), nil if that of the configuration is to serve.
 func (c *Core) Certificate(host string) *tls.Certificate {
-	if s, ok := c.scopes.Load().byHost[strings.ToLower(host)]; ok {
-		return s.certificate
+	table, host := c.scopes.Load(), strings.ToLower(host)
+	s, ok := table.byHost[host]
+	if !ok {
+		s, ok = table.byHub[host]
 	}
-	return nil
+	if !ok || s.certificate == nil || s.certificate.Leaf.VerifyHostname(host) != nil {
+		return nil
+	}
+	return s.certificate
 }
