@@ -177,7 +177,7 @@ func TestAnEnrollmentThatCannotWorkIsRefused(t *testing.T) {
 		"pinned SRK is the EK":           {tpm(`"endorsementKey":"` + ek + `","storageRootKey":"` + ek + `"`), "srk-is-ek"},
 		"unknown provisioningStatus":     {enrollment(`,"provisioningStatus":"paused"`), "provisioningStatus"},
 		"provisioningStatus capitalised": {enrollment(`,"ProvisioningStatus":"disabled"`), "provisioningStatus"},
-		"custom allocation":              {enrollment(`,"allocationPolicy":"custom","customAllocationDefinition":{"webhookUrl":"https://h.example/x","apiVersion":"2019-03-31"}`), "custom is not served"},
+		"custom allocation":              {enrollment(`,"allocationPolicy":"custom","customAllocationDefinition":{"webhookUrl":"https://h.example/x","apiVersion":"2019-03-31"}`), "custom needs webhooks"},
 		"custom without definition":      {enrollment(`,"allocationPolicy":"custom"`), "A CustomAllocationDefinition is required when the allocation policy is set to 'Custom'"},
 		"hubs without policy":            {enrollment(`,"iotHubs":["one.example.net"]`), "Enrollment allocationPolicy must be specified when iotHubs are specified."},
 		"a hub that is not linked":       {enrollment(`,"allocationPolicy":"static","iotHubs":["two.example.net"]`), "iotHubs"},

@@ -141,6 +141,14 @@ func (hub) Drop(context.Context, string, string) error { return nil }
 
 func (hub) Reach(_, _ string) registration.Reach { return registration.Here }
 
+func (hub) RemoveDevice(context.Context, string, string, string, uint64) error { return nil }
+
+func (hub) DisableDevice(context.Context, string, string, string, uint64) error { return nil }
+
+func (hub) DeviceData(context.Context, string, string, string) (registration.DeviceData, error) {
+	return registration.DeviceData{}, registration.ErrNotFound
+}
+
 // spelled is a SAS token as the C#, Java and C clients order its fields, with sr as it is to stand in it.
 func spelled(key []byte, sr, policy string, expiry time.Time) string {
 	sig, se := signature(key, sr, expiry)

@@ -259,6 +259,14 @@ func (*hub) Drop(context.Context, string, string) error { return nil }
 
 func (*hub) Reach(_, _ string) registration.Reach { return registration.Here }
 
+func (*hub) RemoveDevice(context.Context, string, string, string, uint64) error { return nil }
+
+func (*hub) DisableDevice(context.Context, string, string, string, uint64) error { return nil }
+
+func (*hub) DeviceData(context.Context, string, string, string) (registration.DeviceData, error) {
+	return registration.DeviceData{}, registration.ErrNotFound
+}
+
 func (u *hub) EnsureDevice(_ context.Context, scope, name string, d registration.HubDevice) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -40,7 +40,6 @@ type Config struct {
 type Core struct {
 	store     Store
 	hub       Hub
-	mover     Mover
 	sealer    Sealer
 	issuer    Issuer
 	webhooks  Webhooks
@@ -69,9 +68,6 @@ func New(ctx context.Context, config Config) (*Core, error) {
 	c := &Core{
 		store: config.Store, hub: config.Hub, sealer: config.Sealer, issuer: config.Issuer, webhooks: config.Webhooks, watch: config.Watch, log: config.Logger, now: config.Now, rand: config.Rand,
 		decisions: newDecisions(decisionEntries), refused: newDecisions(decisionEntries), parseEK: attest.ParseEK, parseSRK: attest.ParseSRK, wrap: attest.Seal,
-	}
-	if c.mover, _ = config.Hub.(Mover); c.mover == nil {
-		c.mover = immovable{}
 	}
 	c.ordered = make(chan struct{}, 1)
 	if c.watch == nil {

@@ -125,8 +125,8 @@ func (c *Core) judgeTPM(s *scope, tpm *dps.TPMKeys, row *Enrollment) error {
 
 // judgeAllocation judges what an entry says of hubs; empty names are none.
 func (c *Core) judgeAllocation(s *scope, reason Reason, policy string, hubs []string) error {
-	if policy == dps.AllocationCustom {
-		return c.fault(s, dps.CodeBadRequest, reason, "allocationPolicy: custom is not served by this release; leave it out, or use hashed, geoLatency or static.", nil)
+	if policy == dps.AllocationCustom && c.webhooks == nil {
+		return c.fault(s, dps.CodeBadRequest, reason, "allocationPolicy: custom needs webhooks, and this service calls none; leave it out, or use hashed, geoLatency or static.", nil)
 	}
 	for _, hub := range hubs {
 		if _, linked := s.hubNamed(hub); hub != "" && !linked {

@@ -15,6 +15,7 @@ import (
 // Of any error that is none of those named here the outcome is unknown; call again. One that wraps a RetryError says when, one that wraps a
 // RefusedError that it is of no use.
 type Hub interface {
+	Mover
 	// EnsureDevice makes the device exist and be enabled at the named hub with exactly this credential, and is idempotent. Whatever of the credential before is not in
 	// this one is dead on return: no slot holds it, sessions made with it are cut, its queue and persistent session are gone and
 	// tokens minted under it are refused. A running session under what is unchanged is not touched.
@@ -27,7 +28,7 @@ type Hub interface {
 	Reach(scope, hub string) Reach
 }
 
-// Mover is the part of Hub that moves and shuts out devices. It becomes part of Hub as soon as every hub has it.
+// Mover is the part of Hub that moves and shuts out devices.
 type Mover interface {
 	// RemoveDevice makes a device not exist at the hub, and is idempotent: on return there is no identity, and its twin, its messages and its sessions are
 	// gone; nil if there was none. ErrStale if the hub has seen a higher generation than this, ErrElsewhere and ErrUnlinked as EnsureDevice.
@@ -94,18 +95,3 @@ func (e *RefusedError) Error() string { return fmt.Sprintf("the hub refuses: %v"
 
 // Unwrap implements errors.Is and errors.As.
 func (e *RefusedError) Unwrap() error { return e.Err }
-
-// immovable stands in for a hub that does not move devices.
-type immovable struct{}
-
-var errImmovable = errors.New("this hub does not move devices")
-
-func (immovable) RemoveDevice(context.Context, string, string, string, uint64) error {
-	return errImmovable
-}
-func (immovable) DisableDevice(context.Context, string, string, string, uint64) error {
-	return errImmovable
-}
-func (immovable) DeviceData(context.Context, string, string, string) (DeviceData, error) {
-	return DeviceData{}, errImmovable
-}

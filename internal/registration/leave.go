@@ -38,7 +38,7 @@ func (c *Core) leave(ctx context.Context, scopeID string, o Operation, p plan) (
 		return a, current, err
 	}
 	for _, hub := range p.Leaving {
-		err := c.mover.RemoveDevice(ctx, scopeID, hub, o.DeviceID, o.Revision)
+		err := c.hub.RemoveDevice(ctx, scopeID, hub, o.DeviceID, o.Revision)
 		switch {
 		case errors.Is(err, ErrUnlinked), errors.Is(err, ErrStale): // who proved himself later is there, of this registration or another: Finish tells
 		case err != nil:
@@ -59,7 +59,7 @@ func (c *Core) collect(ctx context.Context, scopeID string, o Operation, p plan,
 		return arrival{data: p.Start.data(true), substatus: substatusReset}, true, nil
 	}
 	for _, hub := range p.Leaving {
-		data, err := c.mover.DeviceData(ctx, scopeID, hub, o.DeviceID)
+		data, err := c.hub.DeviceData(ctx, scopeID, hub, o.DeviceID)
 		switch {
 		case errors.Is(err, ErrNotFound):
 		case errors.Is(err, ErrUnlinked):
@@ -90,7 +90,7 @@ func (c *Core) collect(ctx context.Context, scopeID string, o Operation, p plan,
 
 // probe asks a hub whether it has the device, and so whether it answers.
 func (c *Core) probe(ctx context.Context, scopeID, hub, deviceID string) (there bool, err error) {
-	_, err = c.mover.DeviceData(ctx, scopeID, hub, deviceID)
+	_, err = c.hub.DeviceData(ctx, scopeID, hub, deviceID)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return false, nil
@@ -125,7 +125,7 @@ func (c *Core) undo(ctx context.Context, scopeID string, o Operation) (now bool,
 	case slices.Contains(r.Leaving, o.Hub):
 		return r.Status != Assigning, nil // it removes it; if it has failed, the next one does
 	}
-	err = c.mover.RemoveDevice(ctx, scopeID, o.Hub, o.DeviceID, o.Revision)
+	err = c.hub.RemoveDevice(ctx, scopeID, o.Hub, o.DeviceID, o.Revision)
 	if err != nil && !errors.Is(err, ErrStale) && !errors.Is(err, ErrUnlinked) {
 		return true, &hubFailure{o.Hub, err}
 	}

@@ -85,13 +85,13 @@ func (c *Core) atHubs(ctx context.Context, scope string, hubs []string, work fun
 	for i, hub := range hubs {
 		keys[i] = lineOf(scope, hub)
 	}
-	wait, ok := c.lines.enter(keys, time.Now())
+	wait, ok := c.lines.enter(keys, c.now())
 	if !ok {
 		return &RetryError{After: wait, Err: errHubRests}
 	}
 	err := work(ctx)
 	failed, after := troubledHub(scope, err)
-	c.lines.exit(keys, failed, after, time.Now())
+	c.lines.exit(keys, failed, after, c.now())
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"latchkey.example/latchkey/internal/registration"
+	"latchkey.example/latchkey/test/farhub"
 )
 
 var errInjected = errors.New("injected fault")
@@ -240,7 +241,7 @@ func (s *tapStore) judgeFinish(ctx context.Context, scope string, f registration
 		s.w.Errorf("Finish of operation %s: %v", f.OperationID, err)
 		return
 	}
-	if !s.w.hub.acknowledged(scope, o.DeviceID, s.w.credentialOf(scope, o), o.Revision) {
+	if f.Status == registration.Assigned && !s.w.hub.acknowledgedAt(o.Hub, scope, o.DeviceID, s.w.credentialOf(scope, o), o.Revision) {
 		s.w.Errorf("Finish of operation %s before the hub has acknowledged its key", f.OperationID)
 	}
 	if f.Audit.TrackingID != o.TrackingID || f.Audit.Action != registration.ActionAssign {
@@ -283,7 +284,8 @@ func (s *tapStore) lastSince() time.Time {
 type judgingHub struct {
 	dropped []string // scope and hub
 	*tap
-	w *world
+	w   *world
+	far *farhub.Hubs // of the first scope, over the network
 
 	mu      sync.Mutex
 	devices map[string]*hubDevice // by scope and device id
@@ -293,6 +295,9 @@ type judgingHub struct {
 }
 
 type hubDevice struct {
+	removed    bool // it is not there any more, but for its generation
+	disabled   bool
+	data       registration.DeviceData
 	credential registration.Credential
 	key        []byte
 	generation uint64
@@ -301,10 +306,23 @@ type hubDevice struct {
 }
 
 func newJudgingHub(w *world) *judgingHub {
-	return &judgingHub{tap: newTap(), w: w, devices: map[string]*hubDevice{}, reach: registration.Here}
+	h := &judgingHub{tap: newTap(), w: w, far: farhub.New(), devices: map[string]*hubDevice{}, reach: registration.Here}
+	h.far.Judge = w.Errorf
+	h.far.Local = func(deviceID string) []string {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if d := h.devices[scopeOne+" "+deviceID]; d != nil && !d.removed {
+			return []string{hubOne}
+		}
+		return nil
+	}
+	return h
 }
 
-func (h *judgingHub) Reach(_, _ string) registration.Reach {
+func (h *judgingHub) Reach(_, hub string) registration.Reach {
+	if h.far.Has(hub) {
+		return registration.Remote
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.reach
@@ -330,8 +348,65 @@ func (h *judgingHub) EnsureDevice(ctx context.Context, scope, hub string, d regi
 		<-ctx.Done()
 		return ctx.Err()
 	}
+	if h.far.Has(hub) {
+		_, err := through(h.tap, "EnsureDevice "+hub, func() (struct{}, error) { return struct{}{}, h.far.EnsureDevice(ctx, scope, hub, d) })
+		return err
+	}
 	_, err := through(h.tap, "EnsureDevice", func() (struct{}, error) { return struct{}{}, h.ensure(scope, hub, d) })
 	return err
+}
+
+func (h *judgingHub) RemoveDevice(ctx context.Context, scope, hub, deviceID string, generation uint64) error {
+	_, err := through(h.tap, "RemoveDevice "+hub, func() (struct{}, error) {
+		if hub != hubOne && hub != hubTwo {
+			return struct{}{}, h.far.RemoveDevice(ctx, scope, hub, deviceID, generation)
+		}
+		return struct{}{}, h.fenced(scope, deviceID, generation, func(d *hubDevice) { d.removed, d.data = true, registration.DeviceData{} })
+	})
+	return err
+}
+
+func (h *judgingHub) DisableDevice(ctx context.Context, scope, hub, deviceID string, generation uint64) error {
+	_, err := through(h.tap, "DisableDevice "+hub, func() (struct{}, error) {
+		if hub != hubOne && hub != hubTwo {
+			return struct{}{}, h.far.DisableDevice(ctx, scope, hub, deviceID, generation)
+		}
+		return struct{}{}, h.fenced(scope, deviceID, generation, func(d *hubDevice) { d.disabled = true })
+	})
+	return err
+}
+
+// fenced changes a device unless a later generation was seen. What was removed leaves its generation behind.
+func (h *judgingHub) fenced(scope, deviceID string, generation uint64, change func(d *hubDevice)) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known := h.devices[scope+" "+deviceID]
+	switch {
+	case h.reach == registration.Elsewhere:
+		return registration.ErrElsewhere
+	case known == nil:
+		return nil
+	case generation < known.generation:
+		return registration.ErrStale
+	}
+	known.generation = generation
+	change(known)
+	return nil
+}
+
+func (h *judgingHub) DeviceData(ctx context.Context, scope, hub, deviceID string) (registration.DeviceData, error) {
+	return through(h.tap, "DeviceData "+hub, func() (registration.DeviceData, error) {
+		if hub != hubOne && hub != hubTwo {
+			return h.far.DeviceData(ctx, scope, hub, deviceID)
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		known := h.devices[scope+" "+deviceID]
+		if known == nil || known.removed {
+			return registration.DeviceData{}, registration.ErrNotFound
+		}
+		return known.data, nil
+	})
 }
 
 func (h *judgingHub) ensure(scope, hub string, d registration.HubDevice) error {
@@ -340,10 +415,10 @@ func (h *judgingHub) ensure(scope, hub string, d registration.HubDevice) error {
 	defer h.mu.Unlock()
 	known := h.devices[scope+" "+d.DeviceID]
 	if known == nil {
-		known = &hubDevice{key: d.Credential.Primary, credential: d.Credential}
+		known = &hubDevice{key: d.Credential.Primary, credential: d.Credential, removed: true}
 		h.devices[scope+" "+d.DeviceID] = known
 	}
-	changed := !known.credential.Equal(d.Credential)
+	changed := !known.removed && !known.credential.Equal(d.Credential)
 	switch {
 	case changed && h.reach == registration.Elsewhere:
 		return registration.ErrElsewhere
@@ -356,6 +431,10 @@ func (h *judgingHub) ensure(scope, hub string, d registration.HubDevice) error {
 	}
 	known.key, known.credential, known.generation = d.Credential.Primary, d.Credential, d.Generation
 	known.acked = append(known.acked, d)
+	if d.Data != nil && (known.removed || d.Data.Replace) {
+		known.data = *d.Data
+	}
+	known.removed, known.disabled = false, false
 	return nil
 }
 
@@ -395,6 +474,15 @@ func (h *judgingHub) device(deviceID string) hubDevice {
 		return *d
 	}
 	return hubDevice{}
+}
+
+// acknowledgedAt says whether the hub that an operation goes to has its key.
+func (h *judgingHub) acknowledgedAt(hub, scope, deviceID string, credential []byte, generation uint64) bool {
+	if !h.far.Has(hub) {
+		return h.acknowledged(scope, deviceID, credential, generation)
+	}
+	d, there := h.far.At(hub, deviceID)
+	return there && d.Generation >= generation && bytes.Equal(d.Credential.Encode(), credential)
 }
 
 func (h *judgingHub) acknowledged(scope, deviceID string, credential []byte, generation uint64) bool {

@@ -70,6 +70,14 @@ func (noHub) Drop(context.Context, string, string) error { return nil }
 
 func (noHub) Reach(_, _ string) registration.Reach { return registration.Here }
 
+func (noHub) RemoveDevice(context.Context, string, string, string, uint64) error { return nil }
+
+func (noHub) DisableDevice(context.Context, string, string, string, uint64) error { return nil }
+
+func (noHub) DeviceData(context.Context, string, string, string) (registration.DeviceData, error) {
+	return registration.DeviceData{}, registration.ErrNotFound
+}
+
 // serve answers a request on a recorder: there is no connection behind it, so it works in a synctest bubble.
 func (h *house) serve(ctx context.Context, route web.Route) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()

@@ -320,6 +320,18 @@ func (h *tappedHub) EnsureDevice(ctx context.Context, a, b string, c registratio
 	return none(h.tap, ctx, "EnsureDevice", func(ctx context.Context) error { return h.Hub.EnsureDevice(ctx, a, b, c) })
 }
 
+func (h *tappedHub) RemoveDevice(ctx context.Context, a, b, c string, d uint64) error {
+	return none(h.tap, ctx, "RemoveDevice", func(ctx context.Context) error { return h.Hub.RemoveDevice(ctx, a, b, c, d) })
+}
+
+func (h *tappedHub) DisableDevice(ctx context.Context, a, b, c string, d uint64) error {
+	return none(h.tap, ctx, "DisableDevice", func(ctx context.Context) error { return h.Hub.DisableDevice(ctx, a, b, c, d) })
+}
+
+func (h *tappedHub) DeviceData(ctx context.Context, a, b, c string) (registration.DeviceData, error) {
+	return one(h.tap, ctx, "DeviceData", func(ctx context.Context) (registration.DeviceData, error) { return h.Hub.DeviceData(ctx, a, b, c) })
+}
+
 func (h *tappedHub) Drop(ctx context.Context, a, b string) error {
 	return none(h.tap, ctx, "Drop", func(ctx context.Context) error { return h.Hub.Drop(ctx, a, b) })
 }
