@@ -25,9 +25,10 @@ type request struct {
 	extension    string   // of the hub's that the request uses
 	without      string   // what a hub that knows no such request is refused with; empty: what has none is no IoT hub
 
-	// most is how many bytes the answer may have, which read then judges; 0: its body is of no interest.
-	most int
-	read func(body []byte) error
+	// expect is the status of an answer without a body; 0: any success, and then
+	// most is how many bytes the answer may have, which read judges.
+	expect, most int
+	read         func(body []byte) error
 }
 
 // answer is what came back.
@@ -69,7 +70,7 @@ func (h *Hub) call(ctx context.Context, r request) error {
 	a, err := h.exchange(ctx, r, token)
 	took := time.Since(begun)
 	switch {
-	case err != nil && ctx.Err() != nil && (errors.Is(ctx.Err(), context.Canceled) || took < h.config.CallTime/8): // not the hub's doing
+	case err != nil && ctx.Err() != nil && (errors.Is(ctx.Err(), context.Canceled) || took < h.config.CallTime/2): // not the hub's doing
 		h.health.abandoned()
 		return err
 	case err != nil:
@@ -131,8 +132,11 @@ func (r request) head(to http.Header) {
 
 // readAnswer reads a good answer's body whole, if it is JSON of a size that hubs give, and has it judged.
 func (r request) readAnswer(resp *http.Response) error {
-	if r.most == 0 {
+	if r.expect == resp.StatusCode {
 		return nil
+	}
+	if r.expect != 0 {
+		return fmt.Errorf("the hub answered %d where an IoT hub says %d", resp.StatusCode, r.expect)
 	}
 	if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return errors.New("the hub answered with something that is not JSON: what is there is not an IoT hub")

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -146,10 +147,21 @@ func (h *Hub) clear(ctx context.Context, s step, have *iothub.Device, want regis
 	}
 	if s.purge && have.CloudToDeviceMessageCount > 0 {
 		err := h.call(ctx, request{method: "DELETE", path: iothub.DevicePath(want.DeviceID) + "/commands",
-			without: "The device has changed hands, and the hub has no way to remove the messages that wait for the owner before."})
+			without: "The device has changed hands, and the hub has no way to remove the messages that wait for the owner before.", most: iothub.MaxIdentity, read: purged})
 		if err != nil {
 			return vanished(fmt.Errorf("removing the messages that wait for the owner before: %w", err))
 		}
+	}
+	return nil
+}
+
+// purged judges the answer of a hub that has removed messages: it says how many.
+func purged(body []byte) error {
+	var count struct {
+		TotalMessagesPurged *int `json:"totalMessagesPurged"`
+	}
+	if dps.CheckObject(body, iothub.MaxIdentity) != nil || json.Unmarshal(body, &count) != nil || count.TotalMessagesPurged == nil {
+		return errors.New("the hub does not say that it has removed messages")
 	}
 	return nil
 }

@@ -1,12 +1,20 @@
 package azure_test
 
 import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
 	"maps"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -25,14 +33,17 @@ import (
 type fakeHub struct {
 	t      *testing.T
 	server *httptest.Server
+	pipes  *pipes
 	key    []byte
 	reads  bool // takes reported properties, as a Latchkey does
+	blind  bool // looks at no condition: the control of tests of races
 
 	mu      sync.Mutex
 	version int
 	devices map[string]*fakeDevice
 	asked   []string             // requests, as "PUT /devices/a"
 	enabled map[string]int       // how often a session could have begun: writes that left the device enabled
+	judge   func(d *fakeDevice)  // sees each write that leaves a device enabled
 	trouble func(n int) *trouble // of the nth request, from 1
 	between func(n int)          // runs before the nth request is looked at, without the lock
 }
@@ -54,29 +65,45 @@ type trouble struct {
 }
 
 func newFake(t *testing.T) *fakeHub {
-	f := &fakeHub{t: t, key: []byte(strings.Repeat("service-key-", 3)), devices: map[string]*fakeDevice{}, enabled: map[string]int{}}
+	f := &fakeHub{t: t, key: []byte(strings.Repeat("service-key-", 3)), devices: map[string]*fakeDevice{}, enabled: map[string]int{}, pipes: newPipes()}
 	f.server = httptest.NewUnstartedServer(f)
+	f.server.Listener.Close()
+	f.server.Listener = f.pipes
 	f.server.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes that are meant to fail
+	f.server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate()}, CurvePreferences: []tls.CurveID{tls.X25519}}
 	f.server.StartTLS()
 	t.Cleanup(func() {
-		f.server.CloseClientConnections()
+		f.pipes.cutAll() // or whoever is closing one waits for the other end to read of it
 		f.server.Close()
 	})
 	return f
 }
 
-// config is that of a client of the hub, whose clock stands still and whose pauses take no time.
+// config is that of a client of the hub.
 func (f *fakeHub) config() azure.Config {
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.server.Certificate().Raw})
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate().Certificate[0]})
 	return azure.Config{
 		Name:       "example.com",
 		Connection: iothub.Connection{HostName: "example.com", SharedAccessKeyName: "latchkey", SharedAccessKey: f.key},
-		Settings:   azure.Settings{CA: string(ca), Address: f.server.Listener.Addr().String()},
+		Settings:   azure.Settings{CA: string(ca)},
 		Random:     func() float64 { return 0 },
-		CallTime:   2 * time.Second,
-		Wait:       noWait,
+		Dial:       f.pipes.dial,
 	}
 }
+
+// certificate is the hub's, for example.com and at any time: a key of a curve, as each test shakes hands.
+var certificate = sync.OnceValue(func() tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"example.com"}, NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+})
 
 func (f *fakeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
@@ -90,30 +117,37 @@ func (f *fakeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.between != nil {
 		f.between(n)
 	}
+	met, status, answer := f.serve(n, r, body)
+	switch {
+	case met.hang:
+		<-r.Context().Done()
+	case met.cut != "":
+		f.cut(w, met, status, answer)
+	default:
+		f.write(w, r, met, status, answer)
+	}
+}
+
+// serve does the nth request, unless trouble comes before its effect. The lock is not held while anybody waits for the network.
+func (f *fakeHub) serve(n int, r *http.Request, body []byte) (met *trouble, status int, answer string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var met *trouble
 	if f.trouble != nil {
 		met = f.trouble(n)
 	}
 	if met == nil {
 		met = &trouble{good: true}
 	}
-	if met.cut == "before" || met.hang {
-		f.cut(w, r, met)
-		return
-	}
-	status, answer := 0, ""
-	if met.good || met.cut != "" {
+	if met.good || met.cut == "after" || met.cut == "mid" {
 		status, answer = f.answer(r, body)
-	}
-	if met.cut != "" {
-		f.cutAfter(w, r, met, status, answer)
-		return
 	}
 	if met.status != 0 {
 		status, answer = met.status, met.body
 	}
+	return met, status, answer
+}
+
+func (f *fakeHub) write(w http.ResponseWriter, r *http.Request, met *trouble, status int, answer string) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	if f.reads {
 		w.Header().Set(iothub.ExtensionHeader, iothub.ReportedByService)
@@ -122,36 +156,18 @@ func (f *fakeHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(name, value)
 	}
 	w.WriteHeader(status)
-	if met.drip {
-		f.mu.Unlock()
-		for r.Context().Err() == nil {
-			if _, err := w.Write([]byte(" ")); err != nil {
-				break
-			}
-			w.(http.Flusher).Flush()
-			time.Sleep(time.Millisecond)
+	for met.drip && r.Context().Err() == nil {
+		if _, err := w.Write([]byte(" ")); err != nil {
+			return
 		}
-		f.mu.Lock()
-		return
+		w.(http.Flusher).Flush()
+		time.Sleep(100 * time.Millisecond) // of a clock that does not wait
 	}
 	io.WriteString(w, answer)
 }
 
-func (f *fakeHub) cut(w http.ResponseWriter, r *http.Request, met *trouble) {
-	if met.hang {
-		f.mu.Unlock()
-		<-r.Context().Done()
-		f.mu.Lock()
-		return
-	}
-	conn, _, err := w.(http.Hijacker).Hijack()
-	if err == nil {
-		conn.Close()
-	}
-}
-
-// cutAfter closes the connection before the answer or in the middle of its body.
-func (f *fakeHub) cutAfter(w http.ResponseWriter, _ *http.Request, met *trouble, status int, answer string) {
+// cut closes the connection before the answer or in the middle of its body.
+func (f *fakeHub) cut(w http.ResponseWriter, met *trouble, status int, answer string) {
 	conn, _, err := w.(http.Hijacker).Hijack()
 	if err != nil {
 		return
@@ -200,11 +216,12 @@ func (f *fakeHub) identity(r *http.Request, id string, d *fakeDevice, body []byt
 	case r.Method == "GET" && d != nil:
 		return 200, string(d.Answer())
 	case r.Method == "PUT" && d == nil && condition == "":
-		return f.write(id, &fakeDevice{Device: iothub.Device{GenerationID: strconv.Itoa(f.version)}}, body)
+		return f.put(id, &fakeDevice{Device: iothub.Device{GenerationID: strconv.Itoa(f.version)}}, body)
 	case d == nil:
 		return f.refuse(iothub.DeviceNotFound)
 	case r.Method == "PUT" && condition == "":
 		return f.refuse(iothub.DeviceAlreadyExists)
+	case f.blind && r.Method == "PUT":
 	case condition == "*":
 		f.t.Errorf("%s %s is made whatever is there", r.Method, r.URL)
 		fallthrough
@@ -214,10 +231,10 @@ func (f *fakeHub) identity(r *http.Request, id string, d *fakeDevice, body []byt
 		delete(f.devices, id)
 		return 204, ""
 	}
-	return f.write(id, d, body)
+	return f.put(id, d, body)
 }
 
-func (f *fakeHub) write(id string, d *fakeDevice, body []byte) (int, string) {
+func (f *fakeHub) put(id string, d *fakeDevice, body []byte) (int, string) {
 	to, err := iothub.DecodeDevice(body)
 	if err != nil || to.DeviceID != id {
 		f.t.Errorf("an identity that no hub takes: %v", err)
@@ -232,6 +249,9 @@ func (f *fakeHub) write(id string, d *fakeDevice, body []byte) (int, string) {
 	f.devices[id] = d
 	if to.Status == iothub.Enabled {
 		f.enabled[id]++
+		if f.judge != nil {
+			f.judge(d)
+		}
 	}
 	return 200, string(d.Answer())
 }
@@ -303,4 +323,55 @@ func (f *fakeHub) set(t func(n int) *trouble) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.trouble, f.asked = t, nil
+}
+
+// pipes is a network of one host within this process, so that a clock of a test's own passes by itself while everybody waits.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+
+	mu  sync.Mutex
+	all []net.Conn
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
+
+func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	p.mu.Lock()
+	p.all = append(p.all, ours, theirs)
+	p.mu.Unlock()
+	select {
+	case p.conns <- theirs:
+		return ours, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-p.conns:
+		return conn, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.done) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 443} }
+
+func (p *pipes) cutAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, conn := range p.all {
+		conn.Close()
+	}
 }

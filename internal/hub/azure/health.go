@@ -70,7 +70,7 @@ func (h *Hub) State() State {
 		s.Circuit = HalfOpen
 	case s.Circuit == "":
 		s.Circuit = Closed
-	case s.Circuit == Closed && s.NextTry.Before(now):
+	case s.Circuit == Closed && !s.NextTry.After(now):
 		s.NextTry, s.Throttled = time.Time{}, false
 	}
 	return s

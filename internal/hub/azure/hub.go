@@ -61,6 +61,7 @@ type Config struct {
 	CallTime time.Duration    // for one request, its answer read; 0: 4 seconds
 	// Wait pauses between tries; nil: a timer. It returns early with ctx's error.
 	Wait func(ctx context.Context, d time.Duration) error
+	Dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
 }
 
 // How a hub is treated.
@@ -181,29 +182,31 @@ func New(config Config) (*Hub, error) {
 	}
 	h := &Hub{config: config, slots: make(chan struct{}, maxCalls)}
 	h.health = health{now: config.Now, random: config.Random, log: config.Log.With("hub", config.Name)}
-	h.client = &http.Client{Transport: transport(config.Settings.Address, pool), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	h.client = &http.Client{Transport: transport(config, pool), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return h, nil
 }
 
 // transport reaches the hub wherever it is, private networks included: the operator has linked it. HTTP/1.1 keeps the bounds of one answer from
 // those of another.
-func transport(address string, pool *x509.CertPool) *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second}
+func transport(config Config, pool *x509.CertPool) *http.Transport {
 	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dialer.DialContext,
+		DialContext:            (&net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    dialTime,
 		MaxConnsPerHost:        maxCalls,
 		MaxIdleConnsPerHost:    maxCalls,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
-		ExpectContinueTimeout:  time.Second,
 	}
-	if address != "" {
+	if config.Dial != nil {
+		t.DialContext = config.Dial
+	}
+	if address := config.Settings.Address; address != "" {
+		dial := t.DialContext
 		t.Proxy = nil // the operator has said where it is
 		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, address)
+			return dial(ctx, network, address)
 		}
 	}
 	return t

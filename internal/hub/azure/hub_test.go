@@ -2,20 +2,19 @@ package azure_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"log"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"latchkey.example/latchkey/internal/hub/azure"
 	"latchkey.example/latchkey/internal/iothub"
 	"latchkey.example/latchkey/internal/registration"
 )
-
-func noWait(ctx context.Context, _ time.Duration) error { return ctx.Err() }
 
 // open makes a client of the fake.
 func (f *fakeHub) open(change func(*azure.Config)) *azure.Hub {
@@ -284,8 +283,33 @@ func TestTheHubIsAskedBeforeItIsLinked(t *testing.T) {
 	if err := wrong.Probe(t.Context()); !errors.As(err, &refused) || !strings.Contains(err.Error(), "does not accept this connection string") {
 		t.Errorf("with another key: %v", err)
 	}
-	strange := f.open(func(c *azure.Config) { c.Settings.CA = "" })
-	if err := strange.Probe(t.Context()); err == nil || !strings.Contains(err.Error(), "certificate") {
+}
+
+// What the network is like shows on a real one only.
+func TestAHubIsReachedWhereItsAddressSaysAndKnownByItsName(t *testing.T) {
+	f := newFake(t)
+	tcp := httptest.NewUnstartedServer(f)
+	tcp.Config.ErrorLog = log.New(io.Discard, "", 0) // a handshake is meant to fail
+	tcp.TLS = f.server.TLS
+	tcp.StartTLS()
+	defer tcp.Close()
+	reach := func(change func(*azure.Config)) error {
+		return f.open(func(c *azure.Config) {
+			c.Dial, c.Settings.Address = nil, tcp.Listener.Addr().String()
+			change(c)
+		}).Probe(t.Context())
+	}
+	if err := reach(func(*azure.Config) {}); err != nil {
+		t.Error(err)
+	}
+	if err := reach(func(c *azure.Config) { c.Settings.CA = "" }); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a certificate that nobody vouches for: %v", err)
+	}
+	if err := reach(func(c *azure.Config) { c.Name, c.Connection.HostName = "hub-b.example.com", "hub-b.example.com" }); err == nil || !strings.Contains(err.Error(), "not hub-b.example.com") {
+		t.Errorf("a certificate of another name: %v", err)
+	}
+	tcp.Close()
+	if err := reach(func(*azure.Config) {}); outcomeOf(err) != failing || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("nobody listens: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	"latchkey.example/latchkey/internal/iothub"
 	"latchkey.example/latchkey/internal/registration"
@@ -19,7 +20,7 @@ func (h *Hub) RemoveDevice(ctx context.Context, _, hub, deviceID string, generat
 		if err != nil || have == nil {
 			return err
 		}
-		err = h.call(ctx, request{method: "DELETE", path: iothub.DevicePath(deviceID), ifMatch: have.ETag})
+		err = h.call(ctx, request{method: "DELETE", path: iothub.DevicePath(deviceID), ifMatch: have.ETag, expect: http.StatusNoContent})
 		if errors.Is(err, errAbsent) { // somebody else did, or we: the answer to a try before was lost
 			return nil
 		}

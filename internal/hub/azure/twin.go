@@ -18,12 +18,7 @@ const maxTwin = 1 << 20
 
 // readTwin reads what a device takes along.
 func (h *Hub) readTwin(ctx context.Context, deviceID string) (data registration.DeviceData, err error) {
-	err = h.call(ctx, request{method: "GET", path: iothub.TwinPath(deviceID), most: maxTwin, read: func(body []byte) (err error) {
-		if data, err = decodeTwin(body, deviceID); err != nil {
-			return fmt.Errorf("the hub answered with what is no twin: %w", err)
-		}
-		return nil
-	}})
+	err = h.call(ctx, request{method: "GET", path: iothub.TwinPath(deviceID), most: maxTwin, read: func(body []byte) error { return twinOf(deviceID, body, &data) }})
 	if errors.Is(err, errAbsent) {
 		return data, registration.ErrNotFound
 	}
@@ -36,7 +31,7 @@ func (h *Hub) readTwin(ctx context.Context, deviceID string) (data registration.
 // writeTwin gives the device its tags and desired properties. A device that is new gets them merged in, so that what an application has written as soon as it saw the device
 // stays; one whose data is replaced has nothing else afterwards. Reported properties are for hubs that have said that they take them.
 func (h *Hub) writeTwin(ctx context.Context, deviceID string, data registration.DeviceData) error {
-	r := request{method: "PATCH", path: iothub.TwinPath(deviceID), ifMatch: "*", most: maxTwin, read: func(body []byte) error { return dps.CheckObject(body, maxTwin) }}
+	r := request{method: "PATCH", path: iothub.TwinPath(deviceID), ifMatch: "*", most: maxTwin, read: func(body []byte) error { return twinOf(deviceID, body, nil) }}
 	if data.Replace {
 		r.method = "PUT"
 	}
@@ -47,6 +42,18 @@ func (h *Hub) writeTwin(ctx context.Context, deviceID string, data registration.
 	r.body = encodeTwin(data, takes)
 	if err := h.call(ctx, r); err != nil {
 		return vanished(fmt.Errorf("writing the twin: %w", err))
+	}
+	return nil
+}
+
+// twinOf reads the twin of a device out of an answer.
+func twinOf(deviceID string, body []byte, into *registration.DeviceData) error {
+	data, err := decodeTwin(body, deviceID)
+	if err != nil {
+		return fmt.Errorf("the hub answered with what is no twin: %w", err)
+	}
+	if into != nil {
+		*into = data
 	}
 	return nil
 }
@@ -80,9 +87,10 @@ func decodeTwin(body []byte, deviceID string) (data registration.DeviceData, err
 	if err := dps.CheckObject(body, maxTwin); err != nil {
 		return data, err
 	}
-	named := ""
+	named, etag := "", ""
 	err = objects(bytes.TrimSpace(body), map[string]func(value []byte) error{
 		"deviceId": func(value []byte) error { return json.Unmarshal(value, &named) },
+		"etag":     func(value []byte) error { return json.Unmarshal(value, &etag) },
 		"tags":     func(value []byte) (err error) { data.Tags, err = plain(value); return err },
 		"capabilities": func(value []byte) error {
 			return objects(value, map[string]func([]byte) error{"iotEdge": func(value []byte) error { data.IoTEdge = string(value) == "true"; return nil }})
@@ -94,10 +102,15 @@ func decodeTwin(body []byte, deviceID string) (data registration.DeviceData, err
 			})
 		},
 	})
-	if err == nil && named != deviceID {
-		err = errors.New("it is of another device")
+	switch {
+	case err != nil:
+		return data, err
+	case named != deviceID:
+		return data, errors.New("it is of another device")
+	case etag == "":
+		return data, errors.New("it has no etag")
 	}
-	return data, err
+	return data, nil
 }
 
 // objects gives the members of an object that are not null to those who know them.
