@@ -215,6 +215,7 @@ func (s *service) wire(ctx context.Context) (err error) {
 		device: httpapi.New(s.core, web.NewServer("device", s.core, s.log, metrics, s.shared)),
 		admin:  adminapi.New(s.core, web.NewServer("management", s.core, s.log, metrics, s.shared)),
 		broker: brokerapi.New(s.core, web.NewServer("broker", s.core, s.log, metrics, s.shared), s.brokers),
+		hub:    s.hub.WebSocket,
 		ready:  s.ready,
 	}
 	s.front.answerTime.Store(int64(answerTime(s.config)))

@@ -19,16 +19,18 @@ import (
 
 	"latchkey.example/latchkey/internal/adminapi"
 	"latchkey.example/latchkey/internal/brokerapi"
+	"latchkey.example/latchkey/internal/hub/embedded"
 	"latchkey.example/latchkey/internal/proxied"
 	"latchkey.example/latchkey/internal/registration"
 	"latchkey.example/latchkey/internal/telemetry"
 )
 
-// front tells the two APIs of the HTTPS listener apart by the first path segment. Scope names that would be taken for the
-// management API are reserved.
+// front tells the APIs of the HTTPS listener apart by the first path segment, and devices that come to their hub. Scope names that would be taken
+// for the management API are reserved.
 type front struct {
 	device, admin http.Handler
-	broker        http.Handler // the questions of linked brokers
+	hub           http.HandlerFunc // MQTT over WebSocket
+	broker        http.Handler     // the questions of linked brokers
 	ready         func(context.Context) error
 	draining      atomic.Bool
 
@@ -49,6 +51,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		probe(w, f.readiness(r.Context()))
 	case brokerapi.Serves(r.URL.EscapedPath()):
 		f.broker.ServeHTTP(w, r)
+	case strings.EqualFold(strings.TrimSuffix(r.URL.Path, "/"), embedded.WebSocketPath):
+		f.hub(w, r)
 	case adminapi.Serves(first):
 		f.admin.ServeHTTP(w, r)
 	default:

@@ -93,6 +93,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	if good > 0 {
 		c.read.Store(time.Now().UnixMicro())
 	}
+	if errors.Is(err, errFraming) {
+		c.end(causeMalformed)
+	}
 	if c.frames.broken == "" {
 		return n, err
 	}

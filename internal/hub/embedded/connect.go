@@ -75,8 +75,11 @@ func judgeConnect(body []byte) cause {
 }
 
 func readCause(err error) cause {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return causeSlow
+	case errors.Is(err, errFraming):
+		return causeMalformed
 	}
 	return causeLost
 }

@@ -182,13 +182,7 @@ func (h *Hub) Serve(l net.Listener) error {
 		l.Close()
 		return nil
 	}
-	var err error
-	h.start.Do(func() {
-		if err = h.server.Serve(); err == nil {
-			h.sweeping.Go(h.sweep)
-		}
-	})
-	if err != nil {
+	if err := h.begin(); err != nil {
 		return err
 	}
 	for {
@@ -210,6 +204,16 @@ func (h *Hub) Serve(l net.Listener) error {
 		}
 		return err
 	}
+}
+
+// begin has the MQTT library take connections, once.
+func (h *Hub) begin() (err error) {
+	h.start.Do(func() {
+		if err = h.server.Serve(); err == nil {
+			h.sweeping.Go(h.sweep)
+		}
+	})
+	return err
 }
 
 // pause waits, and reports false if the hub was closed meanwhile.
