@@ -32,7 +32,7 @@ const (
 var hangups = make(chan os.Signal, 1)
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "serve" {
+	if len(os.Args) > 1 && os.Args[1] == "serve" || len(os.Args) > 2 && os.Args[1] == "hub" && os.Args[2] == "serve" {
 		signal.Notify(hangups, syscall.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -93,7 +93,7 @@ before the profile; a profile that --profile names goes before the environment.`
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), groupCommand(), caCommand(), registrationCommand(), statisticsCommand(), scopeCommand(), moveInCommand(), exportCommand(), whyCommand(), auditCommand(), policyCommand(), keyCommand(), certCommand(), storeCommand(), fsckCommand(), backupCommand(), restoreCommand())
+	root.AddCommand(initCommand(), serveCommand(), enrollCommand(), groupCommand(), caCommand(), registrationCommand(), statisticsCommand(), scopeCommand(), moveInCommand(), exportCommand(), whyCommand(), auditCommand(), policyCommand(), hubCommand(), keyCommand(), certCommand(), storeCommand(), fsckCommand(), backupCommand(), restoreCommand())
 	complete(root)
 	return root
 }

@@ -9,7 +9,7 @@ import (
 // Programs read every command's answer; where --output is a file, or there is
 // no answer, that is so on purpose.
 func TestEveryCommandAnswersInJSON(t *testing.T) {
-	others := map[string]string{"latchkey serve": "", "latchkey enroll export": "FILE", "latchkey export": "FILE", "latchkey backup": "FILE"}
+	others := map[string]string{"latchkey serve": "", "latchkey hub serve": "", "latchkey enroll export": "FILE", "latchkey export": "FILE", "latchkey backup": "FILE"}
 	count := 0
 	var walk func(cmd *cobra.Command)
 	walk = func(cmd *cobra.Command) {

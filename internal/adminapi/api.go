@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/semaphore"
@@ -23,12 +24,24 @@ type API struct {
 	core   *registration.Core
 	server *web.Server
 	atomic *semaphore.Weighted // bytes that all-or-nothing imports may keep
+	alone  bool                // a hub alone: nothing is provisioned
 }
 
 // New makes the management API on top of a core.
 func New(core *registration.Core, server *web.Server) *API {
 	server.Candid()
-	return &API{core, server, semaphore.NewWeighted(atomicBytes)}
+	return &API{core: core, server: server, atomic: semaphore.NewWeighted(atomicBytes)}
+}
+
+// HubAlone has the API refuse all that is about provisioning, and every path that it does not know. It is called before the first request.
+func (a *API) HubAlone() { a.alone = true }
+
+// provisioning says whether a path is about enrollments, registrations and what belongs to them.
+func provisioning(segments []string) bool {
+	if strings.ToLower(segments[0]) != "latchkey" {
+		return true
+	}
+	return len(segments) > 2 && slices.Contains([]string{"enrollments", "registrations", "caCertificates", "export", "exportKey", "allocation", "hubs"}, segments[2])
 }
 
 // Serves reports whether a first path segment belongs to this API and not to a device's scope.
@@ -66,6 +79,9 @@ type endpoint struct {
 // served is what a wrong path is told.
 const served = "This service has /enrollments, /enrollmentGroups, /registrations and what /latchkey/v1/openapi.json describes."
 
+// servedAlone is what a wrong path is told at a hub alone.
+const servedAlone = "This process is a hub alone (provision: false): nothing is provisioned here. It has /devices and /twins, and of /latchkey/v1 what is about access policies, audit and scopes."
+
 // route finds the endpoint of a path and method. `query` is a legal registration id, so the method decides: GET /enrollments/query is an
 // enrollment of that name.
 func (a *API) route(r *http.Request) web.Route {
@@ -76,6 +92,9 @@ func (a *API) route(r *http.Request) web.Route {
 	}
 	if describes(segments) {
 		return a.describe(scope, r.Method)
+	}
+	if a.alone && provisioning(segments) {
+		return a.server.NotFound(scope, servedAlone)
 	}
 	methods, id := a.endpoints(segments)
 	if methods == nil {

@@ -27,6 +27,9 @@ const FileName = "latchkey.yaml"
 
 // Config is all settings. Relative paths count from the data directory.
 type Config struct {
+	// Provision says whether devices are provisioned here and enrollments are managed. Without it the process is a hub alone: MQTT, the hub's service
+	// side, access policies, audit log, probes and metrics.
+	Provision bool `yaml:"provision"`
 	// HTTPS is the address of the one HTTPS listener: device API, management API, /healthz and /readyz. Port 0 takes a free one.
 	HTTPS string `yaml:"https"`
 	// MQTT is the address of the one MQTT listener (TLS).
@@ -105,7 +108,8 @@ type Hub struct {
 // Default is the configuration without any file.
 func Default() Config {
 	return Config{
-		HTTPS: ":443", MQTT: ":8883", Metrics: "127.0.0.1:9464",
+		Provision: true,
+		HTTPS:     ":443", MQTT: ":8883", Metrics: "127.0.0.1:9464",
 		Database: "latchkey.db", MasterKey: "master.key", Certificate: "tls/server.crt", PrivateKey: "tls/server.key",
 		LogLevel: "info", LogFormat: "text",
 		Limits: Limits{Concurrent: 128, Parked: 256, Wait: 5 * time.Second, BodyTime: 10 * time.Second, HandlerTime: 20 * time.Second, Connections: 10000},
@@ -130,6 +134,7 @@ func (s Setting) Variable() string {
 // Settings lists the keys of c that can be given by environment or flag.
 func (c *Config) Settings() []Setting {
 	return []Setting{
+		yes("provision", "whether devices are provisioned here; false: the hub alone", &c.Provision),
 		text("https", "address of the HTTPS listener", &c.HTTPS),
 		text("mqtt", "address of the MQTT listener", &c.MQTT),
 		text("proxy-from", "addresses and CIDRs of load balancers that send a PROXY v2 header", &c.ProxyFrom),
@@ -303,6 +308,9 @@ func (c *Config) validate() error {
 		if n <= 0 {
 			return fmt.Errorf("%s must be greater than zero", name)
 		}
+	}
+	if !c.Provision && !c.Hub.Serve {
+		return errors.New("provision and hub.serve are both false: the process would have nothing to do")
 	}
 	if c.Limits.Parked < 0 {
 		return errors.New("limits.parked must not be negative")

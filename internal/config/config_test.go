@@ -81,7 +81,7 @@ func TestEachLayerBeatsTheOneBeforeIt(t *testing.T) {
 // Every setting can be given in each of the three ways, and nothing but that setting follows.
 func TestEverySettingCanBeGivenInThreeWays(t *testing.T) {
 	values := map[string]string{"store": "postgres://db.example.net/x", "metrics": "127.0.0.2:1", "log-level": "warn", "log-format": "json", "audit-retention": "25h0m0s",
-		"proxy-from": "192.0.2.7,2001:db8::/32", "hub-serve": "false", "webhooks-private": "10.0.0.0/8,fd00::1"}
+		"proxy-from": "192.0.2.7,2001:db8::/32", "hub-serve": "false", "provision": "false", "webhooks-private": "10.0.0.0/8,fd00::1"}
 	def := Default()
 	for i, s := range def.Settings() {
 		value := values[s.Name]

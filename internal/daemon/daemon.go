@@ -28,6 +28,7 @@ import (
 	"latchkey.example/latchkey/internal/httpapi"
 	"latchkey.example/latchkey/internal/hub/broker"
 	"latchkey.example/latchkey/internal/hub/embedded"
+	"latchkey.example/latchkey/internal/hubapi"
 	"latchkey.example/latchkey/internal/keyring"
 	"latchkey.example/latchkey/internal/proxied"
 	"latchkey.example/latchkey/internal/registration"
@@ -211,12 +212,19 @@ func (s *service) wire(ctx context.Context) (err error) {
 	s.core.KeepAudit(s.config.Audit.Retention)
 	s.shared = web.NewShared(limits(s.config))
 	metrics := web.NewMetrics(s.metrics)
+	admin := adminapi.New(s.core, web.NewServer("management", s.core, s.log, metrics, s.shared))
 	s.front = &front{
 		device: httpapi.New(s.core, web.NewServer("device", s.core, s.log, metrics, s.shared)),
-		admin:  adminapi.New(s.core, web.NewServer("management", s.core, s.log, metrics, s.shared)),
+		admin:  admin,
+		hub:    hubapi.New(s.core, s.hub, web.NewServer("hub", s.core, s.log, metrics, s.shared), time.Now),
+		well:   "ok",
 		broker: brokerapi.New(s.core, web.NewServer("broker", s.core, s.log, metrics, s.shared), s.brokers),
-		hub:    s.hub.WebSocket,
+		socket: s.hub.WebSocket,
 		ready:  s.ready,
+	}
+	if !s.config.Provision {
+		admin.HubAlone()
+		s.front.device, s.front.well = admin, "ok: a hub alone, nothing is provisioned here"
 	}
 	s.front.answerTime.Store(int64(answerTime(s.config)))
 	return nil

@@ -20,17 +20,20 @@ import (
 	"latchkey.example/latchkey/internal/adminapi"
 	"latchkey.example/latchkey/internal/brokerapi"
 	"latchkey.example/latchkey/internal/hub/embedded"
+	"latchkey.example/latchkey/internal/hubapi"
 	"latchkey.example/latchkey/internal/proxied"
 	"latchkey.example/latchkey/internal/registration"
 	"latchkey.example/latchkey/internal/telemetry"
 )
 
 // front tells the APIs of the HTTPS listener apart by the first path segment, and devices that come to their hub. Scope names that would be taken
-// for the management API are reserved.
+// for another are reserved.
 type front struct {
 	device, admin http.Handler
-	hub           http.HandlerFunc // MQTT over WebSocket
+	socket        http.HandlerFunc // MQTT over WebSocket
+	hub           http.Handler     // the hub's service side
 	broker        http.Handler     // the questions of linked brokers
+	well          string           // what a good probe says
 	ready         func(context.Context) error
 	draining      atomic.Bool
 
@@ -46,13 +49,15 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	first, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	switch {
 	case first == "healthz" && rest == "":
-		probe(w, nil)
+		probe(w, "ok", nil)
 	case first == "readyz" && rest == "":
-		probe(w, f.readiness(r.Context()))
+		probe(w, f.well, f.readiness(r.Context()))
+	case hubapi.Serves(first):
+		f.hub.ServeHTTP(w, r)
 	case brokerapi.Serves(r.URL.EscapedPath()):
 		f.broker.ServeHTTP(w, r)
 	case strings.EqualFold(strings.TrimSuffix(r.URL.Path, "/"), embedded.WebSocketPath):
-		f.hub(w, r)
+		f.socket(w, r)
 	case adminapi.Serves(first):
 		f.admin.ServeHTTP(w, r)
 	default:
@@ -80,14 +85,14 @@ func (f *front) readiness(ctx context.Context) error {
 	return nil
 }
 
-func probe(w http.ResponseWriter, err error) {
+func probe(w http.ResponseWriter, well string, err error) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		_, _ = io.WriteString(w, err.Error()+"\n")
 		return
 	}
-	_, _ = io.WriteString(w, "ok\n")
+	_, _ = io.WriteString(w, well+"\n")
 }
 
 // httpServer has the deadlines that every listener needs. HTTP/1.1 alone: it is what the device SDKs speak.
@@ -117,8 +122,8 @@ func (s *service) serveHTTPS(ctx context.Context, group *errgroup.Group, l net.L
 func (s *service) serveMetrics(ctx context.Context, group *errgroup.Group, l net.Listener) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { probe(w, nil) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { probe(w, s.front.readiness(r.Context())) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { probe(w, "ok", nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { probe(w, s.front.well, s.front.readiness(r.Context())) })
 	server := s.httpServer(mux)
 	s.serveUntil(ctx, group, server, func() error { return server.Serve(l) }, func() {})
 }

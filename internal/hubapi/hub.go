@@ -24,6 +24,8 @@ type Registry interface {
 	KnownDevice(ctx context.Context, scope, hub, deviceID string) (registration.KnownDevice, error)
 	// KnownDevices lists at most limit devices, those after the id after, in order of their ids.
 	KnownDevices(ctx context.Context, scope, hub, after string, limit int) ([]registration.KnownDevice, error)
+	// CountDevices counts the devices, those that are disabled and those that are connected.
+	CountDevices(ctx context.Context, scope, hub string) (registration.DeviceCount, error)
 	// WriteDevice creates a device or changes all of one, with its audit row. What the new credential and status do not let in is cut off on return.
 	WriteDevice(ctx context.Context, scope, hub string, w registration.DeviceWrite, audit registration.Audit) (registration.KnownDevice, error)
 	// RemoveKnown removes a device of the version was (0: whichever) with its twin, messages and sessions, with its audit row.

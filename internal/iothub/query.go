@@ -463,3 +463,21 @@ func (p *queryParser) quoted(rest string) {
 }
 
 func space(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
+
+// DecodeQuery reads {"query":"…"}.
+func DecodeQuery(body []byte) (string, error) {
+	if err := dps.CheckObject(body, 4*maxQueryText); err != nil {
+		return "", err
+	}
+	text := ""
+	err := objectMembers("", trim(body), func(name string, value []byte) (err error) {
+		if name == "query" {
+			text, err = textOf(name, value, maxQueryText)
+		}
+		return err
+	})
+	if err == nil && text == "" {
+		err = refuse("query", "is missing")
+	}
+	return text, err
+}

@@ -18,6 +18,12 @@ type KnownDevice struct {
 	Waiting                         int // messages from the cloud that wait for it
 }
 
+// DeviceCount says how many devices a hub has.
+type DeviceCount struct {
+	Total, Disabled int
+	Connected       int // to this process
+}
+
 // DeviceWrite is what an application makes of a device at the embedded hub: all of it, whatever it was.
 type DeviceWrite struct {
 	DeviceID     string

@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"strings"
 
 	"latchkey.example/latchkey/internal/registration"
 )
@@ -37,6 +38,38 @@ func (h *Hub) KnownDevices(ctx context.Context, scope, hub, after string, limit 
 		list = append(list, known)
 	}
 	return list, nil
+}
+
+// countChunk is how many identities are read at once to count them.
+const countChunk = 1000
+
+// CountDevices counts the devices of a hub, those that are disabled, and those that are connected to this process.
+func (h *Hub) CountDevices(ctx context.Context, scope, hub string) (n registration.DeviceCount, err error) {
+	hub = hostOf(hub)
+	for after := ""; ; {
+		rows, err := h.config.Identities.Identities(ctx, scope, hub, after, countChunk)
+		if err != nil {
+			return n, err
+		}
+		for _, row := range rows {
+			n.Total++
+			if row.Disabled {
+				n.Disabled++
+			}
+			after = row.DeviceID
+		}
+		if len(rows) < countChunk {
+			break
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key, d := range h.devices {
+		if d.conn != nil && strings.HasPrefix(key, deviceKey(hub, "")) {
+			n.Connected++
+		}
+	}
+	return n, nil
 }
 
 // known completes what the store holds of a device.

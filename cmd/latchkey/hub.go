@@ -1,0 +1,10 @@
+package main
+
+import "github.com/spf13/cobra"
+
+func hubCommand() *cobra.Command {
+	cmd := group("hub", "Hubs, and the devices at the embedded one")
+	cmd.AddCommand(hubDevices(), hubTwin(), hubSend(), hubInvoke())
+	cmd.AddCommand(hubServe())
+	return cmd
+}
