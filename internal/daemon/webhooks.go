@@ -52,5 +52,8 @@ func (w webhooks) Post(ctx context.Context, call registration.WebhookCall) (stat
 	if refused, ok := errors.AsType[outbound.Refused](err); ok {
 		return 0, nil, fmt.Errorf("%w: %w", registration.ErrWebhookRefused, refused)
 	}
+	if errors.Is(err, outbound.ErrAnswerTooLarge) {
+		return 0, nil, registration.ErrWebhookAnswer
+	}
 	return answer.Status, answer.Body, err
 }

@@ -13,7 +13,7 @@ import (
 // Webhooks calls the URLs that operators name. It bounds time, answer and where a URL may lead, and tells nothing of the URL in its errors.
 type Webhooks interface {
 	// Post gives the status and body of an answer, whatever the status. An error that wraps ErrWebhookRefused means that nothing was called, and nothing
-	// ever will be; any other that no whole answer came.
+	// ever will be, one that wraps ErrWebhookAnswer that the answer has more than MaxWebhookAnswer bytes; any other that no whole answer came.
 	Post(ctx context.Context, call WebhookCall) (status int, answer []byte, err error)
 }
 
@@ -30,6 +30,9 @@ type WebhookCall struct {
 
 // ErrWebhookRefused says that a webhook may not be called where its URL leads.
 var ErrWebhookRefused = errors.New("the webhook may not be called")
+
+// ErrWebhookAnswer says that a webhook has answered more than MaxWebhookAnswer.
+var ErrWebhookAnswer = errors.New("the webhook's answer is too long")
 
 // unallocated says in public words why no hub was chosen, for good: the registration has failed with the code.
 type unallocated struct {
@@ -59,6 +62,8 @@ func (c *Core) askWebhook(ctx context.Context, s *scope, id string, url string, 
 	switch {
 	case ctx.Err() != nil:
 		return dps.AllocationAnswer{}, fmt.Errorf("the allocation webhook was not heard out: %w", ctx.Err())
+	case errors.Is(err, ErrWebhookAnswer):
+		return dps.AllocationAnswer{}, failedWebhook(fmt.Sprintf("the webhook's answer is longer than %d bytes", MaxWebhookAnswer))
 	case errors.Is(err, ErrWebhookRefused):
 		return dps.AllocationAnswer{}, failedWebhook("its URL leads where this service does not call")
 	case err != nil:
@@ -74,7 +79,7 @@ func (c *Core) postWebhook(ctx context.Context, call WebhookCall) (status int, b
 	for try := range webhookTries {
 		status, body, err = c.webhooks.Post(ctx, call)
 		switch {
-		case ctx.Err() != nil, errors.Is(err, ErrWebhookRefused), err == nil && status < 500:
+		case ctx.Err() != nil, errors.Is(err, ErrWebhookRefused), errors.Is(err, ErrWebhookAnswer), err == nil && status < 500:
 			return status, body, err
 		case err != nil:
 			c.log.Warn("an allocation webhook does not answer", "id", call.ID, "try", try+1, "err", err)

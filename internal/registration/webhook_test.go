@@ -59,6 +59,7 @@ func TestTheWebhookChoosesAmongWhatItIsOffered(t *testing.T) {
 		"a redirect":                    {[]turn{{status: 307}}, 1, "Custom allocation failed with status code: 307"},
 		"no content":                    {[]turn{{status: 204}}, 1, "Custom allocation failed with status code: 204"},
 		"a private address":             {[]turn{{err: fmt.Errorf("dial: %w", ErrWebhookRefused)}}, 1, "Custom allocation failed: its URL leads where this service does not call."},
+		"an answer that is too long":    {[]turn{{err: fmt.Errorf("reading: %w", ErrWebhookAnswer)}}, 1, "Custom allocation failed: the webhook's answer is longer than 65536 bytes."},
 		"garbage":                       {[]turn{{status: 200, answer: "<html>"}}, 1, "Custom allocation failed: the webhook's answer cannot be used"},
 		"no hub":                        {[]turn{{status: 200, answer: "{}"}}, 1, "cannot be used"},
 		"a hub that was not offered":    {[]turn{{status: 200, answer: `{"iotHubHostName":"hub-c.example.net"}`}}, 1, "a hub that it was not offered"},

@@ -43,31 +43,40 @@ func (s *Access) Enroll(ctx context.Context, registrationID, endorsementKey stri
 	return err
 }
 
-// Put sends a PUT to the management API, with a token that lasts a minute.
+// Put is Call with PUT, whose answer tells nothing new.
 func (s *Access) Put(ctx context.Context, path, body string) error {
+	_, err := s.Call(ctx, http.MethodPut, path, body)
+	return err
+}
+
+// Call sends a request to the management API, with a token that lasts a minute, and returns the body of an answer 200.
+func (s *Access) Call(ctx context.Context, method, path, body string) ([]byte, error) {
 	connection, err := dps.ParseConnectionString(s.ConnectionString)
 	if err != nil {
-		return fmt.Errorf("rig: %w", err)
+		return nil, fmt.Errorf("rig: %w", err)
 	}
 	token, err := dps.NewToken(connection.Signer(), connection.HostName, time.Now().Add(time.Minute), connection.SharedAccessKeyName)
 	if err != nil {
-		return fmt.Errorf("rig: %w", err)
+		return nil, fmt.Errorf("rig: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPut, s.URL(path+"?api-version=2021-10-01"), strings.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, method, s.URL(path+"?api-version=2021-10-01"), strings.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("rig: %w", err)
+		return nil, fmt.Errorf("rig: %w", err)
 	}
-	request.Header = http.Header{"Authorization": {token}, "Content-Type": {"application/json"}}
+	request.Header.Set("Authorization", token)
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
 	answer, err := s.Client().Do(request)
 	if err != nil {
-		return fmt.Errorf("rig: %w", err)
+		return nil, fmt.Errorf("rig: %w", err)
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, 1<<20))
 	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("PUT %s: %s: %s", path, answer.Status, text)
+		err = fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, text)
 	}
-	return err
+	return text, err
 }
 
 // Message is a line of the embedded hub's telemetry file: one message of a
