@@ -113,6 +113,14 @@ type Error struct {
 	RetryAfter time.Duration // what the text advises ("Wait 10 seconds"), else 0; a Retry-After header is the caller's to read
 }
 
+// Words are the status and the name of the code, if it is a known one: nothing that the hub has put in words of its own.
+func (e *Error) Words() string {
+	if e.Code == 0 {
+		return strconv.Itoa(e.Status)
+	}
+	return fmt.Sprintf("%d %s", e.Status, e.Code)
+}
+
 func (e *Error) Error() string {
 	s := fmt.Sprintf("the hub answered %d", e.Status)
 	if e.Name != "" {

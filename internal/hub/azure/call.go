@@ -139,7 +139,7 @@ func (r request) readAnswer(resp *http.Response) error {
 		return fmt.Errorf("the hub answered %d where an IoT hub says %d", resp.StatusCode, r.expect)
 	}
 	if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return errors.New("the hub answered with something that is not JSON: what is there is not an IoT hub")
+		return &registration.HubError{Message: "what answers there is not an IoT hub: its answer is not JSON"}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(r.most)+1))
 	switch {
@@ -167,6 +167,14 @@ func (h *Hub) judge(r request, a answer, took time.Duration, secrets []string) e
 	e.Message = scrub(e.Message, secrets)
 	e.TrackingID = scrub(e.TrackingID, secrets)
 	advised := retryAfter(a.header.Get("Retry-After"), h.config.Now())
+	said := func(format string, args ...any) error {
+		return &registration.HubError{Message: fmt.Sprintf(format, args...) + " (it answered " + e.Words() + ")", Err: e}
+	}
+	refuse := func(message string, err error) error {
+		h.health.answered(took)
+		h.health.refused(err)
+		return &registration.RefusedError{Message: message, Err: err}
+	}
 	switch {
 	case status == http.StatusNotFound && e.Code == iothub.DeviceNotFound:
 		h.met(a, took)
@@ -176,34 +184,29 @@ func (h *Hub) judge(r request, a answer, took time.Duration, secrets []string) e
 		return &troubleError{fmt.Errorf("%w: %w", errRaced, e)}
 	case status == http.StatusTooManyRequests:
 		h.health.answered(took)
-		return h.health.throttled(max(advised, e.RetryAfter), fmt.Errorf("it is asked too much: %w", e))
+		return h.health.throttled(max(advised, e.RetryAfter), said("it is asked more than it allows"))
 	case status == http.StatusServiceUnavailable && advised > 0:
 		h.health.answered(took)
-		return h.health.throttled(advised, fmt.Errorf("it does not serve at the moment: %w", e))
+		return h.health.throttled(advised, said("it does not serve at the moment"))
 	case refusals[status] != "":
-		h.health.answered(took)
-		err := fmt.Errorf("%s: %w", refusals[status], e)
-		h.health.refused(err)
-		return &registration.RefusedError{Message: shown(e), Err: err}
+		return refuse(shown(e), said("%s", refusals[status]))
 	case r.without != "" && (status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == http.StatusNotImplemented):
-		h.health.answered(took)
-		err := fmt.Errorf("%s: %w", r.without, e)
-		h.health.refused(err)
-		return &registration.RefusedError{Message: r.without, Err: err}
+		return refuse(r.without, said("it does not know how to remove the messages that wait for a device"))
 	case status/100 == 3:
 		e.Message = "a redirect, which is not followed"
 	}
-	h.health.failed(e)
-	return &troubleError{e}
+	err := said("it does not answer as an IoT hub should")
+	h.health.failed(err)
+	return &troubleError{err}
 }
 
 // refusals are statuses that a repeated call would meet again, and what they mean to the operator.
 var refusals = map[int]string{
-	http.StatusBadRequest: "the hub does not accept what it is to write (characters of the device id, a twin beyond its limits)",
-	http.StatusUnauthorized: "the hub does not accept this connection string: its key was changed, its policy lacks RegistryRead, RegistryWrite or ServiceConnect, the hub's IP filter " +
-		"keeps this machine out, or the clocks are an hour apart",
-	http.StatusForbidden:             "the hub does not allow it: its quota of devices or of operations is used up, or its tier has no such operation",
-	http.StatusRequestEntityTooLarge: "the hub does not accept what it is to write: it is too large",
+	http.StatusBadRequest: "it does not accept what it is to write: characters of a device id, or a twin beyond its limits",
+	http.StatusUnauthorized: "it does not accept the connection string: the key was changed, the policy lacks RegistryRead, RegistryWrite or ServiceConnect, the hub's IP filter keeps this " +
+		"machine out, or the clocks differ by more than an hour",
+	http.StatusForbidden:             "it does not allow what is asked: its quota is used up, or its tier has no such operation",
+	http.StatusRequestEntityTooLarge: "it does not accept what it is to write: it is too large",
 }
 
 // shown is what the device and the operator see of a refusal: the hub's own words, as the imitated service passes them on.

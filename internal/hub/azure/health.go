@@ -1,7 +1,6 @@
 package azure
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -55,10 +54,7 @@ type health struct {
 	probing bool // one call is out while the circuit is open
 }
 
-var (
-	errOpen      = errors.New("the hub did not answer as it should and is left alone for a while")
-	errThrottled = errors.New("the hub has asked to be left alone for a while")
-)
+var errThrottled = &registration.HubError{Message: "it has asked to be left alone for a while"}
 
 // State reads the health of the hub.
 func (h *Hub) State() State {
@@ -83,15 +79,14 @@ func (h *health) enter() error {
 	wait := h.state.NextTry.Sub(h.now())
 	switch {
 	case wait > 0 && wait <= maxAdvised: // longer only if the clock was set back
-		cause := errOpen
 		if h.state.Throttled {
-			cause = errThrottled
+			return &registration.RetryError{After: wait, Err: errThrottled}
 		}
-		return &registration.RetryError{After: wait, Err: cause}
+		return &registration.RetryError{After: wait, Err: registration.ErrCircuitOpen}
 	case h.state.Circuit != Open:
 		return nil
 	case h.probing:
-		return &registration.RetryError{After: halfWait, Err: errOpen}
+		return &registration.RetryError{After: halfWait, Err: registration.ErrCircuitOpen}
 	}
 	h.probing = true
 	return nil

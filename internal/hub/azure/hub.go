@@ -14,6 +14,7 @@
 package azure
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -93,42 +94,46 @@ var (
 	_ registration.Mover = (*Hub)(nil)
 )
 
-// Parse reads settings and secret as they are kept, and judges them. Errors are sentences for the operator, without the secret.
-func Parse(name string, settings, secret []byte) (Settings, iothub.Connection, error) {
-	var s Settings
-	if len(settings) > 0 {
-		if err := strict(settings, &s); err != nil {
-			return Settings{}, iothub.Connection{}, fmt.Errorf("settings of hub %s: %w", name, err)
-		}
+// Parse reads settings and secret as they are kept, and judges them. Errors are *registration.HubError.
+func Parse(name string, settings, secret []byte) (s Settings, c iothub.Connection, err error) {
+	if err := strict(settings, &s); err != nil {
+		return s, c, bad("settings: this kind of hub knows ca and address, both texts")
 	}
 	var kept Secret
 	if err := strict(secret, &kept); err != nil || kept.ConnectionString == "" {
-		return Settings{}, iothub.Connection{}, fmt.Errorf("hub %s: a connection string is needed, such as the hub's owner shows for an access policy", name)
+		return s, c, bad("the secret must hold connectionString, the connection string of an access policy of the hub with RegistryRead, RegistryWrite and ServiceConnect")
 	}
-	c, err := iothub.ParseConnection(kept.ConnectionString)
-	if err != nil {
-		return Settings{}, iothub.Connection{}, fmt.Errorf("hub %s: %w", name, err)
+	if c, err = iothub.ParseConnection(kept.ConnectionString); err != nil {
+		return s, c, bad("%v", err)
 	}
 	if host := hostOf(c.HostName); host != name {
-		return Settings{}, iothub.Connection{}, fmt.Errorf("hub %s: the connection string is of %s", name, host)
+		return s, c, bad("the connection string is of %s, not of this hub", host)
 	}
 	if _, err := roots(s.CA); err != nil {
-		return Settings{}, iothub.Connection{}, fmt.Errorf("hub %s: %w", name, err)
+		return s, c, bad("%v", err)
 	}
-	if s.Address != "" {
-		if host, port, err := net.SplitHostPort(s.Address); err != nil || host == "" || port == "" {
-			return Settings{}, iothub.Connection{}, fmt.Errorf("hub %s: address must be host:port", name)
-		}
+	if host, port, err := net.SplitHostPort(s.Address); s.Address != "" && (err != nil || host == "" || port == "") {
+		return s, c, bad("settings.address must be host:port")
 	}
 	return s, c, nil
 }
 
-// strict decodes JSON that holds nothing unknown. Its error shows nothing of what was read.
+func bad(format string, args ...any) error {
+	return &registration.HubError{Message: fmt.Sprintf(format, args...)}
+}
+
+// strict decodes JSON that holds nothing unknown; nothing is an empty object.
 func strict(data []byte, into any) error {
-	decoder := json.NewDecoder(strings.NewReader(string(data)))
+	if len(data) == 0 {
+		return nil
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
-	if decoder.Decode(into) != nil || decoder.More() {
-		return errors.New("not the JSON of this kind of hub, which knows ca and address")
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	if decoder.More() {
+		return errors.New("something follows")
 	}
 	return nil
 }
@@ -151,7 +156,7 @@ func roots(ca string) (*x509.CertPool, error) {
 		pool = x509.NewCertPool()
 	}
 	if len(ca) > maxCA || !pool.AppendCertsFromPEM([]byte(ca)) {
-		return nil, fmt.Errorf("ca must be PEM certificates, at most %d bytes", maxCA)
+		return nil, fmt.Errorf("settings.ca must be PEM certificates, at most %d bytes", maxCA)
 	}
 	return pool, nil
 }

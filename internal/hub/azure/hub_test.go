@@ -280,7 +280,7 @@ func TestTheHubIsAskedBeforeItIsLinked(t *testing.T) {
 	}
 	wrong := f.open(func(c *azure.Config) { c.Connection.SharedAccessKey = []byte("another-key-than-the-hubs") })
 	var refused *registration.RefusedError
-	if err := wrong.Probe(t.Context()); !errors.As(err, &refused) || !strings.Contains(err.Error(), "does not accept this connection string") {
+	if err := wrong.Probe(t.Context()); !errors.As(err, &refused) || !strings.Contains(err.Error(), "does not accept the connection string") {
 		t.Errorf("with another key: %v", err)
 	}
 }

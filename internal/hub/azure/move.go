@@ -76,14 +76,28 @@ func (h *Hub) DeviceData(ctx context.Context, _, hub, deviceID string) (data reg
 	return data, err
 }
 
-// probeID is a device that nobody has: the hub says so to whoever may read its registry.
+// probeID is a device that nobody has: the hub says so to whoever may ask.
 const probeID = "latchkey.probe"
 
-// Probe asks the hub something that changes nothing, and says whether it answers as an IoT hub does to whoever has RegistryRead. The error is a sentence for the
-// operator.
+// Probe asks the hub something that changes nothing, and says whether it answers as an IoT hub does to whoever has RegistryRead.
 func (h *Hub) Probe(ctx context.Context) error {
 	return h.persist(ctx, func(ctx context.Context) error {
 		_, err := h.read(ctx, probeID)
 		return err
+	})
+}
+
+// ProbeRights says whether the hub would let us write identities and twins. It asks to remove a device that is not there, on a condition that no device meets, and to see
+// its twin.
+func (h *Hub) ProbeRights(ctx context.Context) error {
+	return h.persist(ctx, func(ctx context.Context) error {
+		err := h.call(ctx, request{method: "DELETE", path: iothub.DevicePath(probeID), ifMatch: "never", expect: http.StatusNoContent})
+		if err != nil && !errors.Is(err, errAbsent) && !errors.Is(err, errRaced) {
+			return fmt.Errorf("asking for RegistryWrite: %w", err)
+		}
+		if _, err := h.readTwin(ctx, probeID); err != nil && !errors.Is(err, registration.ErrNotFound) {
+			return fmt.Errorf("asking for ServiceConnect: %w", err)
+		}
+		return nil
 	})
 }

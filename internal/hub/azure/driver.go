@@ -1,0 +1,208 @@
+package azure
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"latchkey.example/latchkey/internal/registration"
+)
+
+// HubsConfig is what Hubs needs. Find and Secret have no default.
+type HubsConfig struct {
+	// Find gives a linked hub of a scope, Secret opens its secret: registration.Core has both. They must not wait.
+	Find   func(scope, name string) (registration.LinkedHub, bool)
+	Secret func(scope string, hub registration.LinkedHub) ([]byte, error)
+
+	Logger *slog.Logger                                                         // nil: nothing is logged
+	Now    func() time.Time                                                     // nil: time.Now
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
+}
+
+// Hubs are all linked hubs of the kind azure. Each is made ready when it is first called, and anew when what is linked has changed. All methods are safe together.
+type Hubs struct {
+	config HubsConfig
+
+	mu    sync.Mutex
+	ready map[linkKey]link
+}
+
+type linkKey struct{ scope, name string }
+
+type link struct {
+	revision uint64
+	secret   []byte
+	hub      *Hub
+}
+
+var (
+	_ registration.Hub   = (*Hubs)(nil)
+	_ registration.Mover = (*Hubs)(nil)
+)
+
+// NewHubs makes the kind. It calls nobody yet.
+func NewHubs(config HubsConfig) (*Hubs, error) {
+	if config.Find == nil || config.Secret == nil {
+		return nil, errors.New("hub: the kind azure needs Find and Secret")
+	}
+	return &Hubs{config: config, ready: map[linkKey]link{}}, nil
+}
+
+// EnsureDevice implements registration.Hub.
+func (h *Hubs) EnsureDevice(ctx context.Context, scope, hub string, device registration.HubDevice) error {
+	one, err := h.of(scope, hub)
+	if err != nil {
+		return err
+	}
+	return one.EnsureDevice(ctx, scope, hub, device)
+}
+
+// RemoveDevice implements registration.Mover.
+func (h *Hubs) RemoveDevice(ctx context.Context, scope, hub, deviceID string, generation uint64) error {
+	one, err := h.of(scope, hub)
+	if err != nil {
+		return err
+	}
+	return one.RemoveDevice(ctx, scope, hub, deviceID, generation)
+}
+
+// DisableDevice implements registration.Mover.
+func (h *Hubs) DisableDevice(ctx context.Context, scope, hub, deviceID string, generation uint64) error {
+	one, err := h.of(scope, hub)
+	if err != nil {
+		return err
+	}
+	return one.DisableDevice(ctx, scope, hub, deviceID, generation)
+}
+
+// DeviceData implements registration.Mover.
+func (h *Hubs) DeviceData(ctx context.Context, scope, hub, deviceID string) (registration.DeviceData, error) {
+	one, err := h.of(scope, hub)
+	if err != nil {
+		return registration.DeviceData{}, err
+	}
+	return one.DeviceData(ctx, scope, hub, deviceID)
+}
+
+// Reach implements registration.Hub: any process can do it, over the network.
+func (h *Hubs) Reach(string, string) registration.Reach { return registration.Remote }
+
+// Drop implements registration.Hub. Sessions and identities at a hub that is not ours outlive the scope: whoever owns that hub removes them.
+func (h *Hubs) Drop(_ context.Context, scope, hub string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.forgetLocked(linkKey{scope, hub})
+	return nil
+}
+
+// Close lets go of idle connections.
+func (h *Hubs) Close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for k := range h.ready {
+		h.forgetLocked(k)
+	}
+}
+
+func (h *Hubs) forgetLocked(k linkKey) {
+	if l, ok := h.ready[k]; ok {
+		l.hub.Close()
+		delete(h.ready, k)
+	}
+}
+
+// State is the health of a linked hub as this process has seen it; false if it was not called since it was linked or changed.
+func (h *Hubs) State(scope, hub string) (State, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l, ok := h.ready[linkKey{scope, hub}]
+	if !ok {
+		return State{}, false
+	}
+	return l.hub.State(), true
+}
+
+// of gives a hub as it is linked now: ErrUnlinked if it is not.
+func (h *Hubs) of(scope, name string) (*Hub, error) {
+	linked, found := h.config.Find(scope, name)
+	if !found || linked.Kind != registration.HubAzure {
+		return nil, registration.ErrUnlinked
+	}
+	if one := h.known(linkKey{scope, linked.Name}, linked.Revision, nil); one != nil {
+		return one, nil
+	}
+	secret, err := h.config.Secret(scope, linked)
+	if err != nil {
+		return nil, fmt.Errorf("hub %s: opening its secret: %w", linked.Name, err)
+	}
+	one, err := h.make(linked, secret)
+	if err != nil {
+		return nil, err
+	}
+	return h.keep(linkKey{scope, linked.Name}, link{linked.Revision, secret, one}), nil
+}
+
+// known gives a hub that is ready, if it is of this revision and, where one is given, of this secret.
+func (h *Hubs) known(k linkKey, revision uint64, secret []byte) *Hub {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l, ok := h.ready[k]; ok && l.revision == revision && (secret == nil || bytes.Equal(l.secret, secret)) {
+		return l.hub
+	}
+	return nil
+}
+
+// keep keeps a hub, unless somebody else has made it ready meanwhile, and forgets those that are linked no more.
+func (h *Hubs) keep(k linkKey, l link) *Hub {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if other, ok := h.ready[k]; ok && other.revision >= l.revision {
+		return other.hub
+	}
+	h.forgetLocked(k)
+	h.ready[k] = l
+	for other := range h.ready {
+		if _, linked := h.config.Find(other.scope, other.name); !linked {
+			h.forgetLocked(other)
+		}
+	}
+	return l.hub
+}
+
+func (h *Hubs) make(linked registration.LinkedHub, secret []byte) (*Hub, error) {
+	settings, connection, err := Parse(linked.Name, linked.Settings, secret)
+	if err != nil {
+		return nil, err
+	}
+	return New(Config{Name: linked.Name, Connection: connection, Settings: settings, Log: h.config.Logger, Now: h.config.Now, Dial: h.config.Dial})
+}
+
+// Judge says what is wrong with the settings and the secret of a hub that is to be linked; a *registration.HubError, or nil. It does not wait.
+func (h *Hubs) Judge(_ string, hub registration.LinkedHub, secret []byte) error {
+	_, _, err := Parse(hub.Name, hub.Settings, secret)
+	return err
+}
+
+// Probe asks a hub, which need not be linked, whether it is an IoT hub and reads its registry for us. One that is not linked like this yet is also asked whether it
+// would let us write and see twins. It changes nothing there.
+func (h *Hubs) Probe(ctx context.Context, scope string, hub registration.LinkedHub, secret []byte) error {
+	if linked, found := h.config.Find(scope, hub.Name); found && linked.Revision == hub.Revision && bytes.Equal(linked.Settings, hub.Settings) {
+		if one := h.known(linkKey{scope, hub.Name}, hub.Revision, secret); one != nil {
+			return one.Probe(ctx)
+		}
+	}
+	one, err := h.make(hub, secret)
+	if err != nil {
+		return err
+	}
+	defer one.Close()
+	if err := one.Probe(ctx); err != nil {
+		return err
+	}
+	return one.ProbeRights(ctx)
+}
