@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"latchkey.example/latchkey/dps"
+	"latchkey.example/latchkey/internal/iothub"
 )
 
 const (
@@ -174,6 +175,7 @@ func readAnswer(body io.Reader) ([]byte, error) {
 type refused struct {
 	status     int
 	body       dps.ErrorBody
+	name       string        // of the error, if it is a hub's
 	retryAfter time.Duration // negative: no advice
 }
 
@@ -190,13 +192,22 @@ func (r *refused) Error() string {
 	case dps.Code(r.body.ErrorCode) == dps.CodeGroupExists:
 		message = "EnrollmentGroup already exists. To change it, use `latchkey group set`."
 	}
-	return fmt.Sprintf("the service refused: %s (errorCode %d)%s\nlatchkey why %s", message, r.body.ErrorCode, advice, printable(r.body.TrackingID))
+	code := fmt.Sprintf("errorCode %d", r.body.ErrorCode)
+	if r.name != "" {
+		code = printable(r.name)
+	}
+	return fmt.Sprintf("the service refused: %s (%s)%s\nlatchkey why %s", message, code, advice, printable(r.body.TrackingID))
 }
 
 func refusal(answer *http.Response, data []byte) error {
 	r := &refused{status: answer.StatusCode, retryAfter: retryAfter(answer.Header)}
-	if json.Unmarshal(data, &r.body) != nil || r.body.ErrorCode == 0 {
-		r.body = dps.ErrorBody{Message: answer.Status}
+	if json.Unmarshal(data, &r.body) == nil && r.body.ErrorCode != 0 {
+		return r
+	}
+	r.body = dps.ErrorBody{Message: answer.Status}
+	if h := iothub.DecodeError(answer.StatusCode, answer.Header.Get(iothub.ErrorHeader), data); h.Name != "" && h.TrackingID != "" {
+		r.name = h.Name
+		r.body = dps.ErrorBody{ErrorCode: answer.StatusCode * 1000, Message: h.Message, TrackingID: strings.TrimSuffix(h.TrackingID, "-G:0")}
 	}
 	return r
 }

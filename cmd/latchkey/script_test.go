@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 //	exits CODE COMMAND...  runs a command and wants this exit code
 //	operator FILE          takes idScope, connectionString and caFile from what `init --json` printed, into the environment
 //	connection FILE        takes the connection string that a command printed, into the environment
-//	start DIR [FLAG...]    runs `latchkey serve` on free ports until the script's end; its log is service.log
+//	start [hub] DIR [FLAG...]  runs `latchkey serve`, or `latchkey hub serve`, on free ports until the script's end; its log is service.log
 //	hangup                 sends it SIGHUP and waits until the log says how that went
 //	halt                   sends it SIGTERM and wants exit code 0 (the library's own "stop" ends a script there, as passed)
 //	stranger ID            makes a first contact that is refused; its tracking id is $TRACKING
@@ -53,6 +53,7 @@ func TestMain(m *testing.M) {
 //	meanwhile KIND ID      changes an enrollment or a group that somebody else disables at the same time, and wants that refused
 //	large FILE OUT         writes a file and after it white space, up to more than 1 MiB
 //	cut FILE OUT           writes the first half of a file
+//	online FILE STATUS     logs a device in with the connection string in a file; see there
 //	register               registers the device whose EK is $EK
 //
 // and in the environment EK, SRK (base64) and ID of a device, and EK2, ID2 of another.
@@ -63,7 +64,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "halt": stop, "stranger": stranger, "register": register, "certify": certify, "cut": cut, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID, "keep": keep, "damage": damage,
 			"feed": feed, "finish": finish, "lines": lines, "await": await, "crash": crash,
-			"meanwhile": meanwhile, "large": large, "follow": follow, "sees": sees, "interrupt": interrupt,
+			"meanwhile": meanwhile, "large": large, "follow": follow, "sees": sees, "interrupt": interrupt, "online": online,
 		},
 	})
 }

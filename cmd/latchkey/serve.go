@@ -55,7 +55,8 @@ CA certificate      %s
 Configuration       %s
 
 Next: latchkey serve --data %s
-`, data, made.IDScope, made.Connection.Reveal(), made.CAFile, made.CASum, made.CAFile, made.ConfigFile, data)
+      or, for the embedded hub alone beside a provisioning service on another machine: latchkey hub serve --data %s
+`, data, made.IDScope, made.Connection.Reveal(), made.CAFile, made.CASum, made.CAFile, made.ConfigFile, data, data)
 	return err
 }
 

@@ -38,13 +38,17 @@ func service(ts *testscript.TestScript) *serving {
 }
 
 func start(ts *testscript.TestScript, _ bool, args []string) {
+	var parent []string
+	if len(args) > 1 && args[0] == "hub" {
+		parent, args = args[:1], args[1:]
+	}
 	if len(args) < 1 {
-		ts.Fatalf("usage: start DIR [FLAG...]")
+		ts.Fatalf("usage: start [hub] DIR [FLAG...]")
 	}
 	path, err := exec.LookPath("latchkey")
 	ts.Check(err)
 	s := &serving{ended: make(chan struct{}), changed: make(chan struct{})}
-	s.command = exec.Command(path, serveArguments(ts.MkAbs(args[0]), args[1:])...)
+	s.command = exec.Command(path, append(parent, serveArguments(ts.MkAbs(args[0]), args[1:])...)...)
 	s.command.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"), "GORACE=" + ts.Getenv("GORACE")}
 	pipe, err := s.command.StderrPipe()
 	ts.Check(err)
