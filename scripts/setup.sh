@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh demo         a C compiler, libc and OpenSSL headers: the simulated TPM is C code over OpenSSL
 #   scripts/setup.sh cluster      the same, and PostgreSQL and HAProxy: three nodes behind a load balancer
-#   scripts/setup.sh test         the same, and swtpm, tpm2-tools, systemd, fakeroot, umoci, Node.js and the npm packages of test/sdk/node
+#   scripts/setup.sh test         the same, and swtpm, tpm2-tools, systemd, fakeroot, umoci, Mosquitto, NATS, Node.js and the npm packages of test/sdk/node
 #   scripts/setup.sh -n GROUP     only names what is missing (exit 1 if anything is)
 #
 # Whether a thing is there is asked of the machine (does the command run, does the header compile), not of the
@@ -50,6 +50,9 @@ postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' || has initdb; }
 # haproxy: Debian installs it where only root's PATH leads.
 haproxy() { [ -x /usr/sbin/haproxy ] || has haproxy; }
 
+# daemon NAME: the same of other servers.
+daemon() { [ -x "/usr/sbin/$1" ] || has "$1"; }
+
 # at_least WANT HAVE: true when version HAVE is at least WANT.
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
@@ -84,6 +87,8 @@ need_test() {
   want systemd "judges the unit of the Debian package" has systemd-analyze
   want fakeroot "installs the Debian package into a directory without root" has fakeroot
   want umoci "unpacks our container image with code we did not write" has umoci
+  want mosquitto "an MQTT broker that telemetry is forwarded to" daemon mosquitto
+  want nats-server "a NATS server with JetStream that telemetry is forwarded to" daemon nats-server
   want nodejs "runs the device SDK from npm" has node
   want npm "fetches the device SDK" has npm
 }
@@ -114,10 +119,14 @@ no_cluster() {
   echo 'create_main_cluster = false' | "${root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
 }
 
-# no_haproxy stops the HAProxy that Debian starts with nothing to do, if it was installed for the tests.
-no_haproxy() {
-  [[ " ${packages[*]} " == *" haproxy "* ]] && has systemctl >/dev/null || return 0
-  "${root[@]}" systemctl disable --now haproxy.service >/dev/null 2>&1 || true # no systemd runs: nothing was started
+# no_servers stops those that Debian starts with nothing to do, if they were installed for the tests.
+no_servers() {
+  local server
+  has systemctl >/dev/null || return 0
+  for server in haproxy mosquitto nats-server; do
+    [[ " ${packages[*]} " == *" $server "* ]] || continue
+    "${root[@]}" systemctl disable --now "$server.service" >/dev/null 2>&1 || true # no systemd runs: nothing was started
+  done
 }
 
 install_packages() {
@@ -129,7 +138,7 @@ install_packages() {
   quietly "${root[@]}" apt-get update
   no_cluster
   quietly "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"
-  no_haproxy
+  no_servers
 }
 
 # install_sdk fetches exactly what the lockfile names, and runs none of the packages' install scripts. The copy of

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -99,8 +100,15 @@ type Hub struct {
 	Serve bool `yaml:"serve"`
 	// MaxTokenLife is the furthest expiry of a SAS token that the embedded hub accepts.
 	MaxTokenLife time.Duration `yaml:"maxTokenLife"`
-	// Telemetry is the NDJSON file that telemetry is appended to. SIGHUP opens the same path anew, for log rotation.
+	// Telemetry is the NDJSON file that telemetry is appended to. SIGHUP opens the same path anew, for log rotation. Empty: none, for which there must be
+	// outputs.
 	Telemetry string `yaml:"telemetry"`
+	// Outputs are further places that telemetry is forwarded to.
+	Outputs []Output `yaml:"outputs"`
+	// Spool is the folder where telemetry is kept until all outputs have it. Not used without outputs.
+	Spool string `yaml:"spool"`
+	// SpoolMegabytes bounds the spool. When it is full telemetry is not acknowledged.
+	SpoolMegabytes int `yaml:"spoolMegabytes"`
 	// Connections is the number of MQTT connections at one time.
 	Connections int `yaml:"connections"`
 }
@@ -113,7 +121,7 @@ func Default() Config {
 		Database: "latchkey.db", MasterKey: "master.key", Certificate: "tls/server.crt", PrivateKey: "tls/server.key",
 		LogLevel: "info", LogFormat: "text",
 		Limits: Limits{Concurrent: 128, Parked: 256, Wait: 5 * time.Second, BodyTime: 10 * time.Second, HandlerTime: 20 * time.Second, Connections: 10000},
-		Hub:    Hub{Serve: true, MaxTokenLife: 24 * time.Hour, Telemetry: "telemetry/hub.ndjson", Connections: 10000},
+		Hub:    Hub{Serve: true, MaxTokenLife: 24 * time.Hour, Telemetry: "telemetry/hub.ndjson", Spool: "telemetry/spool", SpoolMegabytes: 1024, Connections: 10000},
 	}
 }
 
@@ -156,6 +164,8 @@ func (c *Config) Settings() []Setting {
 		yes("hub-serve", "whether this node serves the embedded hub, true or false", &c.Hub.Serve),
 		span("hub-max-token-life", "furthest expiry of a SAS token at the embedded hub", &c.Hub.MaxTokenLife),
 		text("hub-telemetry", "NDJSON file of the embedded hub's telemetry", &c.Hub.Telemetry),
+		text("hub-spool", "folder where telemetry waits for its outputs", &c.Hub.Spool),
+		number("hub-spool-megabytes", "how much may wait there", &c.Hub.SpoolMegabytes),
 		number("hub-connections", "MQTT connections at one time", &c.Hub.Connections),
 		text("webhooks-private", "private addresses and CIDRs that webhooks may be called at", &c.Webhooks.Private),
 		text("webhooks-ca", "PEM file of certificate authorities of webhooks, beside the system's", &c.Webhooks.CA),
@@ -169,6 +179,9 @@ func NeedRestart(before, after Config) (names []string) {
 		if !s.Reloaded && s.Get() != now[i].Get() {
 			names = append(names, s.Name)
 		}
+	}
+	if !slices.Equal(before.Hub.Outputs, after.Hub.Outputs) {
+		names = append(names, "hub.outputs")
 	}
 	return names
 }
@@ -234,13 +247,18 @@ func Load(dataDir, file string, getenv func(string) string, overrides map[string
 			}
 		}
 	}
-	for _, p := range []*string{&c.Database, &c.MasterKey, &c.Certificate, &c.PrivateKey, &c.Hub.Telemetry} {
+	for _, p := range []*string{&c.Database, &c.MasterKey, &c.Certificate, &c.PrivateKey} {
 		if !filepath.IsAbs(*p) {
 			*p = filepath.Join(dataDir, *p)
 		}
 	}
-	if c.Webhooks.CA != "" && !filepath.IsAbs(c.Webhooks.CA) {
-		c.Webhooks.CA = filepath.Join(dataDir, c.Webhooks.CA)
+	for _, p := range []*string{&c.Webhooks.CA, &c.Hub.Telemetry, &c.Hub.Spool} { // empty: none
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dataDir, *p)
+		}
+	}
+	for i := range c.Hub.Outputs {
+		c.Hub.Outputs[i].settle(dataDir)
 	}
 	return c, c.validate()
 }
@@ -317,6 +335,9 @@ func (c *Config) validate() error {
 	}
 	if r := c.Audit.Retention; r != 0 && r < 24*time.Hour {
 		return errors.New("audit.retention must be 0 (for ever) or at least 24h")
+	}
+	if err := c.Hub.checkOutputs(); err != nil {
+		return err
 	}
 	if err := CheckStore(c.Store); err != nil {
 		return err

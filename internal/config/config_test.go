@@ -35,7 +35,7 @@ func load(t *testing.T, dir string, env, flags map[string]string) Config {
 // inDir is the default configuration of a data directory, changed.
 func inDir(dir string, change func(*Config)) Config {
 	c := Default()
-	for _, p := range []*string{&c.Database, &c.MasterKey, &c.Certificate, &c.PrivateKey, &c.Hub.Telemetry} {
+	for _, p := range []*string{&c.Database, &c.MasterKey, &c.Certificate, &c.PrivateKey, &c.Hub.Telemetry, &c.Hub.Spool} {
 		*p = filepath.Join(dir, *p)
 	}
 	if change != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -40,6 +41,9 @@ func fieldsOf(t *testing.T, structs map[string]*ast.StructType, name, prefix str
 		if section, ok := f.Type.(*ast.Ident); ok && structs[section.Name] != nil {
 			all = append(all, fieldsOf(t, structs, section.Name, key+".")...)
 			continue
+		}
+		if _, list := f.Type.(*ast.ArrayType); list {
+			continue // no flag and no variable could hold one
 		}
 		all = append(all, field{key, strings.TrimSpace(f.Doc.Text())})
 		if len(f.Names) != 1 || !strings.HasPrefix(f.Doc.Text(), f.Names[0].Name+" ") {
@@ -105,6 +109,44 @@ func TestThePageListsEveryKey(t *testing.T) {
 		}
 		if len(rows[i][5]) < 20 {
 			t.Errorf("row %d does not say what %s means", i+1, s.Name)
+		}
+	}
+}
+
+// The table of hub.outputs has one row for each member: key, the kinds that have it, meaning.
+func TestThePageListsEveryMemberOfAnOutput(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "configuration.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for line := range strings.Lines(string(page)) {
+		if cells := strings.Split(strings.TrimSpace(line), "|"); len(cells) == 5 && strings.HasPrefix(cells[1], " `") {
+			rows[strings.Trim(cells[1], " `")] = strings.TrimSpace(cells[2])
+		}
+	}
+	of := reflect.TypeFor[Output]()
+	for i := range of.NumField() {
+		key := of.Field(i).Tag.Get("yaml")
+		var kinds []string
+		for _, kind := range []string{"file", "webhook", "mqtt", "nats"} {
+			k := outputKinds[kind]
+			switch {
+			case slices.Contains(k.needs, key):
+				kinds = append(kinds, kind+" (needed)")
+			case slices.Contains(k.may, key):
+				kinds = append(kinds, kind)
+			}
+		}
+		want := strings.Join(kinds, ", ")
+		if want == "" {
+			want = map[string]string{"name": "all (needed)", "kind": "all (needed)"}[key]
+		}
+		if want == "" {
+			want = "all"
+		}
+		if rows[key] != want {
+			t.Errorf("%s is said to be for %q, it is for %q", key, rows[key], want)
 		}
 	}
 }

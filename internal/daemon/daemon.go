@@ -70,7 +70,7 @@ type service struct {
 	store   backend
 	ready   func(context.Context) error // whether the store can serve
 	lock    *os.File                    // nil where the system has none
-	sink    *telemetrySink              // nil where the hub is not served
+	sink    sink                        // nil where the hub is not served
 	mark    *hubMark                    // nil where it is not, or the store is this process's alone
 	hub     *embedded.Hub
 	brokers *broker.Hub
@@ -146,7 +146,7 @@ func (s *service) open(ctx context.Context) (err error) {
 		return err
 	}
 	if s.config.Hub.Serve {
-		if s.sink, err = openTelemetry(s.config); err != nil {
+		if s.sink, err = s.openTelemetry(ctx); err != nil {
 			return err
 		}
 	}
@@ -177,7 +177,7 @@ func (s *service) wire(ctx context.Context) (err error) {
 	if s.config.Store != "" { // the embedded store is this process's alone: lockInstallation
 		hub.Owners = s.store
 		if s.config.Hub.Serve {
-			if s.mark, err = openHubMark(s.config.Hub.Telemetry); err != nil {
+			if s.mark, err = openHubMark(cmp.Or(s.config.Hub.Telemetry, s.config.Hub.Spool)); err != nil {
 				return err
 			}
 			hub.Mark = s.mark
@@ -367,7 +367,7 @@ func (s *service) reload(ctx context.Context, opts Options) error {
 	}
 	err = errors.Join(s.setLevel(cfg), s.cert.reload(cfg), s.reloadRing(), s.core.ReloadScopes(ctx))
 	if s.sink != nil {
-		err = errors.Join(err, s.sink.Reopen())
+		err = errors.Join(err, s.sink.Reload())
 	}
 	return err
 }

@@ -32,7 +32,7 @@ func BenchmarkTelemetry(b *testing.B) {
 
 func benchmarkTelemetry(b *testing.B, sink string, devices int) {
 	path := filepath.Join(b.TempDir(), "telemetry", "hub.ndjson")
-	durable, err := openTelemetry(config.Config{Hub: config.Hub{Telemetry: path}})
+	durable, err := openTelemetryFile(config.Config{Hub: config.Hub{Telemetry: path}})
 	if err != nil {
 		b.Fatal(err)
 	}

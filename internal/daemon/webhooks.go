@@ -16,15 +16,22 @@ import (
 type webhooks struct{ client *outbound.Client }
 
 func openWebhooks(cfg config.Config) (webhooks, error) {
+	open, err := webhookConfig(cfg)
+	open.Answer = registration.MaxWebhookAnswer
+	return webhooks{outbound.New(open)}, err
+}
+
+// webhookConfig says where webhooks of any kind may lead.
+func webhookConfig(cfg config.Config) (outbound.Config, error) {
 	private, err := cfg.PrivateWebhooks()
 	if err != nil {
-		return webhooks{}, err
+		return outbound.Config{}, err
 	}
 	roots, err := webhookRoots(cfg.Webhooks.CA)
 	if err != nil {
-		return webhooks{}, fmt.Errorf("webhooks.ca: %w", err)
+		return outbound.Config{}, fmt.Errorf("webhooks.ca: %w", err)
 	}
-	return webhooks{outbound.New(outbound.Config{Private: private, Roots: roots, Answer: registration.MaxWebhookAnswer})}, nil
+	return outbound.Config{Private: private, Roots: roots}, nil
 }
 
 // webhookRoots are the system's certificate authorities and those of a file; nil: the system's alone.

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"time"
 	"unicode/utf8"
@@ -16,8 +17,9 @@ type event struct {
 	will    bool
 }
 
-// record is one line of the telemetry file.
+// record is one line of telemetry.
 type record struct {
+	ID               string            `json:"id"`   // another one each time that the device sends a message
 	Time             string            `json:"time"` // when the hub took it, RFC 3339, UTC
 	Scope            string            `json:"scope"`
 	Hub              string            `json:"hub"`
@@ -61,7 +63,7 @@ func encodeRecord(l *login, p properties, e event, now time.Time) ([]byte, error
 		p.application["iothub-MessageType"] = "Will"
 	}
 	r := record{
-		Time: now.UTC().Format(time.RFC3339Nano), Scope: l.scope, Hub: l.hub, DeviceID: l.deviceID,
+		ID: rand.Text(), Time: now.UTC().Format(time.RFC3339Nano), Scope: l.scope, Hub: l.hub, DeviceID: l.deviceID,
 		Properties: p.application, SystemProperties: p.system,
 	}
 	if json.Valid(e.payload) && utf8.Valid(e.payload) {

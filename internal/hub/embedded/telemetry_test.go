@@ -57,7 +57,12 @@ func TestTelemetryIsWrittenAsItCame(t *testing.T) {
 			for k, v := range c.want {
 				want[k] = v
 			}
-			if diff := cmp.Diff([]map[string]any{want}, w.sink.records(t)); diff != "" {
+			got := w.sink.records(t)
+			if id, _ := got[0]["id"].(string); len(id) != 26 {
+				t.Errorf("id %q", id)
+			}
+			delete(got[0], "id")
+			if diff := cmp.Diff([]map[string]any{want}, got); diff != "" {
 				t.Error(diff)
 			}
 		})
