@@ -175,7 +175,7 @@ func (s *service) wire(ctx context.Context) (err error) {
 		hub.Telemetry = s.sink
 	}
 	if s.config.Store != "" { // the embedded store is this process's alone: lockInstallation
-		hub.Owners = s.store
+		hub.Owners, hub.News = s.store, s.store
 		if s.config.Hub.Serve {
 			if s.mark, err = openHubMark(cmp.Or(s.config.Hub.Telemetry, s.config.Hub.Spool)); err != nil {
 				return err

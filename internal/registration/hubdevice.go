@@ -42,6 +42,8 @@ type IdentityPut struct {
 	WasVersion uint64
 	// Owner is the HubOwner.ID that the hub must have, so that who is not the owner any more writes nothing; empty: nobody serves it. Nil: whoever does.
 	Owner *string
+	// Purge removes the messages that wait for the device: they were for who had it before.
+	Purge bool
 	// Twin is written with the identity; its hub and device id are the identity's, whatever it says. Nil: the twin stays as it is, if there is one.
 	Twin *TwinPut
 }
@@ -95,7 +97,8 @@ type Twin struct {
 // TwinPut is a compare-and-set of a twin.
 type TwinPut struct {
 	Twin
-	Was uint64 // version of the twin that was read; 0: there was none
+	Was    uint64  // version of the twin that was read; 0: there was none
+	Outbox *Outbox // written with it; may be nil
 }
 
 // maxTwinPart stands well above the limits of the hub, metadata included: what is larger was never judged.
@@ -123,7 +126,8 @@ type HubMessage struct {
 	Body          []byte
 	Enqueued      time.Time
 	Expires       time.Time
-	Deliveries    int // attempts so far; set by the store
+	Deliveries    int     // attempts so far; set by the store
+	Outbox        *Outbox // for EnqueueMessage: written with it; may be nil. It is not kept with the message
 }
 
 // Bounds of one message, in bytes.

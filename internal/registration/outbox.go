@@ -2,6 +2,7 @@ package registration
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -37,12 +38,27 @@ type OutboxKind string
 const (
 	OutboxAdvance       OutboxKind = "advance"        // for a process that reaches the embedded hub's sessions
 	OutboxAdvanceRemote OutboxKind = "advance.remote" // for any process: it calls hubs and webhooks over the network
+	// OutboxDevice is for the process that has the embedded hub's sessions: there is something new for a device. Object is made by DeviceNews.
+	OutboxDevice OutboxKind = "device"
 )
 
 // Outbox is a piece of work, and the key of its row within the scope.
 type Outbox struct {
 	Kind   OutboxKind
 	Object string // what the work is about: an operation id
+}
+
+// DeviceNews orders that a device at the embedded hub is told what is new. unique is another one at each call: work of an earlier call may be under way, and may
+// have looked already.
+func DeviceNews(hub, deviceID, unique string) *Outbox {
+	return &Outbox{Kind: OutboxDevice, Object: hub + "/" + deviceID + "/" + unique}
+}
+
+// NewsOf is the way back from DeviceNews.
+func NewsOf(object string) (hub, deviceID string, ok bool) {
+	hub, rest, _ := strings.Cut(object, "/")
+	deviceID, _, ok = strings.Cut(rest, "/")
+	return hub, deviceID, ok
 }
 
 // OutboxClaim asks for rows.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,7 +92,7 @@ func (h *Hub) tryCredential(ctx context.Context, scope, hub string, d registrati
 	if !known && !errors.Is(err, registration.ErrNotFound) {
 		return before, fmt.Errorf("hub: reading the identity: %w", err)
 	}
-	same := false
+	same, purge := false, false
 	if known {
 		if before.Generation > d.Generation {
 			return before, registration.ErrStale
@@ -101,11 +102,14 @@ func (h *Hub) tryCredential(ctx context.Context, scope, hub string, d registrati
 			return before, fmt.Errorf("hub: opening the device key: %w", err)
 		}
 		same = subtle.ConstantTimeCompare(old, d.Credential.Encode()) == 1
+		if held, err := registration.DecodeCredential(old); err == nil {
+			purge = !slices.ContainsFunc(digestsOf(held), func(digest [32]byte) bool { return slices.Contains(digestsOf(d.Credential), digest) })
+		}
 	}
 	if same && before.Generation == d.Generation && !before.Disabled {
 		return before, nil
 	}
-	put := registration.IdentityPut{Was: before.Generation, Identity: h.enabled(before, hub, d)}
+	put := registration.IdentityPut{Was: before.Generation, Purge: purge, Identity: h.enabled(before, hub, d)}
 	if put.Twin, err = h.twinOf(ctx, scope, &put.Identity, before, d.Data); err != nil {
 		return before, err
 	}

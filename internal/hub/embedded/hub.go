@@ -30,6 +30,8 @@ import (
 // Config is what a Hub needs. Identities, Sealer, Names and Telemetry have no default.
 type Config struct {
 	Identities Identities
+	// News orders and hands out what other processes have to tell devices that have their sessions here. Nil: no other process can have Identities open.
+	News News
 	// Owners says which of the processes that share Identities has the sessions. Nil: no other process can have Identities open, which the caller
 	// sees to.
 	Owners Owners
@@ -94,11 +96,11 @@ type Hub struct {
 	twins    keyLocks
 	refusals burst // of log lines that strangers can cause
 	// sinkFails spaces the lines about telemetry that cannot be written: a full disk must not fill the log too.
-	sinkFails spaced
-	twinFails spaced
-	start     sync.Once
-	base      context.Context // of all work, ended by Close
-	stop      context.CancelFunc
+	sinkFails            spaced
+	twinFails, newsFails spaced
+	start                sync.Once
+	base                 context.Context // of all work, ended by Close
+	stop                 context.CancelFunc
 
 	owner   *ownership
 	kept    chan struct{} // closed when Keep is to end
@@ -211,6 +213,7 @@ func (h *Hub) begin() (err error) {
 	h.start.Do(func() {
 		if err = h.server.Serve(); err == nil {
 			h.sweeping.Go(h.sweep)
+			h.sweeping.Go(h.takeNews)
 		}
 	})
 	return err

@@ -101,6 +101,7 @@ func (h *Hub) SendMessage(ctx context.Context, scope string, m registration.HubM
 	if err := checkMessage(m); err != nil {
 		return err
 	}
+	m.Outbox = h.newsFor(m.Hub, m.DeviceID)
 	_, verdict, err := h.config.Identities.EnqueueMessage(ctx, scope, m, iothub.MaxWaitingMessages)
 	switch {
 	case err != nil:

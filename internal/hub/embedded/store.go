@@ -10,7 +10,7 @@ import (
 // Identities keeps devices and what they have at the hub, by scope, hub name (lower case, no port) and device id (case-sensitive). Transitions are as in
 // registration.Store: atomic, durable when they return nil, and a Verdict other than Applied changes nothing.
 type Identities interface {
-	// PutIdentity writes the identity and its audit row together, and the twin that it is given. Conflict if the stored generation or version is
+	// PutIdentity writes the identity and its audit row together, and the twin that it is given, and purges the messages if it says so. Conflict if the stored generation or version is
 	// not the one that was read, or the new generation is smaller, or the twin's version is not the one that was read; Superseded if a new identity has a smaller
 	// generation than one that was deleted; OtherOwner if an owner is named that does not have the hub now. Created is kept on replace.
 	PutIdentity(ctx context.Context, scope string, put registration.IdentityPut, audit registration.Audit) (registration.Verdict, error)
@@ -29,17 +29,23 @@ type Identities interface {
 	Messages
 }
 
+// News is the part of registration.OutboxStore that hands out rows of registration.OutboxDevice.
+type News interface {
+	ClaimOutbox(ctx context.Context, claim registration.OutboxClaim) ([]registration.OutboxRow, error)
+	SettleOutbox(ctx context.Context, scope string, work registration.Outbox, claim string) (registration.Verdict, error)
+}
+
 // Twins keeps the twins of identities. They go with these.
 type Twins interface {
 	// Twin reads a twin; registration.ErrNotFound if the identity has none, or there is no identity.
 	Twin(ctx context.Context, scope, hub, deviceID string) (registration.Twin, error)
-	// PutTwin writes a twin: Missing without an identity, Conflict if the stored version is not the one that was read.
+	// PutTwin writes a twin, with its outbox row: Missing without an identity, Conflict if the stored version is not the one that was read.
 	PutTwin(ctx context.Context, scope string, put registration.TwinPut) (registration.Verdict, error)
 }
 
 // Messages keeps what waits for devices. It goes with their identities.
 type Messages interface {
-	// EnqueueMessage appends a message to those of the device, of which there are then at most so many (expired ones count until they are removed), and
+	// EnqueueMessage appends a message, with its outbox row, to those of the device, of which there are then at most so many (expired ones count until they are removed), and
 	// returns its number: Full, or Missing without an identity.
 	EnqueueMessage(ctx context.Context, scope string, m registration.HubMessage, most int) (seq uint64, verdict registration.Verdict, err error)
 	// Messages returns at most limit messages of a device with a number greater than after, in order.

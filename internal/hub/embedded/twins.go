@@ -59,6 +59,9 @@ func (h *Hub) editTwin(ctx context.Context, scope, hub, deviceID string, edit fu
 		after.Updated = h.config.Now()
 		complete(&after)
 		put := registration.TwinPut{Twin: after, Was: before.Version}
+		if after.DesiredVersion != before.DesiredVersion {
+			put.Outbox = h.newsFor(hub, deviceID)
+		}
 		verdict, err := h.config.Identities.PutTwin(ctx, scope, put)
 		switch {
 		case err != nil:

@@ -29,6 +29,11 @@ func (s *Store) PutIdentity(ctx context.Context, scope string, put registration.
 				return verdict, err
 			}
 		}
+		if put.Purge {
+			if _, err := c.exec(`DELETE FROM hub_messages WHERE scope = $1 AND hub = $2 AND device_id = $3`, scope, put.Hub, put.DeviceID); err != nil {
+				return 0, err
+			}
+		}
 		return registration.Applied, appendAudit(c, scope, audit)
 	})
 }

@@ -26,7 +26,7 @@ func (s *Store) EnqueueMessage(ctx context.Context, scope string, m registration
 		if n == 0 || err != nil {
 			return registration.Full, err
 		}
-		return registration.Applied, nil
+		return registration.Applied, c.order(scope, m.Outbox)
 	})
 	if verdict != registration.Applied || err != nil {
 		return 0, verdict, err

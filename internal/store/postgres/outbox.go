@@ -13,9 +13,20 @@ const serverTime = `(extract(epoch FROM statement_timestamp()) * 1000000)::bigin
 // order writes the row of a transition's outbox, if there is one.
 func order(b *batch, scope string, work *registration.Outbox) {
 	if work != nil {
-		b.add(`INSERT INTO outbox (scope, kind, object, created, due, claim, attempts, failure)
-			VALUES ($1, $2, $3, `+serverTime+`, `+serverTime+`, '', 0, '')`, scope, string(work.Kind), work.Object)
+		b.add(insertOutbox, scope, string(work.Kind), work.Object)
 	}
+}
+
+const insertOutbox = `INSERT INTO outbox (scope, kind, object, created, due, claim, attempts, failure)
+	VALUES ($1, $2, $3, ` + serverTime + `, ` + serverTime + `, '', 0, '')`
+
+// order is the same in a step of its own.
+func (c *conn) order(scope string, work *registration.Outbox) error {
+	if work == nil {
+		return nil
+	}
+	_, err := c.exec(insertOutbox, scope, string(work.Kind), work.Object)
+	return err
 }
 
 // ClaimOutbox implements registration.OutboxStore. Rows that another claim is just taking are passed over.

@@ -46,8 +46,11 @@ func putTwin(c *conn, scope string, t registration.TwinPut) (registration.Verdic
 			ON CONFLICT (scope, hub, device_id) DO NOTHING`
 	}
 	n, err := c.exec(sql, scope, t.Hub, t.DeviceID, t.Tags, t.Desired, t.Reported, t.DesiredMetadata, t.ReportedMetadata, t.DesiredVersion, t.ReportedVersion, t.Was, t.Updated)
-	if n > 0 || err != nil {
-		return registration.Applied, err
+	if err != nil {
+		return 0, err
+	}
+	if n > 0 {
+		return registration.Applied, c.order(scope, t.Outbox)
 	}
 	known, err := c.one(func(*row) {}, `SELECT 1 FROM identities WHERE scope = $1 AND hub = $2 AND device_id = $3`, scope, t.Hub, t.DeviceID)
 	if !known || err != nil {

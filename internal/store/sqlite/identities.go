@@ -25,8 +25,13 @@ func (s *Store) PutIdentity(ctx context.Context, scope string, put registration.
 		if put.Twin != nil {
 			twin := *put.Twin
 			twin.Hub, twin.DeviceID = put.Hub, put.DeviceID
-			if verdict, err := putTwin(c, scope, twin); verdict != registration.Applied || err != nil {
+			if verdict, err := putTwin(c, scope, twin, s.now()); verdict != registration.Applied || err != nil {
 				return verdict, err
+			}
+		}
+		if put.Purge {
+			if _, err := c.exec(`DELETE FROM hub_messages WHERE scope = ?1 AND hub = ?2 AND device_id = ?3`, scope, put.Hub, put.DeviceID); err != nil {
+				return 0, err
 			}
 		}
 		return registration.Applied, appendAudit(c, scope, audit)

@@ -27,7 +27,7 @@ func (s *Store) EnqueueMessage(ctx context.Context, scope string, m registration
 		if n == 0 || err != nil {
 			return registration.Full, err
 		}
-		return registration.Applied, nil
+		return registration.Applied, order(c, scope, m.Outbox, s.now())
 	})
 	if verdict != registration.Applied || err != nil {
 		return 0, verdict, err

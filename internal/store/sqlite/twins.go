@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"time"
 
 	"latchkey.example/latchkey/internal/registration"
 )
@@ -31,10 +32,10 @@ func (s *Store) PutTwin(ctx context.Context, scope string, put registration.Twin
 	if err := put.Check(); err != nil {
 		return 0, err
 	}
-	return s.write(ctx, func(c *conn) (registration.Verdict, error) { return putTwin(c, scope, put) })
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) { return putTwin(c, scope, put, s.now()) })
 }
 
-func putTwin(c *conn, scope string, t registration.TwinPut) (registration.Verdict, error) {
+func putTwin(c *conn, scope string, t registration.TwinPut, now time.Time) (registration.Verdict, error) {
 	known, err := c.one(func(*row) {}, `SELECT 1 FROM identities WHERE scope = ?1 AND hub = ?2 AND device_id = ?3`, scope, t.Hub, t.DeviceID)
 	if !known || err != nil {
 		return registration.Missing, err
@@ -50,5 +51,5 @@ func putTwin(c *conn, scope string, t registration.TwinPut) (registration.Verdic
 	if n == 0 || err != nil {
 		return registration.Conflict, err
 	}
-	return registration.Applied, nil
+	return registration.Applied, order(c, scope, t.Outbox, now)
 }

@@ -39,7 +39,7 @@ var spans = []time.Duration{shortLease, shortLease, longLease}
 
 // claimOutbox takes all rows that are due, which has no order: rows that are claimed together are due again together.
 func (h *History) claimOutbox() call {
-	claim := registration.OutboxClaim{ID: h.name(), Kind: from(h, "kind", advances), Lease: from(h, "lease", spans), Limit: 10_000}
+	claim := registration.OutboxClaim{ID: h.name(), Kind: from(h, "kind", append([]registration.OutboxKind{registration.OutboxDevice}, advances...)), Lease: from(h, "lease", spans), Limit: 10_000}
 	if h.rarely(5, "another kind") {
 		claim.Kind = "another"
 	}

@@ -53,7 +53,7 @@ func (h *History) putIdentity() call {
 	if h.draw(3, "by version") == 0 {
 		put.WasVersion = h.readBefore(now.Version)
 	}
-	put.Owner = h.hubNow()
+	put.Owner, put.Purge = h.hubNow(), h.draw(4, "purge") == 0
 	if h.draw(3, "with a twin") == 0 {
 		put.Twin = pointer(h.twin(scope, id))
 	}
@@ -119,10 +119,18 @@ func (h *History) showGeneration(scope, id string) call {
 // twin draws what is written in the place of a twin as it was read, mostly.
 func (h *History) twin(scope, id string) registration.TwinPut {
 	part := func(what string) []byte { return fmt.Appendf(nil, `{%q:%q}`, what, h.name()) }
-	return registration.TwinPut{Was: h.readBefore(h.hubHere().twins[at(scope, "hub", id)].Version), Twin: registration.Twin{
+	return registration.TwinPut{Outbox: h.news(id), Was: h.readBefore(h.hubHere().twins[at(scope, "hub", id)].Version), Twin: registration.Twin{
 		Hub: "hub", DeviceID: id, Tags: part("tag"), Desired: part("wish"), Reported: part("is"), DesiredMetadata: part("since"), ReportedMetadata: part("was"),
 		DesiredVersion: uint64(h.draw(9, "desired")), ReportedVersion: uint64(h.draw(9, "reported")), Updated: h.now,
 	}}
+}
+
+// news draws a row that tells of something new, or none.
+func (h *History) news(id string) *registration.Outbox {
+	if h.draw(2, "news") == 0 {
+		return nil
+	}
+	return registration.DeviceNews("hub", id, h.name())
 }
 
 func (h *History) putTwin() call {
@@ -153,6 +161,7 @@ func (h *History) enqueueMessage() call {
 		Hub: "hub", DeviceID: h.deviceAtHub(scope), ID: h.name(), CorrelationID: "about " + h.name(), UserID: "user", Ack: from(h, "ack", []string{"", "full"}),
 		Properties: []byte("a=b"), Body: []byte("do " + h.name()), Enqueued: h.now, Expires: h.now.Add(time.Duration(1+h.draw(3, "minutes")) * time.Minute).Truncate(time.Minute).Add(time.Duration(h.steps) * time.Microsecond),
 	}
+	m.Outbox = h.news(m.DeviceID)
 	if h.rarely(30, "too large") {
 		m.Body = make([]byte, registration.MaxMessageBody+1)
 	}

@@ -182,8 +182,7 @@ func (m *Model) Allocate(ctx context.Context, scope string, a registration.Alloc
 	m.operations[ok], m.registrations[k] = o, r
 	if a.Outbox != nil {
 		m.dropAdvance(scope, a.OperationID)
-		now := time.Now()
-		m.outbox[outboxKey{scope, *a.Outbox}] = &waiting{written: now, due: now}
+		m.order(scope, a.Outbox)
 	}
 	return registration.Applied, nil
 }

@@ -49,6 +49,14 @@ type waiting struct {
 	failure      string
 }
 
+// order writes the row of a transition's outbox, if there is one.
+func (m *Model) order(scope string, work *registration.Outbox) {
+	if work != nil {
+		now := time.Now()
+		m.outbox[outboxKey{scope, *work}] = &waiting{written: now, due: now}
+	}
+}
+
 // ClaimOutbox implements registration.OutboxStore.
 func (m *Model) ClaimOutbox(ctx context.Context, claim registration.OutboxClaim) (rows []registration.OutboxRow, err error) {
 	leave, err := m.enter(ctx)

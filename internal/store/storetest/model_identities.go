@@ -64,6 +64,10 @@ func (m *Model) PutIdentity(ctx context.Context, scope string, put registration.
 		twin := *put.Twin
 		twin.Hub, twin.DeviceID = put.Hub, put.DeviceID
 		m.setTwin(k, twin)
+		m.order(scope, twin.Outbox)
+	}
+	if put.Purge {
+		delete(m.messages, k)
 	}
 	return m.note(scope, a), nil
 }
@@ -177,6 +181,7 @@ func (m *Model) PutTwin(ctx context.Context, scope string, put registration.Twin
 		return registration.Conflict, nil
 	}
 	m.setTwin(k, put)
+	m.order(scope, put.Outbox)
 	return registration.Applied, nil
 }
 
@@ -203,7 +208,8 @@ func (m *Model) EnqueueMessage(ctx context.Context, scope string, message regist
 		return 0, registration.Full, nil
 	}
 	m.numbers[k]++
-	message.Seq, message.Deliveries = m.numbers[k], 0
+	m.order(scope, message.Outbox)
+	message.Seq, message.Deliveries, message.Outbox = m.numbers[k], 0, nil
 	m.messages[k] = append(m.messages[k], message)
 	return message.Seq, registration.Applied, nil
 }

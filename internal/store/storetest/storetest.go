@@ -117,6 +117,8 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 		{"hub changes hands only as it was seen", hubChangesHands},
 		{"one of many who take a hub has it", hubOneTakes},
 		{"who lost the hub writes no identity of it", hubLostWritesNothing},
+		{"what is new for a device comes with the row that tells of it", newsComesWithWhatIsNew},
+		{"what waits for a device is purged with the write of its identity", purgedWithItsIdentity},
 		{"outbox row comes with its transition or not at all", outboxComesWithItsTransition},
 		{"outbox rows are claimed, those first that are due longest", outboxClaimedInOrder},
 		{"outbox row is one claim's at a time", outboxOneClaim},
