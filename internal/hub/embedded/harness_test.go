@@ -51,6 +51,7 @@ type memory struct {
 	twins      map[string]registration.Twin
 	messages   map[string][]registration.HubMessage
 	lastSeq    uint64
+	news       []registration.OutboxRow
 	audits     []registration.Audit
 	reads      int
 	failRead   error
@@ -109,6 +110,9 @@ func (m *memory) PutIdentity(ctx context.Context, scope string, id registration.
 		delete(m.gone, k)
 		if id.Twin != nil {
 			m.setTwin(k, *id.Twin)
+		}
+		if id.Purge {
+			delete(m.messages, k)
 		}
 		m.audits = append(m.audits, audit)
 	}

@@ -98,6 +98,7 @@ func (m *memory) PutTwin(_ context.Context, scope string, put registration.TwinP
 		return registration.Conflict, nil
 	}
 	m.setTwin(k, put)
+	m.order(scope, put.Outbox)
 	return registration.Applied, m.losePut
 }
 
@@ -125,6 +126,8 @@ func (m *memory) EnqueueMessage(_ context.Context, scope string, message registr
 	}
 	m.lastSeq++
 	message.Seq = m.lastSeq
+	m.order(scope, message.Outbox)
+	message.Outbox = nil
 	m.messages[k] = append(m.messages[k], message)
 	return message.Seq, registration.Applied, m.losePut
 }
@@ -191,4 +194,25 @@ func (m *memory) ExpireMessages(_ context.Context, before time.Time, limit int) 
 		})
 	}
 	return expired, m.failPut
+}
+
+func (m *memory) order(scope string, work *registration.Outbox) {
+	if work != nil {
+		m.news = append(m.news, registration.OutboxRow{Scope: scope, Outbox: *work})
+	}
+}
+
+func (m *memory) ClaimOutbox(_ context.Context, claim registration.OutboxClaim) (rows []registration.OutboxRow, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if claim.Kind != registration.OutboxDevice || claim.ID == "" {
+		m.t.Errorf("claim: %+v", claim)
+	}
+	n := min(claim.Limit, len(m.news))
+	rows, m.news = m.news[:n:n], m.news[n:]
+	return rows, m.failRead
+}
+
+func (m *memory) SettleOutbox(context.Context, string, registration.Outbox, string) (registration.Verdict, error) {
+	return registration.Applied, m.failPut
 }

@@ -81,8 +81,10 @@ func (h *Hub) resume(c *conn, cl *mqtt.Client) {
 	for filter, s := range cl.State.Subscriptions.GetAll() {
 		h.listen(c, hears(filter, c.login.deviceID, min(s.Qos, 1)))
 	}
+	if len(c.flights.ordered()) > 0 {
+		h.wake(c, newSession)
+	}
 	h.listens(c)
-	h.wake(c, newSession)
 }
 
 // subscribed is told of a SUBSCRIBE before its SUBACK is written.

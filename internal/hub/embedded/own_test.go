@@ -28,7 +28,7 @@ func (s *shared) hub(t *testing.T, host string, serve bool) (w *world, own *line
 	t.Helper()
 	own = &line{register: s.owner}
 	w = newWorld(t, func(c *Config) {
-		c.Identities, c.Sealer, c.Owners, c.Serve, c.Host, c.Lease = s.store, s.seal, own, serve, host, lease
+		c.Identities, c.Sealer, c.Owners, c.News, c.Serve, c.Host, c.Lease = s.store, s.seal, own, s.store, serve, host, lease
 	})
 	w.store, w.sealer = s.store, s.seal
 	if err := w.Acquire(t.Context()); err != nil {
