@@ -206,6 +206,10 @@ func (a *API) guarded(e endpoint) func(context.Context, web.Call) (web.Reply, er
 
 func managed(reply web.Reply, by registration.Caller) web.Reply {
 	reply.TrackingID, reply.Reason = by.TrackingID, registration.ReasonManaged
+	if reply.Header == nil {
+		reply.Header = map[string]string{}
+	}
+	reply.Header[iothub.ExtensionHeader] = iothub.ReportedByService
 	return reply
 }
 

@@ -34,7 +34,7 @@ func refusal(fault *registration.Fault, sentence string, at time.Time) (map[stri
 	default:
 		sentence = fault.Code.Message()
 	}
-	return map[string]string{iothub.ErrorHeader: name}, iothub.ErrorBodyNamed(name, sentence, fault.TrackingID, at)
+	return map[string]string{iothub.ErrorHeader: name, iothub.ExtensionHeader: iothub.ReportedByService}, iothub.ErrorBodyNamed(name, sentence, fault.TrackingID, at)
 }
 
 // fault refuses with a code of an IoT Hub. The sentence is public.

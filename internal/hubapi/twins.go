@@ -103,7 +103,8 @@ func (a *API) getTwin(id string) handler {
 	}
 }
 
-// changeTwin merges (PATCH) or replaces (PUT) tags and desired properties.
+// changeTwin merges (PATCH) or replaces (PUT) tags and desired properties; reported ones too for who asks for that extension, as another Latchkey does from
+// which a device moves here.
 func (a *API) changeTwin(id string, replace bool) handler {
 	return func(ctx context.Context, c call) (web.Reply, error) {
 		if err := a.deviceID(c.by, id); err != nil {
@@ -118,6 +119,9 @@ func (a *API) changeTwin(id string, replace bool) handler {
 			return web.Reply{}, a.refuse(c.by, "", err)
 		}
 		change := registration.TwinChange{Tags: update.Tags, Desired: update.Desired, Replace: replace}
+		if iothub.HasExtension(c.Header.Get(iothub.ExtensionHeader), iothub.ReportedByService) {
+			change.Reported = update.Reported
+		}
 		if want.etag != "" {
 			if change.Was, err = a.twinVersion(ctx, c, id, want.etag); err != nil {
 				return web.Reply{}, err
@@ -135,7 +139,7 @@ func (a *API) changeTwin(id string, replace bool) handler {
 
 // twinTold is what the audit tells of a change: which parts, not what is in them.
 func twinTold(change registration.TwinChange) string {
-	detail, _ := json.Marshal(map[string]bool{"tags": len(change.Tags) > 0, "desired": len(change.Desired) > 0, "replace": change.Replace}) // booleans have a form
+	detail, _ := json.Marshal(map[string]bool{"tags": len(change.Tags) > 0, "desired": len(change.Desired) > 0, "reported": len(change.Reported) > 0, "replace": change.Replace}) // booleans have a form
 	return string(detail)
 }
 

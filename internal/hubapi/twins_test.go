@@ -50,6 +50,32 @@ func TestATwinIsMergedAndReplaced(t *testing.T) {
 	}
 }
 
+// A device that moves here brings along what it has reported; nobody else writes that, and whoever sends back what was read does not either.
+func TestReportedPropertiesAreTakenUnderTheirExtensionAlone(t *testing.T) {
+	h := newHouse(t)
+	h.create("d")
+	body := `{"properties":{"reported":{"temp":7,"$version":3}}}`
+	for _, method := range []string{"PATCH", "PUT"} {
+		for _, header := range [][]string{nil, {"latchkey-extensions", "another"}} {
+			if a := h.owner(method, "/twins/d", body, header...).want(200); plain(t, a, "properties", "reported") != "{}" || a.header.Get("latchkey-extensions") != "reported" {
+				t.Errorf("%s with %q: %s", method, header, a.body)
+			}
+		}
+	}
+	a := h.owner("PATCH", "/twins/d", body, "latchkey-extensions", "another, reported").want(200)
+	if plain(t, a, "properties", "reported") != `{"temp":7}` || plain(t, a, "properties", "desired") != "{}" {
+		t.Errorf("reported %s", a.body)
+	}
+	a = h.owner("PUT", "/twins/d", `{"properties":{"reported":{"speed":1}}}`, "latchkey-extensions", "reported").want(200)
+	if plain(t, a, "properties", "reported") != `{"speed":1}` {
+		t.Errorf("replaced %s", a.body)
+	}
+	h.owner("PUT", "/twins/d", `{"properties":{"reported":[]}}`, "latchkey-extensions", "reported").want(400)
+	if a := h.owner("GET", "/devices/nobody", "").want(404); a.header.Get("latchkey-extensions") != "reported" {
+		t.Error("who is to create a device there is not told of the extension")
+	}
+}
+
 func TestATwinsEtagIsHonouredExactly(t *testing.T) {
 	h := newHouse(t)
 	h.create("d")

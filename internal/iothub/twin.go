@@ -150,10 +150,11 @@ func ReplaceTags(whole []byte) ([]byte, error) {
 // TwinUpdate is what a service wants to change of a twin. An empty part stays as it is.
 type TwinUpdate struct {
 	Tags, Desired json.RawMessage
+	Reported      json.RawMessage // counts only under the extension ReportedByService: they are the device's
 }
 
-// DecodeTwinUpdate reads {"tags":{…},"properties":{"desired":{…}}}. All else that a twin has in its answers is passed over, so that what was read may be sent back:
-// reported properties are the device's, the rest is the hub's. The error is a *TwinError.
+// DecodeTwinUpdate reads {"tags":{…},"properties":{"desired":{…},"reported":{…}}}. All else that a twin has in its answers is passed over, so that what was read may be sent
+// back: the rest is the hub's. The error is a *TwinError.
 func DecodeTwinUpdate(body []byte) (TwinUpdate, error) {
 	const whole Section = "twin"
 	if len(body) > MaxTwinBody {
@@ -169,7 +170,7 @@ func DecodeTwinUpdate(body []byte) (TwinUpdate, error) {
 		if err != nil {
 			return TwinUpdate{}, err
 		}
-		update.Desired = within["desired"]
+		update.Desired, update.Reported = within["desired"], within["reported"]
 	}
 	return update, nil
 }

@@ -211,7 +211,7 @@ func TestMetadataOfTheFullestTwinIsBounded(t *testing.T) {
 func TestAnUpdateNamesPartsOfATwin(t *testing.T) {
 	for body, want := range map[string]TwinUpdate{
 		`{}`: {},
-		`{"tags":{"a":1},"deviceId":"x","etag":"y","properties":{"reported":{"r":1}}}`:      {Tags: json.RawMessage(`{"a":1}`)},
+		`{"tags":{"a":1},"deviceId":"x","etag":"y","properties":{"reported":{"r":1}}}`:      {Tags: json.RawMessage(`{"a":1}`), Reported: json.RawMessage(`{"r":1}`)},
 		`{"tags":null,"properties":{"desired":{"d":1},"reported":null,"$unknown":[1,[2]]}}`: {Desired: json.RawMessage(`{"d":1}`)},
 		`{"properties":null}`: {},
 	} {

@@ -49,7 +49,8 @@ var (
 
 // TwinChange is what an application makes of a twin. A part that is empty stays as it is.
 type TwinChange struct {
-	Tags, Desired json.RawMessage // JSON objects
+	Tags, Desired json.RawMessage // JSON objects; empty: that part stays
+	Reported      json.RawMessage // likewise; for a device that brings along what it has reported elsewhere
 	Replace       bool            // put in the place of what is there, and not merged into it
 	Was           uint64          // version of the twin that was read; 0: whichever it has
 }

@@ -162,6 +162,9 @@ func TestReportedPropertiesGoToAHubThatTakesThem(t *testing.T) {
 	if d.reported["temp"] != 7.0 {
 		t.Errorf("reported is %v", d.reported)
 	}
+	ensure(t, f, h, wanted(oldKey, 1, nil), readIt) // though it shows one slot alone
+	ensure(t, f, h, wanted(paper, 2, nil), readIt, writeIt, writeIt)
+	ensure(t, f, h, wanted(paper, 2, nil), readIt)
 }
 
 func TestWhatADeviceTakesAlong(t *testing.T) {

@@ -135,18 +135,24 @@ func changeTwin(t *registration.Twin, change registration.TwinChange, now time.T
 			return err
 		}
 	}
-	if len(change.Desired) == 0 {
-		return nil
-	}
 	edit := iothub.Part.Patch
 	if change.Replace {
 		edit = iothub.Part.Replace
 	}
-	p, err := edit(desiredOf(*t), iothub.Desired, change.Desired, now)
-	if err != nil {
-		return err
+	if len(change.Desired) > 0 {
+		p, err := edit(desiredOf(*t), iothub.Desired, change.Desired, now)
+		if err != nil {
+			return err
+		}
+		t.Desired, t.DesiredMetadata, t.DesiredVersion = p.Values, p.Metadata, p.Version
 	}
-	t.Desired, t.DesiredMetadata, t.DesiredVersion = p.Values, p.Metadata, p.Version
+	if len(change.Reported) > 0 {
+		p, err := edit(reportedOf(*t), iothub.Reported, change.Reported, now)
+		if err != nil {
+			return err
+		}
+		t.Reported, t.ReportedMetadata, t.ReportedVersion = p.Values, p.Metadata, p.Version
+	}
 	return nil
 }
 
