@@ -26,8 +26,10 @@ import (
 	"latchkey.example/latchkey/internal/brokerapi"
 	"latchkey.example/latchkey/internal/config"
 	"latchkey.example/latchkey/internal/httpapi"
+	"latchkey.example/latchkey/internal/hub/azure"
 	"latchkey.example/latchkey/internal/hub/broker"
 	"latchkey.example/latchkey/internal/hub/embedded"
+	"latchkey.example/latchkey/internal/hub/linked"
 	"latchkey.example/latchkey/internal/hubapi"
 	"latchkey.example/latchkey/internal/keyring"
 	"latchkey.example/latchkey/internal/proxied"
@@ -74,6 +76,8 @@ type service struct {
 	mark    *hubMark                    // nil where it is not, or the store is this process's alone
 	hub     *embedded.Hub
 	brokers *broker.Hub
+	azure   *azure.Hubs
+	hubs    *linked.Hub // all of these
 	core    *registration.Core
 	cert    *certificate
 	tickets *tickets
@@ -198,11 +202,14 @@ func (s *service) wire(ctx context.Context) (err error) {
 		}
 		return 0
 	}))
+	if err = s.openHubs(); err != nil {
+		return err
+	}
 	called, err := openWebhooks(s.config)
 	if err != nil {
 		return err
 	}
-	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hub, Webhooks: called, Sealer: s.ring, Issuer: issuer{s.cert, s.log}, Logger: s.log})
+	s.core, err = registration.New(ctx, registration.Config{Store: s.store, Hub: s.hubs, Watch: s.hubs, Webhooks: called, Sealer: s.ring, Issuer: issuer{s.cert, s.log}, Logger: s.log})
 	if errors.Is(err, keyring.ErrTampered) || errors.Is(err, keyring.ErrUnknownKey) {
 		return fmt.Errorf("the master key %s is not the one of the database %s: %w", s.config.MasterKey, storeName(s.config), err)
 	} else if err != nil {
@@ -242,6 +249,9 @@ func answerTime(c config.Config) time.Duration {
 // close ends the parts in reverse order.
 func (s *service) close() error {
 	var errs []error
+	if s.azure != nil {
+		s.azure.Close()
+	}
 	if s.hub != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 		errs = append(errs, s.hub.Close(ctx))
@@ -277,6 +287,7 @@ func (s *service) serve(ctx context.Context, opts Options) error {
 	}
 	s.keepHub(ctx, group)
 	s.keepBrokers(ctx, group)
+	s.keepHubs(ctx, group)
 	if listeners.metrics != nil {
 		s.serveMetrics(watched, group, listeners.metrics)
 	}

@@ -2,6 +2,7 @@ package registration
 
 import (
 	"net/netip"
+	"time"
 
 	"latchkey.example/latchkey/dps"
 )
@@ -67,7 +68,7 @@ func (c *Core) choose(s *scope, steering steering, keep bool, id, address, last 
 		return last, ""
 	}
 	chosen := allocate(s.hubs, s.Allocation, placement{scope: s.ID, id: id, address: addressOf(address), policy: steering.policy, named: steering.hubs,
-		current: last})
+		current: last, measured: func(hub string) (time.Duration, bool) { return c.watch.Latency(s.ID, hub) }})
 	return chosen.hub, chosen.why
 }
 

@@ -33,7 +33,7 @@ type HubWatch interface {
 	Health(scope, hub string) HubHealth
 	// Latency is how long the hub takes to answer, from this node, of late; false if that is not known.
 	Latency(scope, hub string) (time.Duration, bool)
-	// Judge says what is wrong with the settings and the secret of a hub; a *HubError, or nil. It does not wait.
+	// Judge says what is wrong with the settings and the secret of a hub that is about to be linked, or changed; a *HubError, or nil. It does not wait.
 	Judge(scope string, hub LinkedHub, secret []byte) error
 	// Try asks a hub that need not be linked whether it is there and lets us do what we will have to; a *HubError, or nil.
 	Try(ctx context.Context, scope string, hub LinkedHub, secret []byte) error
@@ -63,6 +63,9 @@ func (blind) Health(string, string) HubHealth                      { return HubH
 func (blind) Latency(string, string) (time.Duration, bool)         { return 0, false }
 func (blind) Judge(string, LinkedHub, []byte) error                { return nil }
 func (blind) Try(context.Context, string, LinkedHub, []byte) error { return nil }
+
+// ErrUnseen says that there is nothing to ask of a hub: whether it does well shows only when its devices do.
+var ErrUnseen = errors.New("nothing can be asked of the hub")
 
 // ErrCircuitOpen says that a hub was found down and is not asked for a while. It comes within a RetryError.
 var ErrCircuitOpen = errors.New("the hub does not answer and is left alone for a while")

@@ -156,7 +156,7 @@ func (c *Core) wishedHub(s *scope, name string, before LinkedHub, linked bool, w
 	if wish.Kind != "" && HubKind(wish.Kind) != hub.Kind {
 		return hub, nil, c.badHub(s, "kind: a hub that is linked cannot become one of another kind. Unlink it first.")
 	}
-	hub.Updated = now
+	hub.Updated, hub.Revision = now, 0 // it is given one when it is written
 	apply(&hub.Weight, wish.Weight)
 	apply(&hub.Allocate, wish.Allocate)
 	apply(&hub.Draining, wish.Draining)

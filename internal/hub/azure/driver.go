@@ -1,7 +1,6 @@
 package azure
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +35,6 @@ type linkKey struct{ scope, name string }
 
 type link struct {
 	revision uint64
-	secret   []byte
 	hub      *Hub
 }
 
@@ -133,7 +131,7 @@ func (h *Hubs) of(scope, name string) (*Hub, error) {
 	if !found || linked.Kind != registration.HubAzure {
 		return nil, registration.ErrUnlinked
 	}
-	if one := h.known(linkKey{scope, linked.Name}, linked.Revision, nil); one != nil {
+	if one := h.known(linkKey{scope, linked.Name}, linked.Revision); one != nil {
 		return one, nil
 	}
 	secret, err := h.config.Secret(scope, linked)
@@ -144,14 +142,14 @@ func (h *Hubs) of(scope, name string) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.keep(linkKey{scope, linked.Name}, link{linked.Revision, secret, one}), nil
+	return h.keep(linkKey{scope, linked.Name}, link{linked.Revision, one}), nil
 }
 
-// known gives a hub that is ready, if it is of this revision and, where one is given, of this secret.
-func (h *Hubs) known(k linkKey, revision uint64, secret []byte) *Hub {
+// known gives a hub that is ready, if it is of this revision.
+func (h *Hubs) known(k linkKey, revision uint64) *Hub {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if l, ok := h.ready[k]; ok && l.revision == revision && (secret == nil || bytes.Equal(l.secret, secret)) {
+	if l, ok := h.ready[k]; ok && l.revision == revision {
 		return l.hub
 	}
 	return nil
@@ -188,13 +186,15 @@ func (h *Hubs) Judge(_ string, hub registration.LinkedHub, secret []byte) error 
 	return err
 }
 
-// Probe asks a hub, which need not be linked, whether it is an IoT hub and reads its registry for us. One that is not linked like this yet is also asked whether it
+// Probe asks a hub whether it is an IoT hub and reads its registry for us. One of revision 0, which is about to be linked or changed, is also asked whether it
 // would let us write and see twins. It changes nothing there.
 func (h *Hubs) Probe(ctx context.Context, scope string, hub registration.LinkedHub, secret []byte) error {
-	if linked, found := h.config.Find(scope, hub.Name); found && linked.Revision == hub.Revision && bytes.Equal(linked.Settings, hub.Settings) {
-		if one := h.known(linkKey{scope, hub.Name}, hub.Revision, secret); one != nil {
-			return one.Probe(ctx)
+	if hub.Revision != 0 { // linked as it is here; a client that is kept costs the hub one request and no handshake
+		one, err := h.of(scope, hub.Name)
+		if err != nil {
+			return err
 		}
+		return one.Probe(ctx)
 	}
 	one, err := h.make(hub, secret)
 	if err != nil {

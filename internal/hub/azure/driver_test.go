@@ -129,7 +129,7 @@ func TestAHubIsTriedBeforeItIsLinkedAndLookedAtAfterwards(t *testing.T) {
 		t.Fatal(err)
 	}
 	probe(all[0])
-	l.secret = append(l.secret, ' ') // the operator gives a new one
+	l.secret, l.hub.Revision = append(l.secret, ' '), 0 // the operator gives a new one
 	probe(all...)
 	f.mu.Lock()
 	f.devices["latchkey.probe"] = &fakeDevice{Device: iothub.Device{DeviceID: "latchkey.probe", ETag: "x", Status: iothub.Enabled, Authentication: iothub.Authentication{Type: iothub.SAS}}} // somebody's sense of humour

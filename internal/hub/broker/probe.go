@@ -21,8 +21,8 @@ func (h *Hub) Judge(_ string, hub registration.LinkedHub, secret []byte) error {
 	return err
 }
 
-// Probe asks the management API of a broker whether it is there and will let connections be listed and ended. It changes nothing. A product without one is
-// not asked anything: that the broker asks us shows only when the first device comes.
+// Probe asks the management API of a broker whether it is there and will let connections be listed and ended. It changes nothing. A product without one cannot be
+// asked anything (registration.ErrUnseen): that the broker asks us shows only when the first device comes.
 func (h *Hub) Probe(ctx context.Context, scope string, hub registration.LinkedHub, secret []byte) error {
 	l := &link{Scope: scope, Name: hub.Name}
 	var err error
@@ -35,7 +35,7 @@ func (h *Hub) Probe(ctx context.Context, scope string, hub registration.LinkedHu
 	m, free := newManager(l, h.config.Dial)
 	defer free()
 	if m == nil {
-		return nil
+		return registration.ErrUnseen
 	}
 	return m.probe(ctx)
 }

@@ -18,9 +18,11 @@ import (
 type Driver interface {
 	registration.Hub
 	registration.Mover
-	// Judge says what is wrong with settings and secret of a hub; a *registration.HubError, or nil. It must not wait.
+	// Judge says in a sentence what is wrong with settings and secret of a hub. It must not wait.
 	Judge(scope string, hub registration.LinkedHub, secret []byte) error
-	// Probe asks a hub, which need not be linked, whether it is there and lets us do what we will have to. It changes nothing there.
+	// Probe asks a hub whether it is there and lets us do what we have to. It changes nothing there. A hub of revision 0 is about to be linked, or changed,
+	// and is asked for all that it must allow. The error is a sentence without secrets, or one of the network; registration.ErrUnseen if there is
+	// nothing to ask.
 	Probe(ctx context.Context, scope string, hub registration.LinkedHub, secret []byte) error
 }
 
@@ -124,31 +126,13 @@ func (h *Hub) Drop(ctx context.Context, scope, hub string) error {
 	return errors.Join(errs...)
 }
 
-// Reach implements registration.Hub. A hub that is not linked is here: the answer needs nobody. For no hub at all it is how far calls go to the one that
-// is nearest.
+// Reach implements registration.Hub. A hub that is not linked is here: the answer needs nobody.
 func (h *Hub) Reach(scope, hub string) registration.Reach {
-	if hub == "" {
-		return h.nearest()
-	}
 	linked, driver := h.find(scope, hub)
 	if driver == nil {
 		return registration.Here
 	}
 	return driver.Reach(scope, linked.Name)
-}
-
-func (h *Hub) nearest() registration.Reach {
-	if embedded := h.config.Drivers[registration.HubEmbedded].Reach("", ""); embedded != registration.Elsewhere {
-		return embedded
-	}
-	for _, hubs := range h.config.All() {
-		for _, hub := range hubs {
-			if hub.Kind != registration.HubEmbedded && h.config.Drivers[hub.Kind] != nil {
-				return registration.Remote
-			}
-		}
-	}
-	return registration.Elsewhere
 }
 
 // Judge implements registration.HubWatch.
@@ -157,7 +141,10 @@ func (h *Hub) Judge(scope string, hub registration.LinkedHub, secret []byte) err
 	if driver == nil {
 		return &registration.HubError{Message: "this release has no hubs of the kind " + string(hub.Kind)}
 	}
-	return driver.Judge(scope, hub, secret)
+	if err := driver.Judge(scope, hub, secret); err != nil {
+		return &registration.HubError{Message: plain(err.Error())}
+	}
+	return nil
 }
 
 // Try implements registration.HubWatch.
@@ -166,7 +153,8 @@ func (h *Hub) Try(ctx context.Context, scope string, hub registration.LinkedHub,
 	if driver == nil {
 		return h.Judge(scope, hub, secret)
 	}
-	if err := driver.Probe(ctx, scope, hub, secret); err != nil {
+	hub.Revision = 0
+	if err := driver.Probe(ctx, scope, hub, secret); err != nil && !errors.Is(err, registration.ErrUnseen) {
 		return &registration.HubError{Message: words(err), Err: err}
 	}
 	return nil

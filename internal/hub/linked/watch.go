@@ -74,6 +74,8 @@ func (w *watch) looked(k key, revision uint64, err error, took time.Duration) {
 	case errors.Is(err, registration.ErrElsewhere):
 		h.become(registration.HubUnknown, now)
 		return
+	case errors.Is(err, registration.ErrUnseen): // what calls come to is all that there is
+		return
 	case err != nil:
 		h.note(err, now)
 		return

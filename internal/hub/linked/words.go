@@ -8,21 +8,28 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
+	"unicode"
 
 	"latchkey.example/latchkey/internal/registration"
 )
 
-// words tells of an error of a hub what an operator may see: why it does not work, without addresses, secrets or what the other side has sent, but for
-// what a driver says in its own words.
+// maxWords bounds what is told, in bytes.
+const maxWords = 300
+
+// words tells of an error of a hub what an operator may see: why it does not work. Failures of the network, which hold addresses, are told in words of
+// our own, everything else in those of the driver.
 func words(err error) string {
 	var said *registration.HubError
 	var refused *registration.RefusedError
 	switch {
 	case errors.As(err, &said):
 		return said.Message
+	case errors.As(err, &refused) && refused.Err != nil: // the message is for devices
+		return plain(refused.Err.Error())
 	case errors.As(err, &refused):
-		return refused.Message
+		return plain(refused.Message)
 	case errors.Is(err, registration.ErrCircuitOpen):
 		return "it did not answer before and is left alone for a while"
 	case errors.Is(err, registration.ErrElsewhere):
@@ -31,7 +38,24 @@ func words(err error) string {
 	if text := certificateWords(err); text != "" {
 		return text
 	}
-	return networkWords(err)
+	if text := networkWords(err); text != "" {
+		return text
+	}
+	return plain(err.Error())
+}
+
+// plain is a text that a terminal shows as it stands, of bounded length, without the full stop at its end.
+func plain(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+	if len(text) > maxWords {
+		text = strings.ToValidUTF8(text[:maxWords], "") + "…"
+	}
+	return strings.TrimSuffix(strings.TrimSpace(text), ".")
 }
 
 func certificateWords(err error) string {
@@ -75,5 +99,5 @@ func networkWords(err error) string {
 	case errors.As(err, &op):
 		return "it cannot be reached"
 	}
-	return "it does not do what was asked; the service's log has the cause"
+	return ""
 }
