@@ -55,6 +55,9 @@ func (c *Core) Advance(ctx context.Context, scopeID string, o Operation) (Operat
 	case errors.Is(err, ErrStale):
 		return c.overtaken(ctx, scopeID, o)
 	case errors.Is(err, ErrUnlinked):
+		if gone, followed := c.unlinked(ctx, scopeID, o.Hub); !gone || followed != nil {
+			return o, errors.Join(err, followed)
+		}
 		return c.fail(ctx, scopeID, o, dps.CodeNoHub, ReasonNoHub, "The hub "+o.Hub+" was unlinked before the device came to it. Register again.")
 	case errors.As(err, &refused):
 		return c.fail(ctx, scopeID, o, dps.CodeHubRefused, ReasonHubFailed, refused.Message)

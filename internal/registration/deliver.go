@@ -35,12 +35,21 @@ type Delivery struct {
 	Failed int // postponed
 }
 
-// Deliver does work of the outbox that is due, until none is left. Work whose node died comes up again when its lease has run out.
+// Deliver does work of the outbox that is due, and what it orders in doing so, until none is left. Work whose node died comes up again when its lease has
+// run out.
 func (c *Core) Deliver(ctx context.Context) (Delivery, error) {
 	run := &delivering{core: c, places: make(chan struct{}, outboxWorkers)}
-	err := run.claimAll(ctx)
-	run.workers.Wait()
-	return run.take(), errors.Join(err, ctx.Err())
+	for {
+		select {
+		case <-c.ordered:
+		default:
+		}
+		err := run.claimAll(ctx)
+		run.workers.Wait()
+		if err != nil || ctx.Err() != nil || len(c.ordered) == 0 {
+			return run.take(), errors.Join(err, ctx.Err())
+		}
+	}
 }
 
 // Work delivers until the context ends: what is due, and what this process has just ordered, at once. A hub that hangs holds up nobody but its own

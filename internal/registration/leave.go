@@ -63,10 +63,17 @@ func (c *Core) collect(ctx context.Context, scopeID string, o Operation, p plan,
 		switch {
 		case errors.Is(err, ErrNotFound):
 		case errors.Is(err, ErrUnlinked):
+			gone, followed := c.unlinked(ctx, scopeID, hub)
+			if !gone || followed != nil {
+				return a, true, errors.Join(&hubFailure{hub, err}, followed)
+			}
 			a.gone = append(a.gone, hub)
 		case err != nil:
 			return a, true, &hubFailure{hub, err}
 		default:
+			if len(data.Tags)+len(data.Desired)+len(data.Reported) == 0 { // not even empty objects: that hub keeps no twins
+				data.Tags, data.Desired = p.Start.Tags, p.Start.Desired
+			}
 			data.Replace, a.data, a.substatus = true, &data, substatusMigrated
 			current, err = c.saveMove(ctx, scopeID, o, hub, data)
 			return a, current, err
@@ -86,6 +93,17 @@ func (c *Core) collect(ctx context.Context, scopeID string, o Operation, p plan,
 		a.data, a.substatus = p.Start.data(false), substatusReset
 	}
 	return a, true, nil
+}
+
+// unlinked says whether a hub that answered so is linked no more, and not only yet unknown to this node.
+func (c *Core) unlinked(ctx context.Context, scopeID, hub string) (bool, error) {
+	err := c.FollowScopes(ctx)
+	s, known := c.scope(scopeID)
+	if err != nil || !known {
+		return known, err
+	}
+	_, linked := s.hubNamed(hub)
+	return !linked, nil
 }
 
 // probe asks a hub whether it has the device, and so whether it answers.

@@ -41,19 +41,20 @@ type tester interface {
 // world is a core with a real store and a real key ring, a hub that judges, a clock that stands, and chance from a seed.
 type world struct {
 	tester
-	tb     testing.TB // nil in rounds of a property
-	ctx    context.Context
-	clock  *clock
-	rand   *chance
-	path   string // of the database
-	ring   *keyring.Ring
-	inner  *sqlite.Store
-	store  *tapStore
-	hub    *judgingHub
-	core   *registration.Core
-	issuer *ownIssuer
-	logs   *syncBuffer
-	files  string // folder of database and key ring
+	tb       testing.TB // nil in rounds of a property
+	ctx      context.Context
+	clock    *clock
+	rand     *chance
+	path     string // of the database
+	ring     *keyring.Ring
+	inner    *sqlite.Store
+	store    *tapStore
+	hub      *judgingHub
+	core     *registration.Core
+	issuer   *ownIssuer
+	webhooks registration.Webhooks // nil: none are called
+	logs     *syncBuffer
+	files    string // folder of database and key ring
 }
 
 func newWorld(tb testing.TB) *world {
@@ -111,7 +112,7 @@ func (w *world) newCore() *registration.Core {
 func (w *world) coreOn(store registration.Store, now func() time.Time) *registration.Core {
 	w.Helper()
 	core, err := registration.New(w.ctx, registration.Config{
-		Store: store, Hub: w.hub, Sealer: w.ring, Issuer: w.issuer, Now: now, Rand: w.rand,
+		Store: store, Hub: w.hub, Sealer: w.ring, Issuer: w.issuer, Webhooks: w.webhooks, Now: now, Rand: w.rand,
 		Logger: slog.New(slog.NewJSONHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	w.must(err)

@@ -53,6 +53,13 @@ func New(names ...string) *Hubs {
 	return h
 }
 
+// Add adds a hub.
+func (h *Hubs) Add(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hubs[name] = &hub{devices: map[string]*Device{}}
+}
+
 // Has says whether a name is one of the hubs'.
 func (h *Hubs) Has(name string) bool {
 	h.mu.Lock()
@@ -92,7 +99,7 @@ func (h *Hubs) Forget(name, deviceID string) {
 	delete(h.hubs[name].devices, deviceID)
 }
 
-// Where lists the hubs that have a device, the local ones too.
+// Where lists the hubs that have a device, the local ones too. Those that are unlinked are out of everybody's reach, and do not count.
 func (h *Hubs) Where(deviceID string) (names []string) {
 	if h.Local != nil {
 		names = h.Local(deviceID)
@@ -100,7 +107,7 @@ func (h *Hubs) Where(deviceID string) (names []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for name, hub := range h.hubs {
-		if hub.devices[deviceID] != nil {
+		if hub.devices[deviceID] != nil && !errors.Is(hub.trouble, registration.ErrUnlinked) {
 			names = append(names, name)
 		}
 	}
