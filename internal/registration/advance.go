@@ -407,7 +407,7 @@ const resumePage = 1000
 // never come back to poll. Until it is done a previous owner's key is still good at the hub. What fails now is tried again the next time.
 // It looks at all of them, a page at a time: those that stay, as a disabled group's do, never hide those behind them. Those that a clock ahead of
 // this one has left are among them, but for what another node may be at just now. Where the hub's sessions are another process's it leaves them to
-// that.
+// that, and to the outbox what is done over the network, where one alone is at it at a time.
 func (c *Core) Resume(ctx context.Context) error {
 	if c.embeddedReach() == Elsewhere {
 		return nil
@@ -429,7 +429,7 @@ func (c *Core) resumeAll(ctx context.Context, after Unfinished, before time.Time
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if _, err := c.resume(ctx, last); err != nil && !errors.Is(err, errUnknownScope) && !errors.Is(err, errHubRests) {
+			if _, err := c.resume(ctx, last, false); err != nil && !errors.Is(err, errUnknownScope) && !errors.Is(err, errShutOut) {
 				failed = fmt.Errorf("operation %s: %w", last.Operation.ID, err)
 			}
 		}
@@ -440,8 +440,8 @@ func (c *Core) resumeAll(ctx context.Context, after Unfinished, before time.Time
 }
 
 // resume advances one operation unless the operator has shut its device out since: what a poll would refuse is not assigned either. One whose place
-// another took is given back as superseded.
-func (c *Core) resume(ctx context.Context, u Unfinished) (Operation, error) {
+// another took is given back as superseded, and one that calls over the network, unless that is wanted, as it is.
+func (c *Core) resume(ctx context.Context, u Unfinished, far bool) (Operation, error) {
 	o := u.Operation
 	device, err := patiently(ctx, outboxTime, func(ctx context.Context) (Device, error) {
 		return c.store.Device(ctx, u.Scope, dps.FoldID(o.RegistrationID))
@@ -463,6 +463,8 @@ func (c *Core) resume(ctx context.Context, u Unfinished) (Operation, error) {
 	case standing == ReasonSuperseded:
 		return superseded(o), nil
 	case standing != ReasonNone:
+		return o, errShutOut
+	case !far && c.overNetwork(u.Scope, o):
 		return o, nil
 	}
 	return c.advanceInTime(ctx, u.Scope, o)

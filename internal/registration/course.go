@@ -31,7 +31,7 @@ func (c *Core) course(s *scope, r Request, p proof) (course, error) {
 	if before != nil {
 		last = before.Hub
 	}
-	way := course{plan: plan{Start: starting{steering.start.Tags, steering.start.Desired, steering.start.IoTEdge}}}
+	way := course{plan: plan{After: afterFor(p.device), Start: starting{steering.start.Tags, steering.start.Desired, steering.start.IoTEdge}}}
 	if last != "" {
 		way.plan.Keep, way.plan.Reset = steering.keepsHub(r.APIVersion), steering.resets()
 	}

@@ -193,6 +193,7 @@ func (c *Core) claimOutbox(ctx context.Context, kind OutboxKind, limit int) ([]O
 var (
 	errRowGone   = errors.New("the row went with its work")
 	errLookAgain = errors.New("another operation took its place; looked at again, for calls that come late")
+	errShutOut   = errors.New("the operator has shut the device out; it goes on if he lets it in again")
 )
 
 // deliver does one row's work and ends its claim, even when the service is about to stop: another node then need not wait for the lease.
@@ -219,12 +220,16 @@ func (c *Core) postpone(ctx context.Context, row OutboxRow, claim string, why er
 	switch {
 	case errors.Is(why, ErrElsewhere) || errors.Is(why, context.Canceled): // nothing is wrong with the work
 		by = firstPostponement
+	case errors.Is(why, errOthers):
+		by = firstPostponement
+	case errors.Is(why, errShutOut):
+		by = lastPostponement
 	case errors.Is(why, errLookAgain):
 		by = lookAgain
 	case errors.As(why, &retry): // not before the hub says, and not all at once
 		by = max(retry.After+time.Duration(rand.Float64()*float64(min(retry.After, longestRest)/2)), min(by, longestRest))
 	}
-	if errors.Is(why, errLookAgain) || errors.Is(why, errHubRests) {
+	if errors.Is(why, errLookAgain) || errors.Is(why, errHubRests) || errors.Is(why, errOthers) || errors.Is(why, errShutOut) {
 		c.log.Debug("outbox: put off", "kind", row.Kind, "scope", row.Scope, "object", row.Object, "in", by.Round(time.Millisecond), "why", why)
 	} else {
 		c.log.Warn("outbox: not delivered, it is tried again", "kind", row.Kind, "scope", row.Scope, "object", row.Object, "attempts", row.Attempts,
@@ -258,9 +263,11 @@ func (c *Core) advanceOrdered(ctx context.Context, row OutboxRow) error {
 	case err != nil || o.Status != Assigning:
 		return err
 	}
-	o, err = c.resume(ctx, Unfinished{Scope: row.Scope, Operation: o})
+	o, err = c.resume(ctx, Unfinished{Scope: row.Scope, Operation: o}, true)
 	switch {
-	case err != nil || o.Status == Assigning: // or the operator has shut the device out; if he lets it in again the sweep goes on
+	case errors.Is(err, errShutOut) && !c.overNetwork(row.Scope, o): // if he lets it in again the sweep goes on
+		return nil
+	case err != nil || o.Status == Assigning: // it has a hub by now, and another row
 		return err
 	case o.Status == Failed && o.ErrorCode == int(dps.CodeConflict): // which tells of another operation, mostly
 		return c.cleanUp(ctx, row, o)

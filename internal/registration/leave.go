@@ -33,6 +33,9 @@ func (c *Core) leave(ctx context.Context, scopeID string, o Operation, p plan) (
 	if err != nil || !current {
 		return a, false, err
 	}
+	if err := c.othersDone(ctx, scopeID, p); err != nil {
+		return a, true, err
+	}
 	a, current, err = c.collect(ctx, scopeID, o, p, device.Registration)
 	if err != nil || !current {
 		return a, current, err
@@ -46,6 +49,25 @@ func (c *Core) leave(ctx context.Context, scopeID string, o Operation, p plan) (
 		}
 	}
 	return a, true, nil
+}
+
+// errOthers is said of an operation that waits for those before it.
+var errOthers = errors.New("somebody is still at work for an operation whose place this one took")
+
+// othersDone says whether nobody is at a hub any more for the operations before: what he may still make there would be a second device.
+func (c *Core) othersDone(ctx context.Context, scopeID string, p plan) error {
+	for _, id := range p.After {
+		for _, kind := range []OutboxKind{OutboxAdvance, OutboxAdvanceRemote} {
+			claimed, err := c.store.OutboxClaimed(ctx, scopeID, Outbox{Kind: kind, Object: id})
+			if err != nil {
+				return err
+			}
+			if claimed {
+				return &RetryError{After: firstPostponement, Err: errOthers}
+			}
+		}
+	}
+	return nil
 }
 
 // collect finds out what the device takes along, and keeps it. It is where the hub that it left has not removed it yet, or is saved, or is at the hub

@@ -24,6 +24,8 @@ type OutboxStore interface {
 	SettleOutbox(ctx context.Context, scope string, work Outbox, claim string) (Verdict, error)
 	// PostponeOutbox gives a row back, due after a span, with the reason why it could not be done; verdicts as SettleOutbox.
 	PostponeOutbox(ctx context.Context, scope string, work Outbox, claim string, by time.Duration, failure string) (Verdict, error)
+	// OutboxClaimed says whether a claim has a row and its lease has not run out: somebody may be at that work.
+	OutboxClaimed(ctx context.Context, scope string, work Outbox) (bool, error)
 	// OutboxBacklog counts the rows of all scopes. It costs time that grows with what it counts, but holds up no transition.
 	OutboxBacklog(ctx context.Context) (OutboxBacklog, error)
 }

@@ -14,6 +14,8 @@ type plan struct {
 	Reset   bool     `json:"reset,omitempty"`   // it begins anew with Start, whatever it had
 	Start   starting `json:"start,omitzero"`    // what it has where it did not exist before
 	Leaving []string `json:"leaving,omitempty"` // as Registration.Leaving: the hub it was assigned to last first
+	// After names operations whose place this one took, and for which somebody may still be at a hub: the device leaves none before that is over.
+	After []string `json:"after,omitempty"`
 	// Custom says that the webhook of the entry chooses the hub. The members behind it are for that alone.
 	Custom      bool            `json:"custom,omitempty"`
 	Payload     json.RawMessage `json:"payload,omitempty"` // what the device sent for it
@@ -85,6 +87,19 @@ func (s saved) data(replace bool) *DeviceData {
 	d := s.starting.data(replace)
 	d.Reported = s.Reported
 	return d
+}
+
+// mostAfter bounds plan.After: each holds its claim for a minute at most, and those before are long over.
+const mostAfter = 16
+
+// afterFor lists the operations that the next one of a device follows on.
+func afterFor(d Device) []string {
+	if d.Registration == nil || d.Registration.Status != Assigning || d.Operation == nil {
+		return nil
+	}
+	before, _ := decodePlan(d.Operation.Plan)
+	after := append(before.After, d.Operation.ID)
+	return after[max(0, len(after)-mostAfter):]
 }
 
 // leavingFor lists the hubs that a device leaves for another: where it may be, the hub it was assigned to last first, but for the one it goes to.

@@ -142,6 +142,10 @@ func (s *tapped) SaveMove(ctx context.Context, a string, b registration.SavedMov
 	return one(s.tap, ctx, "SaveMove", func(ctx context.Context) (registration.Verdict, error) { return s.Store.SaveMove(ctx, a, b) })
 }
 
+func (s *tapped) OutboxClaimed(ctx context.Context, a string, b registration.Outbox) (bool, error) {
+	return one(s.tap, ctx, "OutboxClaimed", func(ctx context.Context) (bool, error) { return s.Store.OutboxClaimed(ctx, a, b) })
+}
+
 func (s *tapped) PostponeOutbox(ctx context.Context, a string, b registration.Outbox, c string, d time.Duration, e string) (registration.Verdict, error) {
 	return one(s.tap, ctx, "PostponeOutbox", func(ctx context.Context) (registration.Verdict, error) {
 		return s.Store.PostponeOutbox(ctx, a, b, c, d, e)

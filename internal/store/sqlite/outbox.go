@@ -85,6 +85,16 @@ func (s *Store) endClaim(ctx context.Context, scope string, work registration.Ou
 	})
 }
 
+// OutboxClaimed implements registration.OutboxStore.
+func (s *Store) OutboxClaimed(ctx context.Context, scope string, work registration.Outbox) (claimed bool, err error) {
+	err = s.read(ctx, func(c *conn) (err error) {
+		claimed, err = c.one(func(*row) {}, `SELECT 1 FROM outbox WHERE scope = ?1 AND kind = ?2 AND object = ?3 AND claim <> '' AND due > ?4`,
+			scope, string(work.Kind), work.Object, s.now())
+		return err
+	})
+	return claimed, err
+}
+
 // OutboxBacklog implements registration.OutboxStore.
 func (s *Store) OutboxBacklog(ctx context.Context) (backlog registration.OutboxBacklog, err error) {
 	err = s.read(ctx, func(c *conn) error {

@@ -92,6 +92,17 @@ func (h *History) postponeOutbox() call {
 	}}
 }
 
+func (h *History) outboxClaimed() call {
+	scope, work, _ := h.ending()
+	return call{method: "OutboxClaimed", args: fmt.Sprintf("%s %s", scope, show(work)), run: func(p *player) string {
+		claimed, err := p.OutboxClaimed(h.ctx, scope, work)
+		if err != nil {
+			return p.failed(err)
+		}
+		return fmt.Sprint(claimed)
+	}}
+}
+
 func (h *History) outboxBacklog() call {
 	return call{method: "OutboxBacklog", run: func(p *player) string {
 		backlog, err := p.OutboxBacklog(h.ctx)

@@ -122,6 +122,17 @@ func (m *Model) PostponeOutbox(ctx context.Context, scope string, work registrat
 	return verdict, nil
 }
 
+// OutboxClaimed implements registration.OutboxStore.
+func (m *Model) OutboxClaimed(ctx context.Context, scope string, work registration.Outbox) (bool, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+	w := m.outbox[outboxKey{scope, work}]
+	return w != nil && w.claim != "" && w.due.After(time.Now()), nil
+}
+
 // OutboxBacklog implements registration.OutboxStore.
 func (m *Model) OutboxBacklog(ctx context.Context) (backlog registration.OutboxBacklog, err error) {
 	leave, err := m.enter(ctx)

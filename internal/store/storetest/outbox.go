@@ -151,13 +151,26 @@ func outboxOneClaim(w *world) {
 func outboxTakenOver(w *world) {
 	work := w.order(scope, "dev", "op")
 	w.claimed(w.claim("dead", shortLease, 10), "op")
+	w.wantClaimed(work, false)
 	w.same("taken over", w.claim("heir", longLease, 10), []registration.OutboxRow{{Scope: scope, Outbox: work, Attempts: 2}})
 	w.claimed(w.claim("third", longLease, 10))
 	w.verdict(registration.Conflict)(w.store.SettleOutbox(w.ctx, scope, work, "dead"))
 	w.verdict(registration.Conflict)(w.store.PostponeOutbox(w.ctx, scope, work, "dead", 0, "too late"))
 	w.claimed(w.claim("third", longLease, 10))
+	w.wantClaimed(work, true)
+	w.wantClaimed(registration.Outbox{Kind: registration.OutboxAdvanceRemote, Object: work.Object}, false)
 	w.applied(w.store.SettleOutbox(w.ctx, scope, work, "heir"))
+	w.wantClaimed(work, false)
 	w.waiting(0)
+}
+
+func (w *world) wantClaimed(work registration.Outbox, want bool) {
+	w.Helper()
+	claimed, err := w.store.OutboxClaimed(w.ctx, scope, work)
+	w.ok(err)
+	if claimed != want {
+		w.Fatalf("%s is claimed: %t, want %t", work.Object, claimed, want)
+	}
 }
 
 func outboxEndedByItsClaim(w *world) {
@@ -188,6 +201,7 @@ func outboxPostponed(w *world) {
 		w.Fatalf("postponed: %+v", rows)
 	}
 	w.applied(w.store.PostponeOutbox(w.ctx, scope, work, "second", longLease, "still down"))
+	w.wantClaimed(work, false)
 	w.claimed(w.claim("third", longLease, 1))
 	w.waiting(1)
 }
