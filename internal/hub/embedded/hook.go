@@ -3,6 +3,8 @@ package embedded
 import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"latchkey.example/latchkey/dps"
 )
 
 // maxKeepAlive in seconds, times 1.5, is the longest silence of a device: about that of the imitated hub. It also stands for
@@ -42,6 +44,7 @@ func (k *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 		return k.refuse(cl, c, why)
 	}
 	cl.ID = c.login.key()
+	c.user, c.login.token, cl.Properties.Username = "", dps.Token{}, nil // the last holds the whole CONNECT, SAS token and all, for as long as the session lives
 	if cl.State.Keepalive == 0 || cl.State.Keepalive > maxKeepAlive {
 		cl.State.Keepalive = maxKeepAlive
 	}
@@ -87,11 +90,23 @@ func (k *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 }
 
 // OnSessionEstablished comes after the CONNACK, when the library has taken over what the session had subscribed to.
-func (k *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) { k.hub.resume(connOf(cl), cl) }
+func (k *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
+	k.hub.resume(connOf(cl), cl)
+	for filter := range cl.State.Subscriptions.GetAll() {
+		k.hub.unindex(cl, filter)
+	}
+}
+
+// unindex takes a filter out of the library's index of who listens to what, which nobody asks: what a device listens to is in its session. The index would be
+// a quarter of what an idle connection costs.
+func (h *Hub) unindex(cl *mqtt.Client, filter string) { h.server.Topics.Unsubscribe(filter, cl.ID) }
 
 // OnSubscribed comes before the SUBACK: what is new from now on is for the device.
 func (k *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, granted []byte) {
 	k.hub.subscribed(connOf(cl), pk.Filters, granted)
+	for _, s := range pk.Filters {
+		k.hub.unindex(cl, s.Filter)
+	}
 }
 
 // OnUnsubscribed comes also when the library forgets a session, which has no connection then.

@@ -171,9 +171,11 @@ func newServer(h *Hub) (*mqtt.Server, error) {
 	capabilities.MaximumInflight = 32
 	capabilities.MaximumSessionExpiryInterval = math.MaxUint32 // sessions end in sessions.go: the library would forget the subscriptions
 	server := mqtt.New(&mqtt.Options{
-		Capabilities:           capabilities,
-		Logger:                 slog.New(slog.DiscardHandler),
-		SysTopicResendInterval: math.MaxInt32, // each one stops the world to read memory statistics that nobody may subscribe to
+		Capabilities: capabilities,
+		// Of what TLS has decrypted, or a WebSocket unmasked, and keeps anyway; a large payload goes past it.
+		ClientNetReadBufferSize: 512,
+		Logger:                  slog.New(slog.DiscardHandler),
+		SysTopicResendInterval:  math.MaxInt32, // each one stops the world to read memory statistics that nobody may subscribe to
 	})
 	return server, server.AddHook(&hook{hub: h}, nil)
 }

@@ -1,0 +1,5 @@
+//go:build !race
+
+package embedded
+
+const idleLimit = 44 << 10
