@@ -27,9 +27,15 @@ const (
 // flights is what a session has been sent and has not acknowledged.
 type flights struct {
 	mu     sync.Mutex
-	sent   map[uint16]uint64 // message by packet id
+	sent   map[uint16]flight // by packet id
 	lastID uint16
 	last   uint64 // message that was sent last
+}
+
+// flight is a message under way: its number, and what is noted of it at its end.
+type flight struct {
+	seq     uint64
+	id, ack string
 }
 
 // room is how many more may be sent, and after which one.
@@ -47,21 +53,21 @@ func (f *flights) passed(seq uint64) {
 }
 
 // begin notes a message as sent and gives it a packet id. There is room.
-func (f *flights) begin(seq uint64) uint16 {
+func (f *flights) begin(m registration.HubMessage) uint16 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.sent == nil {
-		f.sent = map[uint16]uint64{}
+		f.sent = map[uint16]flight{}
 	}
-	for f.lastID++; f.lastID == 0 || f.sent[f.lastID] != 0; f.lastID++ {
+	for f.lastID++; f.lastID == 0 || f.sent[f.lastID].seq != 0; f.lastID++ {
 	}
-	f.sent[f.lastID] = seq
-	f.last = max(f.last, seq)
+	f.sent[f.lastID] = flight{m.Seq, m.ID, m.Ack}
+	f.last = max(f.last, m.Seq)
 	return f.lastID
 }
 
-// acknowledged is the message of a packet id; 0 if none was sent.
-func (f *flights) acknowledged(id uint16) uint64 {
+// of is what was sent under a packet id; the zero value if nothing was.
+func (f *flights) of(id uint16) flight {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.sent[id]
@@ -85,7 +91,7 @@ func (f *flights) ordered() []uint16 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ids := slices.Collect(maps.Keys(f.sent))
-	slices.SortFunc(ids, func(a, b uint16) int { return cmp.Compare(f.sent[a], f.sent[b]) })
+	slices.SortFunc(ids, func(a, b uint16) int { return cmp.Compare(f.sent[a].seq, f.sent[b].seq) })
 	return ids
 }
 
@@ -224,7 +230,7 @@ func (h *Hub) sendMessage(ctx context.Context, c *conn, m registration.HubMessag
 		c.flights.passed(m.Seq)
 		return h.settle(ctx, c.login, m, "sent")
 	}
-	id := c.flights.begin(m.Seq)
+	id := c.flights.begin(m)
 	c.Write(publishPacket(messageTopic(m), id, false, m.Body)) // an error has ended the connection; the session sends it again
 	return nil
 }
@@ -247,7 +253,7 @@ func (h *Hub) countDelivery(ctx context.Context, c *conn, m registration.HubMess
 // sendAgain sends what the session has not acknowledged. What is not in the queue any more (expired, purged) is let go.
 func (h *Hub) sendAgain(ctx context.Context, c *conn) error {
 	for _, id := range c.flights.ordered() {
-		seq := c.flights.acknowledged(id)
+		seq := c.flights.of(id).seq
 		if seq == 0 {
 			continue
 		}
@@ -277,14 +283,14 @@ func (h *Hub) sendAgain(ctx context.Context, c *conn) error {
 
 // acknowledge removes the message that a PUBACK is about. One that is about none is passed over (MQTT 3.1.1 leaves it open).
 func (h *Hub) acknowledge(c *conn, id uint16) cause {
-	seq := c.flights.acknowledged(id)
-	if seq == 0 {
+	sent := c.flights.of(id)
+	if sent.seq == 0 {
 		return ""
 	}
 	ctx, cancel := context.WithTimeout(c.context, deviceTimeout)
 	defer cancel()
 	l := c.login
-	if err := h.settle(ctx, l, registration.HubMessage{Hub: l.hub, DeviceID: l.deviceID, Seq: seq}, "completed"); err != nil {
+	if err := h.settle(ctx, l, registration.HubMessage{Hub: l.hub, DeviceID: l.deviceID, Seq: sent.seq, ID: sent.id, Ack: sent.ack}, "completed"); err != nil {
 		h.log.Error("hub: a message that a device has acknowledged cannot be removed, and is sent again when the device is back", "scope", l.scope, "hub", l.hub, "device", l.deviceID, "error", err)
 		return causeUnavailable
 	}
