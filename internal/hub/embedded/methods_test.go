@@ -72,21 +72,24 @@ func TestADeviceAnswersDirectMethods(t *testing.T) {
 }
 
 func TestADeviceThatIsNotThereIsOffline(t *testing.T) {
-	w, r, key := oneDevice(t, nil)
-	wantOutcome(t, <-w.invoke("m", "", 0, patience), outcome{err: registration.ErrOffline}) // connected, but it does not listen
-	if _, _, err := w.InvokeMethod(t.Context(), testScope, testHub, "nobody", "m", nil, 0, patience); !errors.Is(err, registration.ErrNotFound) {
-		t.Error(err)
-	}
-	r.Close()
-	w.settled()
-	waiting := w.invoke("m", "", patience, patience)
-	again := w.login(w.greet("dev", key), 1)
-	again.subscribe(methodCalls)
-	again.answer("200", again.expectCall("m", ""), `1`)
-	wantOutcome(t, <-waiting, outcome{200, "1", nil})
-	again.Close()
-	w.settled()
-	wantOutcome(t, <-w.invoke("m", "", 0, patience), outcome{err: registration.ErrOffline})
+	synctest.Test(t, func(t *testing.T) {
+		w, r, key := oneDevice(t, nil)
+		wantOutcome(t, <-w.invoke("m", "", 0, patience), outcome{err: registration.ErrOffline}) // connected, but it does not listen
+		if _, _, err := w.InvokeMethod(t.Context(), testScope, testHub, "nobody", "m", nil, 0, patience); !errors.Is(err, registration.ErrNotFound) {
+			t.Error(err)
+		}
+		r.Close()
+		w.settled()
+		waiting := w.invoke("m", "", patience, patience)
+		synctest.Wait() // it waits: one that comes between the SUBSCRIBE and its SUBACK would be called before the SUBACK, as MQTT allows
+		again := w.login(w.greet("dev", key), 1)
+		again.subscribe(methodCalls)
+		again.answer("200", again.expectCall("m", ""), `1`)
+		wantOutcome(t, <-waiting, outcome{200, "1", nil})
+		again.Close()
+		w.settled()
+		wantOutcome(t, <-w.invoke("m", "", 0, patience), outcome{err: registration.ErrOffline})
+	})
 }
 
 func TestADeviceThatDoesNotAnswerInTime(t *testing.T) {
