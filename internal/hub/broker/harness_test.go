@@ -76,7 +76,7 @@ func (r *fakeRabbit) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	name, isConn := strings.CutPrefix(path, "/api/connections/")
 	queue, isQueue := strings.CutPrefix(path, "/api/queues/%2F/")
 	switch {
-	case q.Method == http.MethodGet && path == "/api/vhosts/%2F/connections":
+	case q.Method == http.MethodGet && path == "/api/connections" && q.URL.Query().Get("page_size") == "500":
 		r.list(w)
 	case q.Method == http.MethodDelete && isConn && deleted(r.conns, name), q.Method == http.MethodDelete && isQueue && deleted(r.queues, queue):
 		w.WriteHeader(http.StatusNoContent)
@@ -98,13 +98,14 @@ func (r *fakeRabbit) list(w http.ResponseWriter) {
 	type item struct {
 		Name     string   `json:"name"`
 		User     string   `json:"user"`
+		Host     string   `json:"vhost"`
 		Since    int64    `json:"connected_at"`
 		Variable variable `json:"variable_map"`
 	}
 	items := []item{}
 	for name, c := range r.conns {
 		if r.clock.now().Sub(c.since) >= listDelay {
-			items = append(items, item{name, c.user, c.since.UnixMilli(), variable{c.client}})
+			items = append(items, item{name, c.user, "/", c.since.UnixMilli(), variable{c.client}})
 		}
 	}
 	json.NewEncoder(w).Encode(map[string]any{"page_count": 1, "items": items})

@@ -43,6 +43,7 @@ type rabbitConnections struct {
 	Items []struct {
 		Name     string `json:"name"`
 		User     string `json:"user"`
+		Host     string `json:"vhost"`
 		Since    int64  `json:"connected_at"` // milliseconds
 		Variable struct {
 			ClientID string `json:"client_id"`
@@ -50,17 +51,21 @@ type rabbitConnections struct {
 	} `json:"items"`
 }
 
+// list asks for the connections of all virtual hosts: those of one come without pages.
 func (r *rabbit) list(ctx context.Context, page func([]connection)) error {
 	for number := 1; number <= maxPages; number++ {
-		query := url.Values{"page": {strconv.Itoa(number)}, "page_size": {strconv.Itoa(rabbitPage)}, "columns": {"name,user,connected_at,variable_map.client_id"}}
+		query := url.Values{"page": {strconv.Itoa(number)}, "page_size": {strconv.Itoa(rabbitPage)}, "columns": {"name,user,vhost,connected_at,variable_map.client_id"}}
 		var answer rabbitConnections
-		header, err := r.call(ctx, http.MethodGet, "/api/vhosts/"+url.PathEscape(r.host)+"/connections?"+query.Encode(), &answer)
+		header, err := r.call(ctx, http.MethodGet, "/api/connections?"+query.Encode(), &answer)
 		if err != nil {
 			return fmt.Errorf("listing connections: %w", err)
 		}
 		ahead := clockOf(header)
 		connections := make([]connection, 0, len(answer.Items))
 		for _, item := range answer.Items {
+			if item.Host != r.host {
+				continue
+			}
 			c := connection{name: item.Name, user: item.User, clientID: item.Variable.ClientID}
 			if item.Since > 0 {
 				c.since = time.UnixMilli(item.Since).Add(-ahead)
