@@ -39,7 +39,11 @@ func refusal(fault *registration.Fault, sentence string, at time.Time) (map[stri
 
 // fault refuses with a code of an IoT Hub. The sentence is public.
 func (a *API) fault(by registration.Caller, code iothub.Code, reason registration.Reason, sentence string) error {
-	return a.core.Fault(by.Scope, dps.Code(code), reason, sentence, nil)
+	fault := a.core.Fault(by.Scope, dps.Code(code), reason, sentence, nil)
+	if code == notImplemented {
+		fault.RetryAfter = 0 // it will not be there later
+	}
+	return fault
 }
 
 // refuse is the answer to an error of the hub.
