@@ -32,6 +32,9 @@ type Config struct {
 	Logger   *slog.Logger     // nil: nothing is logged
 	Metrics  prometheus.Registerer
 
+	// For tests; zero means the usual ones.
+	firstRest, longestRest, patience time.Duration
+
 	passFirst bool // the fault of a test's control: records are passed before the receiver has them
 }
 
@@ -86,7 +89,7 @@ func Open(c Config) (*Flow, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := &Flow{}
-	options := spool.LogOptions{Limit: c.Limit, Segment: min(16<<20, max(c.Limit/16, 1<<20)), Changed: func(full bool) { tellFull(c.Logger, full) }}
+	options := spool.LogOptions{Limit: c.Limit, Patience: c.patience, Segment: min(16<<20, max(c.Limit/16, 1<<20)), Changed: func(full bool) { tellFull(c.Logger, full) }}
 	for _, o := range c.Outputs {
 		s, err := o.To.open(c)
 		if err != nil {

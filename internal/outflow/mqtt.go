@@ -15,6 +15,7 @@ const (
 	mqttSpecial = "+#/" // what must not come from a name into a topic
 	mqttWindow  = 100   // messages on their way to a broker
 	brokerWait  = 20 * time.Second
+	mqttWrite   = 3 * time.Second // the library waits so long for a connection that is gone
 )
 
 // ToMQTT publishes each record to an MQTT 3.1.1 broker with QoS 1.
@@ -64,7 +65,7 @@ func (s *mqttSender) options() (*mqtt.ClientOptions, error) {
 	}
 	o := mqtt.NewClientOptions().AddBroker(s.to.URL).SetClientID(s.to.ClientID).SetUsername(s.to.Username).SetPassword(password).SetTLSConfig(trust)
 	o.SetProtocolVersion(4).SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false).SetResumeSubs(false)
-	o.SetConnectTimeout(brokerWait / 2).SetWriteTimeout(brokerWait / 2).SetKeepAlive(30 * time.Second)
+	o.SetConnectTimeout(brokerWait / 2).SetWriteTimeout(mqttWrite).SetKeepAlive(30 * time.Second)
 	return o, nil
 }
 
@@ -116,14 +117,20 @@ func (s *mqttSender) connect(ctx context.Context) error {
 
 // publish has so many messages, from the first on, acknowledged. Brokers acknowledge in order (MQTT 3.1.1, 4.6).
 func (s *mqttSender) publish(ctx context.Context, window []message) (int, error) {
-	tokens := make([]mqtt.Token, len(window))
-	for i, m := range window {
-		tokens[i] = s.client.Publish(s.topic.fill(m, mqttSpecial), 1, false, s.to.Payload.of(m))
+	var tokens []mqtt.Token
+	for _, m := range window {
+		if !s.client.IsConnectionOpen() { // each message would wait for it
+			break
+		}
+		tokens = append(tokens, s.client.Publish(s.topic.fill(m, mqttSpecial), 1, false, s.to.Payload.of(m)))
 	}
 	for i, token := range tokens {
 		if err := await(ctx, token); err != nil {
 			return i, fmt.Errorf("publishing to the broker: %w", err)
 		}
+	}
+	if len(tokens) < len(window) {
+		return len(tokens), errors.New("publishing to the broker: the connection was lost")
 	}
 	return len(window), nil
 }

@@ -1,6 +1,7 @@
 package outflow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -29,10 +30,12 @@ type pump struct {
 
 	passFirst bool // a fault, see Config
 
-	limit int           // records of the next batch: fewer while one of them is refused
-	rest  time.Duration // after the next failure
-	saved time.Time
-	dirty bool // something was passed since
+	limit     int           // records of the next batch: fewer while one of them is refused
+	rest      time.Duration // after the next failure
+	firstRest time.Duration
+	longest   time.Duration
+	saved     time.Time
+	dirty     bool // something was passed since
 
 	mu    sync.Mutex
 	stats pumpState
@@ -46,7 +49,8 @@ type pumpState struct {
 }
 
 func newPump(c Config, o Output, s sender) *pump {
-	return &pump{output: o, sender: s, aside: &aside{path: asidePath(c.Folder, o.Name)}, log: c.Logger.With("output", o.Name), passFirst: c.passFirst, limit: batchRecords, rest: firstRest}
+	return &pump{output: o, sender: s, aside: &aside{path: asidePath(c.Folder, o.Name)}, log: c.Logger.With("output", o.Name), passFirst: c.passFirst, limit: batchRecords,
+		rest: cmp.Or(c.firstRest, firstRest), firstRest: cmp.Or(c.firstRest, firstRest), longest: cmp.Or(c.longestRest, longestRest)}
 }
 
 func (p *pump) state() pumpState {
@@ -186,7 +190,7 @@ func (p *pump) pass(next uint64) {
 // failed notes a failure, and rests.
 func (p *pump) failed(ctx context.Context, err error) {
 	rest := p.rest/2 + rand.N(p.rest/2+1)
-	p.rest = min(2*p.rest, longestRest)
+	p.rest = min(2*p.rest, p.longest)
 	if advice, ok := errors.AsType[later](err); ok {
 		rest = max(rest, advice.after)
 	}
@@ -213,7 +217,7 @@ func (p *pump) failed(ctx context.Context, err error) {
 }
 
 func (p *pump) works() {
-	p.rest = firstRest
+	p.rest = p.firstRest
 	again := false
 	p.note(func(s *pumpState) { again, s.failing = s.failing, false })
 	if again {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // ErrFull says that a log is at its bound: some reader has not passed what is in it.
@@ -21,6 +22,8 @@ type LogOptions struct {
 	Limit   int64    // bytes of all segments together; 0: 1 GiB
 	Segment int64    // bytes after which a segment is followed by another; 0: 16 MiB
 	Readers []string // names of the readers: letters, digits, - and _. What all have passed is removed
+	// Patience is how long a write waits for room and for the disk; 0: 10 s.
+	Patience time.Duration
 	// Changed is told when the log becomes full, that is, somebody had to wait for room, and when there is room again. May be nil; must not call the log.
 	Changed func(full bool)
 }
@@ -84,6 +87,9 @@ func OpenLog(folder string, options LogOptions) (*Log, error) {
 		return nil, err
 	}
 	l.group = NewGroup(l.commit)
+	if options.Patience > 0 {
+		l.group.patience = options.Patience
+	}
 	return l, nil
 }
 

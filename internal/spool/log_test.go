@@ -219,7 +219,7 @@ func TestDamageIsFoundAndNeverPassedOver(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for at := 0; at < len(whole); at += 5 {
+		for at := 0; at < len(whole); at += 13 {
 			broken := bytes.Clone(whole)
 			broken[at] ^= 0x40
 			os.WriteFile(path, broken, 0o600)

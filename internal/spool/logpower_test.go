@@ -151,14 +151,14 @@ func loseLog(seed uint64, neverSync, passesTooSoon bool) (acknowledged int, wron
 
 func TestARecordThatWasAcknowledgedReachesEveryReaderOverThePowersLoss(t *testing.T) {
 	first, total := firstSeed(t), 0
-	for i := range runs(120, 5000) {
+	for i := range runs(60, 5000) {
 		n, wrong := loseLog(first+uint64(i), false, false)
 		if len(wrong) > 0 {
 			t.Fatalf("seed %d: %v", first+uint64(i), wrong)
 		}
 		total += n
 	}
-	if total < 5000 {
+	if total < 3000 {
 		t.Errorf("only %d records were acknowledged: the test tests little", total)
 	}
 	t.Logf("%d records", total)
