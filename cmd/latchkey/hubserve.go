@@ -20,7 +20,7 @@ A data directory of its own is made as always, with 'latchkey init --data DIR --
 connection string of an access policy that has RegistryRead, RegistryWrite and ServiceConnect:
 
     latchkey access-policy add provisioning --rights RegistryRead,RegistryWrite,ServiceConnect      # at the hub
-    latchkey hub link HUBNAME --kind azure --connection-string-file FILE                            # at the service`,
+    latchkey hub link HUBNAME --kind azure --hub-connection-file FILE                               # at the service`,
 		Args: noArgs,
 	}
 	data := dataFlag(cmd)
