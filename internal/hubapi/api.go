@@ -19,13 +19,14 @@ type API struct {
 	hub    Hub
 	server *web.Server
 	now    func() time.Time
+	shown  reveals
 }
 
 // New makes the service side of the embedded hub.
 func New(core *registration.Core, hub Hub, server *web.Server, now func() time.Time) *API {
 	server.Candid()
 	server.Refusing(refusal)
-	return &API{core, hub, server, now}
+	return &API{core: core, hub: hub, server: server, now: now}
 }
 
 // Serves reports whether a first path segment belongs to this API.

@@ -43,7 +43,7 @@ func (a *API) getDevice(id string) handler {
 			return web.Reply{}, a.refuse(c.by, "reading a device", err)
 		}
 		if d.Credential.Certificate == nil {
-			if err := a.core.NoteHubCall(ctx, c.by, registration.ActionDeviceReveal, id, ""); err != nil {
+			if err := a.reveal(ctx, c.by, d); err != nil {
 				return web.Reply{}, err
 			}
 		}

@@ -286,6 +286,18 @@ func TestWhatIsShownAndDoneIsAudited(t *testing.T) {
 			t.Errorf("the audit tells %q: %s", secret, told)
 		}
 	}
+	h.create("e")
+	rows(h.owner("GET", "/devices/e", ""), registration.ActionDeviceReveal, "e")
+	if all := h.audited(h.owner("GET", "/devices/e", "")); len(all) != 0 {
+		t.Errorf("the same keys shown to the same policy are audited again: %+v", all)
+	}
+	other, err := h.core.Why(t.Context(), registration.Caller{Scope: scope}, h.ask("GET", "/devices/e"+version, "", as(t, "registry-read")).want(200).header.Get("x-ms-request-id"))
+	must(t, err)
+	if len(other.Audit) != 1 || other.Audit[0].Actor != "policy:registry-read" {
+		t.Errorf("another policy was shown them: %+v", other.Audit)
+	}
+	h.owner("PUT", "/devices/e", `{"deviceId":"e"}`, "If-Match", "*").want(200)
+	rows(h.owner("GET", "/devices/e", ""), registration.ActionDeviceReveal, "e")
 	if all := h.audited(h.owner("GET", "/twins/d", "")); len(all) != 0 {
 		t.Errorf("a refusal is audited: %+v", all)
 	}

@@ -49,6 +49,7 @@ func (a *API) fault(by registration.Caller, code iothub.Code, reason registratio
 // refuse is the answer to an error of the hub.
 func (a *API) refuse(by registration.Caller, doing string, err error) error {
 	var twin *iothub.TwinError
+	var field *dps.FieldError
 	switch {
 	case errors.Is(err, registration.ErrNotFound):
 		return a.fault(by, iothub.DeviceNotFound, registration.ReasonDeviceMissing, "The hub has no device of this id.")
@@ -60,6 +61,8 @@ func (a *API) refuse(by registration.Caller, doing string, err error) error {
 		return a.core.Fault(by.Scope, dps.CodeUnavailable, registration.ReasonHubElsewhere, "Another node serves the hub, and this one could not do it. Wait as long as Retry-After says, or ask that node.", err)
 	case errors.As(err, &twin):
 		return a.fault(by, iothub.ArgumentInvalid, registration.ReasonBadDevice, twin.Error())
+	case errors.As(err, &field):
+		return a.bad(by, err)
 	}
 	return a.core.HubFault(by, doing, err)
 }

@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -99,6 +100,7 @@ type Hub struct {
 	sinkFails            spaced
 	twinFails, newsFails spaced
 	start                sync.Once
+	doubts               atomic.Int64    // devices that are judged again, see doubt
 	base                 context.Context // of all work, ended by Close
 	stop                 context.CancelFunc
 

@@ -135,6 +135,9 @@ func (h *Hub) WriteDevice(ctx context.Context, scope, hub string, w registration
 		return registration.KnownDevice{}, err
 	}
 	if err := h.putIdentity(ctx, scope, put, w.Credential, audit); err != nil {
+		if known && unknownOutcome(err) {
+			h.doubt(scope, hub, w.DeviceID, causeRekeyed)
+		}
 		return registration.KnownDevice{}, err
 	}
 	if err := h.cutForeign(ctx, scope, put, w.Credential); err != nil {
@@ -242,6 +245,11 @@ func (h *Hub) RemoveKnown(ctx context.Context, scope, hub, deviceID string, was 
 	verdict, err := h.config.Identities.DeleteIdentity(ctx, scope, registration.IdentityDelete{Hub: hub, DeviceID: deviceID,
 		Was: stored.Generation, WasVersion: stored.Version, Generation: stored.Generation, At: h.config.Now()}, audit)
 	return h.judge("deleting the identity", verdict, err)
+}
+
+// unknownOutcome says of a failed write that it may have been done, or may still be.
+func unknownOutcome(err error) bool {
+	return !errors.Is(err, registration.ErrChanged) && !errors.Is(err, registration.ErrElsewhere)
 }
 
 // lockNamed locks a device of a hub of the scope.

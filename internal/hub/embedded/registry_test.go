@@ -185,3 +185,37 @@ func TestANodeWithoutTheHubChangesOnlyWhatEndsNoSession(t *testing.T) {
 		}
 	})
 }
+
+// A write of which nobody heard may take effect later. Whoever is connected by then is judged by it all the same.
+func TestAWriteWhoseAnswerWasLostEndsTheSessionInTheEnd(t *testing.T) {
+	for name, write := range map[string]func(*world, registration.KnownDevice) error{
+		"other keys": func(w *world, d registration.KnownDevice) error {
+			_, err := w.tryWrite(registration.DeviceWrite{DeviceID: "dev", Credential: twoKeys(), Was: d.Version})
+			return err
+		},
+		"disabled": func(w *world, d registration.KnownDevice) error {
+			_, err := w.tryWrite(registration.DeviceWrite{DeviceID: "dev", Credential: d.Credential, Disabled: true, Was: d.Version})
+			return err
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w, r, key := oneDevice(t, nil)
+			var late func()
+			w.store.latePut = func(effect func()) { late = effect }
+			if err := write(w, w.knownDevice("dev")); err == nil || errors.Is(err, registration.ErrChanged) {
+				t.Fatalf("%s: %v", name, err)
+			}
+			w.store.latePut = nil
+			r.expectClosed()
+			again := w.login(w.greet("dev", key), 0) // before the write is seen
+			time.Sleep(2 * time.Second)
+			again.send(packet(0xc0)) // it was judged, and is let in
+			again.expect(0xd0, 0)
+			late()
+			time.Sleep(5 * time.Second)
+			again.expectClosed()
+			w.refusedWith(w.greet("dev", key), 5)
+			w.shut()
+		})
+	}
+}
