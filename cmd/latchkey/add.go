@@ -73,7 +73,7 @@ and 'latchkey enroll show ID --keys' later, but for own ones that --primary-key-
 
 // whole is the enrollment that the flags and --from-json say together.
 func (f *addFlags) whole(stdin io.Reader) (none dps.IndividualEnrollment, err error) {
-	if err := onceStandardInput(f.json.file, f.from, f.mechanism.keys.primary, f.mechanism.keys.secondary); err != nil {
+	if err := onceStandardInput(f.json.file, f.json.steer.twin, f.from, f.mechanism.keys.primary, f.mechanism.keys.secondary); err != nil {
 		return none, err
 	}
 	if err := f.json.read(stdin, enrollmentMembers); err != nil {

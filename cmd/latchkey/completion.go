@@ -12,9 +12,13 @@ import (
 
 // choices are the words of flags that take one of a few.
 var choices = map[string][]string{
-	"key":       {"primary", "secondary"},
-	"if-exists": {"error", "skip", "replace"},
-	"format":    {"ndjson", "csv"},
+	"key":         {"primary", "secondary"},
+	"if-exists":   {"error", "skip", "replace"},
+	"format":      {"ndjson", "csv"},
+	"kind":        {"azure", "broker", "embedded"},
+	"default":     {"hashed", "geoLatency", "static"},
+	"allocation":  {"hashed", "geoLatency", "static", "custom"},
+	"reprovision": {"migrate", "reset", "never", "none"},
 }
 
 // complete makes the shell offer words where there are words, file names where a file is wanted, and nothing in place of an id.

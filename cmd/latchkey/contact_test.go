@@ -52,8 +52,20 @@ func decode(ts *testscript.TestScript, text string) []byte {
 	return raw
 }
 
-// ask sends one request and wants a status.
+// ask sends one request and wants a status; if that is 200, again as long as the service is not done (202).
 func (c *contact) ask(method, rest, token string, want int) []byte {
+	status, text := c.send(method, rest, token)
+	for limit := time.Now().Add(patience); status == http.StatusAccepted && want == http.StatusOK && time.Now().Before(limit); {
+		time.Sleep(20 * time.Millisecond) // another process is at work
+		status, text = c.send(method, rest, token)
+	}
+	if status != want {
+		c.ts.Fatalf("%s %s: %d, want %d: %s", method, rest, status, want, text)
+	}
+	return text
+}
+
+func (c *contact) send(method, rest, token string) (status int, text []byte) {
 	request, err := http.NewRequest(method, "https://"+c.host+"/"+c.path+rest+"?api-version=2021-06-01", bytes.NewReader(c.body))
 	c.ts.Check(err)
 	request.Header.Set("Content-Type", "application/json")
@@ -63,12 +75,9 @@ func (c *contact) ask(method, rest, token string, want int) []byte {
 	answer, err := c.client.Do(request)
 	c.ts.Check(err)
 	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
+	text, err = io.ReadAll(answer.Body)
 	c.ts.Check(err)
-	if answer.StatusCode != want {
-		c.ts.Fatalf("%s %s: %d, want %d: %s", method, rest, answer.StatusCode, want, text)
-	}
-	return text
+	return answer.StatusCode, text
 }
 
 func stranger(ts *testscript.TestScript, _ bool, args []string) {

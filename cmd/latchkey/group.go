@@ -72,7 +72,7 @@ the common name of its certificate.`,
 
 // wantedGroup is the group that flags and --from-json say together.
 func wantedGroup(id string, f mechanismFlags, laid *overlay, disabled bool, stdin io.Reader) (g dps.EnrollmentGroup, err error) {
-	if err := onceStandardInput(laid.file, f.keys.primary, f.keys.secondary); err != nil {
+	if err := onceStandardInput(laid.file, laid.steer.twin, f.keys.primary, f.keys.secondary); err != nil {
 		return g, err
 	}
 	if err := laid.read(stdin, groupMembers); err != nil {

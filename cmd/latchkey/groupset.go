@@ -64,10 +64,10 @@ func (f *groupSetFlags) check() error {
 	switch {
 	case f.enable && f.disable:
 		return usageError{errors.New("--enable and --disable contradict each other")}
-	case !f.enable && !f.disable && !f.cas.given() && !f.keys.given() && f.json.file == "":
+	case !f.enable && !f.disable && !f.cas.given() && !f.keys.given() && !f.json.given():
 		return usageError{errors.New("say what to change, such as --disable")}
 	}
-	return errors.Join(f.keys.check(), onceStandardInput(f.json.file, f.keys.primary, f.keys.secondary))
+	return errors.Join(f.keys.check(), onceStandardInput(f.json.file, f.json.steer.twin, f.keys.primary, f.keys.secondary))
 }
 
 // change is the group as the flags want it: --from-json first, so that the others go before it.

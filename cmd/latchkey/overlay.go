@@ -32,16 +32,28 @@ var (
 // overlay is what --from-json names: members that are laid over an entry.
 type overlay struct {
 	file    string
+	steer   steeringFlags
 	members map[string]json.RawMessage // nil: not given
 }
 
+// given says whether anything is to be laid over an entry.
+func (o *overlay) given() bool { return o.file != "" || o.steer.given() }
+
 func (o *overlay) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.file, "from-json", "", "file with members of the entry as JSON, - for standard input")
+	o.steer.add(cmd)
 	cmd.Long += fromJSONHelp
 }
 
-// read reads the object. Its values are judged with the whole entry, once it is laid over one.
+// read reads the object, and puts over it what other flags say. Values are judged with the whole entry, once they are laid over one.
 func (o *overlay) read(stdin io.Reader, known []string) error {
+	if err := o.readObject(stdin, known); err != nil {
+		return err
+	}
+	return o.steer.lay(o, stdin)
+}
+
+func (o *overlay) readObject(stdin io.Reader, known []string) error {
 	if o.file == "" {
 		return nil
 	}
@@ -90,7 +102,12 @@ func (o *overlay) member(object *json.Decoder, known []string) error {
 	return nil
 }
 
-func (o *overlay) wrong(err error) error { return fmt.Errorf("%s: %w", inputName(o.file), err) }
+func (o *overlay) wrong(err error) error {
+	if o.file == "" {
+		return usageError{err} // flags alone have said it
+	}
+	return fmt.Errorf("%s: %w", inputName(o.file), err)
+}
 
 // over lays the members over an entry, except those that flags have said.
 func (o *overlay) over(entry []byte, except ...string) ([]byte, error) {

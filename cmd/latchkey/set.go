@@ -72,10 +72,10 @@ func (f *setFlags) check() error {
 	switch {
 	case f.enable && f.disable || f.unpin && f.srk != "":
 		return usageError{errors.New("--enable and --disable, or --storage-root-key and --unpin, contradict each other")}
-	case !f.enable && !f.disable && !f.unpin && f.ek+f.srk+f.deviceID+f.json.file == "" && !f.certificates.given() && !f.keys.given():
+	case !f.enable && !f.disable && !f.unpin && f.ek+f.srk+f.deviceID == "" && !f.json.given() && !f.certificates.given() && !f.keys.given():
 		return usageError{errors.New("say what to change, such as --disable")}
 	}
-	return errors.Join(f.keys.check(), onceStandardInput(f.json.file, f.keys.primary, f.keys.secondary))
+	return errors.Join(f.keys.check(), onceStandardInput(f.json.file, f.json.steer.twin, f.keys.primary, f.keys.secondary))
 }
 
 // change is the entry as the flags want it: --from-json first, so that the others go before it.

@@ -141,7 +141,10 @@ func TestAHubIsTriedBeforeItIsLinkedAndLookedAtAfterwards(t *testing.T) {
 }
 
 func TestWhatIsLackingIsSaidBeforeAHubIsLinked(t *testing.T) {
-	for at, says := range map[string]string{"GET /devices/latchkey.probe": "reading the device", "DELETE /devices/latchkey.probe": "asking for RegistryWrite", "GET /twins/latchkey.probe": "asking for ServiceConnect"} {
+	for at, says := range map[string][2]string{
+		"GET /devices/latchkey.probe": {"reading the device", "RegistryRead"}, "DELETE /devices/latchkey.probe": {"asking for RegistryWrite", "lacks RegistryWrite"},
+		"GET /twins/latchkey.probe": {"asking for ServiceConnect", "lacks ServiceConnect"},
+	} {
 		f := newFake(t)
 		var l links
 		l.hub, l.secret = f.linkedTo(0)
@@ -155,7 +158,7 @@ func TestWhatIsLackingIsSaidBeforeAHubIsLinked(t *testing.T) {
 		}
 		err := h.Probe(t.Context(), scope, l.hub, l.secret)
 		var said *registration.HubError
-		if !errors.As(err, &said) || !strings.Contains(err.Error(), says) || !strings.Contains(said.Message, "RegistryWrite") || strings.Contains(said.Message, "as the fake says") {
+		if !errors.As(err, &said) || !strings.Contains(err.Error(), says[0]) || !strings.Contains(said.Message, says[1]) || strings.Contains(said.Message, "as the fake says") {
 			t.Errorf("%s: %v", at, err)
 		}
 	}

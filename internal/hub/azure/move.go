@@ -87,16 +87,25 @@ func (h *Hub) Probe(ctx context.Context) error {
 	})
 }
 
+// lacks tells of a refusal which right it shows to be missing; of other failures, at what they came.
+func lacks(doing, missing string, err error) error {
+	var refused *registration.RefusedError
+	if errors.As(err, &refused) {
+		return &registration.HubError{Message: missing, Err: fmt.Errorf("%s: %w", doing, err)}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
 // ProbeRights says whether the hub would let us write identities and twins. It asks to remove a device that is not there, on a condition that no device meets, and to see
 // its twin.
 func (h *Hub) ProbeRights(ctx context.Context) error {
 	return h.persist(ctx, func(ctx context.Context) error {
 		err := h.call(ctx, request{method: "DELETE", path: iothub.DevicePath(probeID), ifMatch: "never", expect: http.StatusNoContent})
 		if err != nil && !errors.Is(err, errAbsent) && !errors.Is(err, errRaced) {
-			return fmt.Errorf("asking for RegistryWrite: %w", err)
+			return lacks("asking for RegistryWrite", "the connection string lets us read devices and not write them: its access policy lacks RegistryWrite", err)
 		}
 		if _, err := h.readTwin(ctx, probeID); err != nil && !errors.Is(err, registration.ErrNotFound) {
-			return fmt.Errorf("asking for ServiceConnect: %w", err)
+			return lacks("asking for ServiceConnect", "the connection string does not let us see twins: its access policy lacks ServiceConnect", err)
 		}
 		return nil
 	})
