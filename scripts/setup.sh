@@ -53,6 +53,9 @@ haproxy() { [ -x /usr/sbin/haproxy ] || has haproxy; }
 # daemon NAME: the same of other servers.
 daemon() { [ -x "/usr/sbin/$1" ] || has "$1"; }
 
+# rabbitmq: the script that starts a server as whoever calls it; the one on the PATH changes to another user.
+rabbitmq() { [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]; }
+
 # at_least WANT HAVE: true when version HAVE is at least WANT.
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
@@ -89,6 +92,7 @@ need_test() {
   want umoci "unpacks our container image with code we did not write" has umoci
   want mosquitto "an MQTT broker that telemetry is forwarded to" daemon mosquitto
   want nats-server "a NATS server with JetStream that telemetry is forwarded to" daemon nats-server
+  want rabbitmq-server "a broker that is not ours; tests start a node of their own" rabbitmq
   want nodejs "runs the device SDK from npm" has node
   want npm "fetches the device SDK" has npm
 }
@@ -127,6 +131,17 @@ no_servers() {
     [[ " ${packages[*]} " == *" $server "* ]] || continue
     "${root[@]}" systemctl disable --now "$server.service" >/dev/null 2>&1 || true # no systemd runs: nothing was started
   done
+}
+
+# no_rabbitmq stops the broker that Debian starts and lets start at boot, and Erlang's port mapper with it, if it was installed for the tests.
+no_rabbitmq() {
+  [[ " ${packages[*]} " == *" rabbitmq-server "* ]] || return 0
+  if [ -d /run/systemd/system ]; then
+    "${root[@]}" systemctl disable --now rabbitmq-server.service epmd.socket epmd.service >/dev/null 2>&1 || true
+  else
+    "${root[@]}" systemctl disable rabbitmq-server.service >/dev/null 2>&1 || true
+    "${root[@]}" service rabbitmq-server stop >/dev/null 2>&1 || true # it was most often not started: policy-rc.d
+  fi
 }
 
 install_packages() {

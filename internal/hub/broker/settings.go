@@ -53,7 +53,7 @@ type Settings struct {
 	// messages. An empty list: nothing.
 	Publish   []string `json:"publish"`
 	Subscribe []string `json:"subscribe"`
-	// CheckEvery is how often all connections are looked at, for those that should not be any more: 10s to 1h, by default 1m.
+	// CheckEvery is how often all connections are looked at, for those that should not be any more: 5s to 1h, by default 1m.
 	CheckEvery Duration `json:"checkEvery,omitempty"`
 	// ListDelay is how long a new connection may be at the broker before its management API shows it: 1s to 2m, by default 7s with RabbitMQ,
 	// whose statistics are 5 seconds old, and 3s with others.
@@ -163,8 +163,8 @@ func (s Settings) Check() error {
 	if err := s.checkManagement(); err != nil {
 		return err
 	}
-	if every := time.Duration(s.CheckEvery); every < 10*time.Second || every > time.Hour {
-		return errors.New("checkEvery must be from 10s to 1h")
+	if every := time.Duration(s.CheckEvery); every < 5*time.Second || every > time.Hour {
+		return errors.New("checkEvery must be from 5s to 1h")
 	}
 	if delay := time.Duration(s.ListDelay); delay < time.Second || delay > 2*time.Minute {
 		return errors.New("listDelay must be from 1s to 2m")

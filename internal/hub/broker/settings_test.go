@@ -37,7 +37,7 @@ func TestSettingsThatCannotWorkAreRefusedWithWhatToDo(t *testing.T) {
 		`{"product":"rabbitmq","managementUrl":"https://b","managementUser":"u","publish":["v1.0/#"]}`: "dot",
 		`{"product":"mosquitto","managementUrl":"https://b"}`:                                          "no management API",
 		`{"product":"mosquitto","virtualHost":"x"}`:                                                    "virtualHost",
-		`{"product":"mosquitto","checkEvery":"1s"}`:                                                    "10s to 1h",
+		`{"product":"mosquitto","checkEvery":"1s"}`:                                                    "5s to 1h",
 		`{"product":"mosquitto","listDelay":"1h"}`:                                                     "1s to 2m",
 		`{"product":"mosquitto","checkEvery":"soon"}`:                                                  "cannot be read",
 		`{"product":"mosquitto","subscribe":["a/{id}"]}`:                                               "{deviceId}",
