@@ -72,9 +72,10 @@ func (p MessageProperties) Check() error {
 func plainText(s string) bool { return utf8.ValidString(s) && !strings.Contains(s, "\x00") }
 
 // BagField is one property of a bag. Everything but letters, digits and -._~ is percent-encoded, which every client undoes.
-func BagField(name, value string) string { return escapeProperty(name) + "=" + escapeProperty(value) }
+func BagField(name, value string) string { return EscapeText(name) + "=" + EscapeText(value) }
 
-func escapeProperty(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+// EscapeText percent-encodes everything but letters, digits and -._~, as topics have it.
+func EscapeText(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
 // CheckBag refuses an encoded bag that is none.
 func CheckBag(bag []byte) error {

@@ -41,7 +41,8 @@ type conn struct {
 	device  *device
 	flights *flights // of the device
 
-	hears   atomic.Uint32 // what it listens to, of type heard
+	hears   atomic.Uint32          // what it listens to, of type heard
+	inbox   atomic.Pointer[string] // how it spells the device id where it listens to messages
 	context context.Context
 	stop    context.CancelFunc // of context; called when the connection has ended
 	senders sync.WaitGroup     // whoever uses the connection beside the goroutine that serves it

@@ -101,9 +101,9 @@ func (k *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 // a quarter of what an idle connection costs.
 func (h *Hub) unindex(cl *mqtt.Client, filter string) { h.server.Topics.Unsubscribe(filter, cl.ID) }
 
-// OnSubscribed comes before the SUBACK: what is new from now on is for the device.
-func (k *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, granted []byte) {
-	k.hub.subscribed(connOf(cl), pk.Filters, granted)
+// OnSubscribed comes before the SUBACK: with that the device may count on being asked and told.
+func (k *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, _ []byte) {
+	k.hub.subscribed(connOf(cl), pk.Filters, hearDesired|hearMethods|hearTwinAnswers)
 	for _, s := range pk.Filters {
 		k.hub.unindex(cl, s.Filter)
 	}
@@ -116,9 +116,10 @@ func (k *hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
 	}
 }
 
-// OnPacketProcessed comes after the SUBACK.
+// OnPacketProcessed comes after the SUBACK, which messages that wait are to follow.
 func (k *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error) {
 	if err == nil && pk.FixedHeader.Type == packets.Subscribe {
+		k.hub.subscribed(connOf(cl), pk.Filters, hearMessages)
 		k.hub.listens(connOf(cl))
 	}
 }

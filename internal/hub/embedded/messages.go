@@ -167,12 +167,13 @@ func (h *Hub) PurgeMessages(ctx context.Context, scope, hub, deviceID string) (p
 	}
 }
 
-// devicebound is the topic of messages to a device, without their properties.
-func devicebound(deviceID string) string { return "devices/" + deviceID + "/messages/devicebound/" }
-
-// messageTopic is the topic that a message is sent on, with its properties.
-func messageTopic(m registration.HubMessage) string {
-	topic := devicebound(m.DeviceID)
+// messageTopic is the topic that a message is sent on, with its properties. Two clients find these by the percent sign: the first must be the hub's own.
+func (c *conn) messageTopic(m registration.HubMessage) string {
+	spelled := m.DeviceID
+	if inbox := c.inbox.Load(); inbox != nil {
+		spelled = *inbox
+	}
+	topic := "devices/" + spelled + "/messages/devicebound/"
 	for _, p := range [][2]string{
 		{"$.mid", m.ID}, {"$.cid", m.CorrelationID}, {"$.uid", m.UserID}, {"$.to", "/devices/" + m.DeviceID + "/messages/devicebound"},
 		{"$.exp", m.Expires.UTC().Format(time.RFC3339)}, {"iothub-ack", m.Ack},
@@ -224,14 +225,14 @@ func (h *Hub) sendMessage(ctx context.Context, c *conn, m registration.HubMessag
 		return err
 	}
 	if !c.listens(hearMessagesSurely) { // QoS 0: sent is done
-		if _, err := c.Write(publishPacket(messageTopic(m), 0, false, m.Body)); err != nil {
+		if _, err := c.Write(publishPacket(c.messageTopic(m), 0, false, m.Body)); err != nil {
 			return nil
 		}
 		c.flights.passed(m.Seq)
 		return h.settle(ctx, c.login, m, "sent")
 	}
 	id := c.flights.begin(m)
-	c.Write(publishPacket(messageTopic(m), id, false, m.Body)) // an error has ended the connection; the session sends it again
+	c.Write(publishPacket(c.messageTopic(m), id, false, m.Body)) // an error has ended the connection; the session sends it again
 	return nil
 }
 
@@ -274,7 +275,7 @@ func (h *Hub) sendAgain(ctx context.Context, c *conn) error {
 			c.flights.end(id)
 			continue
 		}
-		if _, err := c.Write(publishPacket(messageTopic(messages[0]), id, true, messages[0].Body)); err != nil {
+		if _, err := c.Write(publishPacket(c.messageTopic(messages[0]), id, true, messages[0].Body)); err != nil {
 			return nil
 		}
 	}

@@ -369,3 +369,6 @@ func TestADeviceHearsOfWhatAnotherNodeHasForIt(t *testing.T) {
 		})
 	})
 }
+
+// devicebound is the topic of messages to a device, without their properties.
+func devicebound(deviceID string) string { return "devices/" + deviceID + "/messages/devicebound/" }

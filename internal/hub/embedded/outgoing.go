@@ -43,20 +43,24 @@ func hears(filter, deviceID string, qos byte) heard {
 		return hearDesired
 	case methodCalls:
 		return hearMethods
-	case devicebound(deviceID) + "#":
-		if qos > 0 {
-			return hearMessages | hearMessagesSurely
-		}
-		return hearMessages
 	}
-	return 0
+	if _, rest, ok := cutDevice(filter, deviceID); !ok || rest != "/messages/devicebound/#" {
+		return 0
+	}
+	if qos > 0 {
+		return hearMessages | hearMessagesSurely
+	}
+	return hearMessages
 }
 
 func (c *conn) listens(to heard) bool { return heard(c.hears.Load())&to == to }
 
-// listen notes a topic filter that was granted.
-func (h *Hub) listen(c *conn, to heard) {
+// listen notes a topic filter, if it is one that is granted.
+func (h *Hub) listen(c *conn, filter string, qos byte) {
+	to := hears(filter, c.login.deviceID, qos)
 	if to&hearMessages != 0 {
+		spelled, _, _ := cutDevice(filter, c.login.deviceID)
+		c.inbox.Store(&spelled)
 		c.hears.And(^uint32(hearMessagesSurely)) // the last SUBSCRIBE decides about the QoS
 	}
 	if to&hearDesired != 0 {
@@ -79,7 +83,7 @@ func (h *Hub) listens(c *conn) {
 // resume takes over what the session listened to before this connection.
 func (h *Hub) resume(c *conn, cl *mqtt.Client) {
 	for filter, s := range cl.State.Subscriptions.GetAll() {
-		h.listen(c, hears(filter, c.login.deviceID, min(s.Qos, 1)))
+		h.listen(c, filter, min(s.Qos, 1))
 	}
 	if len(c.flights.ordered()) > 0 {
 		h.wake(c, newSession)
@@ -87,11 +91,11 @@ func (h *Hub) resume(c *conn, cl *mqtt.Client) {
 	h.listens(c)
 }
 
-// subscribed is told of a SUBSCRIBE before its SUBACK is written.
-func (h *Hub) subscribed(c *conn, filters packets.Subscriptions, granted []byte) {
-	for i, s := range filters {
-		if granted[i] <= 1 {
-			h.listen(c, hears(s.Filter, c.login.deviceID, granted[i]))
+// subscribed acts on those topic filters of a SUBSCRIBE that are for what is named.
+func (h *Hub) subscribed(c *conn, filters packets.Subscriptions, what heard) {
+	for _, s := range filters {
+		if hears(s.Filter, c.login.deviceID, 0)&what != 0 {
+			h.listen(c, s.Filter, min(s.Qos, 1))
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"latchkey.example/latchkey/internal/iothub"
 )
 
 const (
@@ -26,11 +28,30 @@ func isEvents(topic, deviceID string) bool {
 }
 
 func eventBag(topic, deviceID string) (bag string, ok bool) {
-	rest, ok := strings.CutPrefix(topic, "devices/"+deviceID+"/messages/events")
+	_, rest, ok := cutDevice(topic, deviceID)
+	if !ok {
+		return "", false
+	}
+	rest, ok = strings.CutPrefix(rest, "/messages/events")
 	if !ok || rest == "" {
 		return "", ok
 	}
 	return rest[1:], rest[0] == '/'
+}
+
+// cutDevice splits a topic or filter after devices/{id}. Most clients write the device id as it is, the Python SDK percent-encoded; other spellings
+// are another device's.
+func cutDevice(topic, deviceID string) (spelled, rest string, ok bool) {
+	rest, ok = strings.CutPrefix(topic, "devices/")
+	if !ok {
+		return "", "", false
+	}
+	for _, spelled := range []string{deviceID, iothub.EscapeText(deviceID)} {
+		if after, ok := strings.CutPrefix(rest, spelled); ok && strings.HasPrefix(after, "/") {
+			return spelled, after, true
+		}
+	}
+	return "", "", false
 }
 
 // isTwinRequest reports whether topic asks something of the device's twin.
@@ -47,8 +68,8 @@ func reportVersion(topic string) (uint64, bool) {
 	_, query, _ := strings.Cut(topic, "?")
 	for field := range strings.SplitSeq(query, "&") {
 		if version, ok := strings.CutPrefix(field, "$version="); ok && version != "*" {
-			n, err := strconv.ParseUint(version, 10, 64)
-			return n, err == nil && n > 0
+			n, err := strconv.ParseInt(version, 10, 64)
+			return uint64(max(n, 0)), err == nil // a client that names none writes 0
 		}
 	}
 	return 0, true
