@@ -74,7 +74,7 @@ func Check(ctx context.Context, store Store, sealer registration.Sealer, tell fu
 		}
 		c.scope, c.devices = scope, map[[sha256.Size]byte]string{}
 		c.sum.Scopes++
-		for _, part := range []func() error{c.enrollments, c.groups, c.authorities, c.registrations} {
+		for _, part := range []func() error{c.hubs, c.enrollments, c.groups, c.authorities, c.registrations} {
 			if err := part(); err != nil {
 				return c.sum, err
 			}
@@ -104,6 +104,16 @@ func walk(next func(after string) (last string, n int, err error)) error {
 		}
 		after = last
 	}
+}
+
+// hubs holds the linked hubs of a scope against what the service takes.
+func (c *checker) hubs() error {
+	for _, hub := range c.scope.Hubs {
+		for _, what := range judgeHub(c.scope, hub) {
+			c.problem("", "hub "+hub.Name, "%s", what)
+		}
+	}
+	return nil
 }
 
 func (c *checker) enrollments() error {

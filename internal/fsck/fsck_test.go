@@ -118,6 +118,29 @@ func (h *house) request(id string, key []byte) registration.Request {
 	return r
 }
 
+// linkedHub links a hub to the one scope.
+func linkedHub(nameKindWeight string) string {
+	return "INSERT INTO linked_hubs (scope, name, kind, weight, allocate, draining, region, settings, sealed_secret, revision, created, updated) " +
+		"SELECT id, " + nameKindWeight + ", 1, 0, '', x'', x'', 1, 0, 0 FROM scopes"
+}
+
+// Identities of devices at a hub that is not ours are not in our store, and those at one that was unlinked are nobody's to judge.
+func TestADeviceAtAHubOfOthersIsNotLookedForHere(t *testing.T) {
+	h := newHouse(t)
+	h.damage("UPDATE registrations SET hub = 'far.example' WHERE folded = 'valve'; DELETE FROM identities WHERE device_id = 'valve'; " + linkedHub("'far.example', 'azure', 1"))
+	if problems, _ := h.check(); len(problems) > 0 {
+		t.Errorf("at an azure hub: %q", problems)
+	}
+	h.damage("DELETE FROM linked_hubs")
+	if problems, _ := h.check(); len(problems) > 0 {
+		t.Errorf("at a hub that was unlinked: %q", problems)
+	}
+	h.damage(linkedHub("'far.example', 'broker', 1"))
+	if problems, _ := h.check(); !found(problems, "P1, .*registration valve: it is assigned, and its hub does not know") {
+		t.Errorf("at a broker: %q", problems)
+	}
+}
+
 func (h *house) register(r registration.Request) {
 	h.t.Helper()
 	_, err := h.core.Register(h.t.Context(), r)
@@ -183,6 +206,10 @@ func TestEachBrokenPromiseIsFound(t *testing.T) {
 		"a group's other CA":        {"UPDATE enrollment_groups SET certificates = zeroblob(32) WHERE folded = 'shop'", "group shop: its document shows other certificates"},
 		"a group without its CA":    {"UPDATE enrollment_groups SET document = CAST(json_remove(CAST(document AS TEXT), '$.attestation.x509.signingCertificates.primary.certificate') AS BLOB) WHERE folded = 'shop'", "group shop: the certificate of its CA is missing"},
 		"a CA certificate of none":  {"UPDATE ca_certificates SET der = x'3000' WHERE folded = 'root'", "CA certificate root: it cannot be read"},
+		"a hub of no kind":          {linkedHub("'h.example', 'pigeon', 1"), "hub h.example: its kind \"pigeon\" is none"},
+		"a hub without weight":      {linkedHub("'h.example', 'azure', 0"), "hub h.example: its weight is 0"},
+		"a hub of no name":          {linkedHub("'H/x', 'azure', 1"), "hub H/x: its name is not a host name"},
+		"an own hub that is not":    {linkedHub("'dps.example.net', 'azure', 1"), "hub dps.example.net: it is the scope's own hub, and linked as azure"},
 		"two homes":                 {"INSERT INTO scopes (id, folded, sealed_root, created, home, certificate, sealed_certificate_key) SELECT 'x', 'x', x'', 0, 1, x'', x'' FROM scopes", "there are 2 home scopes"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package fsck
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -196,9 +197,45 @@ func (c *checker) judgeOperation(id string, d registration.Device, add complain)
 	}
 }
 
+// judgeHub lists what is wrong with a linked hub.
+func judgeHub(scope registration.Scope, hub registration.LinkedHub) (wrong []string) {
+	if !dps.ValidHubName(hub.Name) {
+		wrong = append(wrong, "its name is not a host name in lower case")
+	}
+	if len(scope.Hosts) > 0 && hub.Name == scope.Hosts[0] && hub.Kind != registration.HubEmbedded {
+		wrong = append(wrong, fmt.Sprintf("it is the scope's own hub, and linked as %s", hub.Kind))
+	}
+	switch hub.Kind {
+	case registration.HubEmbedded, registration.HubAzure, registration.HubBroker:
+	default:
+		wrong = append(wrong, fmt.Sprintf("its kind %q is none that is known", hub.Kind))
+	}
+	if hub.Weight < 1 || hub.Weight > registration.MaxHubWeight {
+		wrong = append(wrong, fmt.Sprintf("its weight is %d", hub.Weight))
+	}
+	if len(hub.Settings) > 0 && !json.Valid(hub.Settings) {
+		wrong = append(wrong, "its settings cannot be read")
+	}
+	return wrong
+}
+
+// identitiesHere says whether the identities of a hub's devices are in this store: those of an IoT hub are there, and those of a hub that is not
+// linked any more are nobody's to judge.
+func (c *checker) identitiesHere(name string) bool {
+	for _, hub := range c.scope.Hubs {
+		if hub.Name == name {
+			return hub.Kind != registration.HubAzure
+		}
+	}
+	return len(c.scope.Hosts) > 0 && c.scope.Hosts[0] == name
+}
+
 // judgeIdentity: an assigned device is at its hub, with what it was given unless a newer proof is on its way.
 func (c *checker) judgeIdentity(d registration.Device, credential registration.Credential, add complain) error {
 	r := *d.Registration
+	if !c.identitiesHere(r.Hub) {
+		return nil
+	}
 	identity, err := c.store.Identity(c.ctx, c.scope.ID, r.Hub, r.DeviceID)
 	switch {
 	case errors.Is(err, registration.ErrNotFound):
