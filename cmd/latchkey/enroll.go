@@ -50,10 +50,12 @@ func enrollShow(connect func() (*client, error)) *cobra.Command {
 func enrollRemove(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove ID",
-		Short: "Remove an enrollment and its registration; the device's identity at the hub stays",
+		Short: "Remove an enrollment and its registration; the device's identity at the hub stays unless --hub-device says otherwise",
 		Args:  oneArg("registration id"),
 	}
-	return takeAway(cmd, connect, "/enrollments/", versioned(),
+	query := versioned()
+	hubDeviceFlag(cmd, query)
+	return takeAway(cmd, connect, "/enrollments/", query,
 		"Remove the enrollment %s and its registration? The device cannot register again until it is enrolled anew.", "Removed %s")
 }
 

@@ -159,7 +159,12 @@ func (c *client) printKeys(cmd *cobra.Command, path string) error {
 }
 
 func groupRemove(connect func() (*client, error)) *cobra.Command {
-	cmd := &cobra.Command{Use: "remove ID", Short: "Remove an enrollment group; the registrations of its devices stay", Args: oneArg("id of a group")}
-	return takeAway(cmd, connect, "/enrollmentGroups/", versioned(),
-		"Remove the group %s? Its devices cannot register again; those that have go on at their hub.", "Removed %s")
+	cmd := &cobra.Command{
+		Use:   "remove ID",
+		Short: "Remove an enrollment group; the registrations of its devices stay, and their identities at their hubs unless --hub-device says otherwise",
+		Args:  oneArg("id of a group"),
+	}
+	query := versioned()
+	hubDeviceFlag(cmd, query)
+	return takeAway(cmd, connect, "/enrollmentGroups/", query, "Remove the group %s? Its devices cannot register again.", "Removed %s")
 }

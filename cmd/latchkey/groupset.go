@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 
 	"github.com/spf13/cobra"
 
@@ -26,9 +27,11 @@ func groupSet(connect func() (*client, error)) *cobra.Command {
 		Short: "Change an enrollment group: enable, disable, replace its CAs, its keys",
 		Long: `Change an enrollment group. What is not named stays as it is, and nothing is changed if somebody else changes the entry at the same time.
 
-A disabled group's devices are refused when they register next; their identities at the hub stay as they are.`,
+A disabled group's devices are refused when they register next; their identities at the hub stay as they are unless --hub-device says otherwise.`,
 		Args: oneArg("id of a group"),
 	}
+	query := versioned()
+	hubDeviceFlag(cmd, query)
 	flags := cmd.Flags()
 	flags.BoolVar(&f.enable, "enable", false, "let its devices register")
 	flags.BoolVar(&f.disable, "disable", false, "refuse its devices when they register")
@@ -48,7 +51,7 @@ A disabled group's devices are refused when they register next; their identities
 		if err != nil {
 			return err
 		}
-		stored, err := c.changeGroup(cmd, args[0], func(g *dps.EnrollmentGroup) error { return f.change(g, cmd.InOrStdin()) })
+		stored, err := c.changeGroup(cmd, args[0], query, func(g *dps.EnrollmentGroup) error { return f.change(g, cmd.InOrStdin()) })
 		if err == nil && !f.keys.given() {
 			stored, err = withoutKeys(stored)
 		}
@@ -90,7 +93,7 @@ func (f *groupSetFlags) change(g *dps.EnrollmentGroup, stdin io.Reader) (err err
 }
 
 // changeGroup reads, changes and writes a group, under the etag that was read. The answer has its keys.
-func (c *client) changeGroup(cmd *cobra.Command, id string, change func(*dps.EnrollmentGroup) error) ([]byte, error) {
+func (c *client) changeGroup(cmd *cobra.Command, id string, query url.Values, change func(*dps.EnrollmentGroup) error) ([]byte, error) {
 	data, err := c.call(cmd.Context(), http.MethodGet, groupPath(id), versioned(), "", nil)
 	if err != nil {
 		return nil, err
@@ -102,5 +105,5 @@ func (c *client) changeGroup(cmd *cobra.Command, id string, change func(*dps.Enr
 	if err := change(&g); err != nil {
 		return nil, err
 	}
-	return c.call(cmd.Context(), http.MethodPut, groupPath(id), versioned(), g.ETag, g.EncodeShowing(dps.ShowKeys|dps.ShowCertificates))
+	return c.call(cmd.Context(), http.MethodPut, groupPath(id), query, g.ETag, g.EncodeShowing(dps.ShowKeys|dps.ShowCertificates))
 }

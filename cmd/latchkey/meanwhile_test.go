@@ -24,10 +24,10 @@ func meanwhile(ts *testscript.TestScript, _ bool, args []string) {
 	cmd.SetContext(context.Background())
 	change := map[string]func(id, status string, first func() error) error{
 		"enrollment": func(id, status string, first func() error) error {
-			return second(c.changeEnrollment(cmd, id, func(e *dps.IndividualEnrollment) error { e.ProvisioningStatus = status; return first() }))
+			return second(c.changeEnrollment(cmd, id, versioned(), func(e *dps.IndividualEnrollment) error { e.ProvisioningStatus = status; return first() }))
 		},
 		"group": func(id, status string, first func() error) error {
-			return second(c.changeGroup(cmd, id, func(g *dps.EnrollmentGroup) error { g.ProvisioningStatus = status; return first() }))
+			return second(c.changeGroup(cmd, id, versioned(), func(g *dps.EnrollmentGroup) error { g.ProvisioningStatus = status; return first() }))
 		},
 	}[args[0]]
 	disable := func() error { return change(args[1], dps.EnrollmentDisabled, func() error { return nil }) }

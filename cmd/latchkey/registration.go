@@ -48,11 +48,13 @@ func printRegistration(w io.Writer, data []byte) error {
 func registrationDelete(connect func() (*client, error)) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete ID",
-		Short: "Delete a registration; the enrollment and the device's identity at the hub stay",
+		Short: "Delete a registration; the enrollment stays, and the device's identity at the hub unless --hub-device says otherwise",
 		Args:  oneArg("registration id"),
 	}
-	return takeAway(cmd, connect, "/registrations/", versioned(),
-		"Delete the registration %s? The device keeps its place at the hub, and registers again when it asks.", "Deleted the registration %s")
+	query := versioned()
+	hubDeviceFlag(cmd, query)
+	return takeAway(cmd, connect, "/registrations/", query,
+		"Delete the registration %s? The device registers again when it asks.", "Deleted the registration %s")
 }
 
 func registrationList(connect func() (*client, error)) *cobra.Command {

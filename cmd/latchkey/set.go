@@ -31,9 +31,11 @@ func enrollSet(connect func() (*client, error)) *cobra.Command {
 		Short: "Change an enrollment: enable, disable, replace the chip, the certificates or the keys, pin or unpin the owner",
 		Long: `Change an enrollment. What is not named stays as it is, and nothing is changed if somebody else changes the entry at the same time.
 
-A disabled device is refused when it registers next; its identity at the hub stays as it is.`,
+A disabled device is refused when it registers next; its identity at the hub stays as it is unless --hub-device says otherwise.`,
 		Args: oneArg("registration id"),
 	}
+	query := versioned()
+	hubDeviceFlag(cmd, query)
 	flags := cmd.Flags()
 	flags.BoolVar(&f.enable, "enable", false, "let the device register")
 	flags.BoolVar(&f.disable, "disable", false, "refuse the device when it registers")
@@ -56,7 +58,7 @@ A disabled device is refused when it registers next; its identity at the hub sta
 		if err != nil {
 			return err
 		}
-		stored, err := c.changeEnrollment(cmd, args[0], func(e *dps.IndividualEnrollment) error { return f.change(e, cmd.InOrStdin()) })
+		stored, err := c.changeEnrollment(cmd, args[0], query, func(e *dps.IndividualEnrollment) error { return f.change(e, cmd.InOrStdin()) })
 		if err == nil && !f.keys.given() {
 			stored, err = withoutKeys(stored)
 		}
@@ -143,7 +145,7 @@ func setKeys(e *dps.IndividualEnrollment, ek, srk string, unpin bool) error {
 }
 
 // changeEnrollment reads, changes and writes an enrollment, under the etag that was read. The answer has its keys.
-func (c *client) changeEnrollment(cmd *cobra.Command, id string, change func(*dps.IndividualEnrollment) error) ([]byte, error) {
+func (c *client) changeEnrollment(cmd *cobra.Command, id string, query url.Values, change func(*dps.IndividualEnrollment) error) ([]byte, error) {
 	data, err := c.enrollment(cmd.Context(), id)
 	if err != nil {
 		return nil, err
@@ -159,5 +161,5 @@ func (c *client) changeEnrollment(cmd *cobra.Command, id string, change func(*dp
 	if err := change(&e); err != nil {
 		return nil, err
 	}
-	return c.call(cmd.Context(), http.MethodPut, "/enrollments/"+url.PathEscape(head.RegistrationID), versioned(), head.ETag, e.EncodeShowing(dps.ShowKeys|dps.ShowCertificates))
+	return c.call(cmd.Context(), http.MethodPut, "/enrollments/"+url.PathEscape(head.RegistrationID), query, head.ETag, e.EncodeShowing(dps.ShowKeys|dps.ShowCertificates))
 }

@@ -208,6 +208,9 @@ func (a *API) putEnrollment(id string) handler {
 		if err != nil {
 			return web.Reply{}, a.refuseEntry(by, registration.ReasonBadEnrollment, err)
 		}
+		if by, err = a.withHubOrder(call, by); err != nil {
+			return web.Reply{}, err
+		}
 		stored, err := a.core.PutEnrollment(ctx, by, wanted, call.Header.Get("If-Match"))
 		if err != nil {
 			return web.Reply{}, err
@@ -221,11 +224,29 @@ func (a *API) delete(id string, remove func(ctx context.Context, by registration
 		if err := a.validID(by, id); err != nil {
 			return web.Reply{}, err
 		}
+		by, err := a.withHubOrder(call, by)
+		if err != nil {
+			return web.Reply{}, err
+		}
 		if err := remove(ctx, by, id, call.Header.Get("If-Match")); err != nil {
 			return web.Reply{}, err
 		}
 		return web.Reply{Status: http.StatusNoContent}, nil
 	}
+}
+
+// withHubOrder reads what is to become of devices at their hubs: hubDevice=disable or remove in the query. Our addition.
+func (a *API) withHubOrder(call web.Call, by registration.Caller) (registration.Caller, error) {
+	values := call.URL.Query()["hubDevice"]
+	if len(values) == 0 {
+		return by, nil
+	}
+	by.HubOrder = registration.HubOrder(values[0])
+	if len(values) > 1 || by.HubOrder != registration.HubDisable && by.HubOrder != registration.HubRemove {
+		return by, a.core.Fault(by.Scope, dps.CodeBadRequest, registration.ReasonBadRequest,
+			"hubDevice must be given once, as disable or remove; leave it out to leave devices at their hubs alone.", nil)
+	}
+	return by, nil
 }
 
 func (a *API) getRegistration(id string) handler {

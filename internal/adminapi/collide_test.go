@@ -169,32 +169,32 @@ type rival struct {
 	writes atomic.Int64
 }
 
-func (r *rival) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64, audit registration.Audit) (registration.Enrollment, registration.Verdict, error) {
+func (r *rival) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Enrollment, registration.Verdict, error) {
 	if err := r.touchEnrollment(ctx, scope, e.ID, audit); err != nil {
 		return registration.Enrollment{}, registration.Conflict, err
 	}
-	return r.Store.PutEnrollment(ctx, scope, e, expect, audit)
+	return r.Store.PutEnrollment(ctx, scope, e, expect, audit, order)
 }
 
-func (r *rival) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit) (registration.Verdict, error) {
+func (r *rival) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
 	if err := r.touchEnrollment(ctx, scope, id, audit); err != nil {
 		return registration.Conflict, err
 	}
-	return r.Store.DeleteEnrollment(ctx, scope, id, expect, audit)
+	return r.Store.DeleteEnrollment(ctx, scope, id, expect, audit, order)
 }
 
-func (r *rival) PutGroup(ctx context.Context, scope string, g registration.Group, expect *uint64, audit registration.Audit) (registration.Group, registration.Verdict, error) {
+func (r *rival) PutGroup(ctx context.Context, scope string, g registration.Group, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Group, registration.Verdict, error) {
 	if err := r.touchGroup(ctx, scope, g.ID, audit); err != nil {
 		return registration.Group{}, registration.Conflict, err
 	}
-	return r.Store.PutGroup(ctx, scope, g, expect, audit)
+	return r.Store.PutGroup(ctx, scope, g, expect, audit, order)
 }
 
-func (r *rival) DeleteGroup(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit) (registration.Verdict, error) {
+func (r *rival) DeleteGroup(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
 	if err := r.touchGroup(ctx, scope, id, audit); err != nil {
 		return registration.Conflict, err
 	}
-	return r.Store.DeleteGroup(ctx, scope, id, expect, audit)
+	return r.Store.DeleteGroup(ctx, scope, id, expect, audit, order)
 }
 
 func (r *rival) touchEnrollment(ctx context.Context, scope, id string, audit registration.Audit) error {
@@ -207,7 +207,7 @@ func (r *rival) touchEnrollment(ctx context.Context, scope, id string, audit reg
 		return err
 	}
 	anyRevision := uint64(registration.AnyRevision)
-	_, verdict, err := r.Store.PutEnrollment(ctx, scope, *device.Enrollment, &anyRevision, audit)
+	_, verdict, err := r.Store.PutEnrollment(ctx, scope, *device.Enrollment, &anyRevision, audit, "")
 	return applied(verdict, err)
 }
 
@@ -221,7 +221,7 @@ func (r *rival) touchGroup(ctx context.Context, scope, id string, audit registra
 		return err
 	}
 	anyRevision := uint64(registration.AnyRevision)
-	_, verdict, err := r.Store.PutGroup(ctx, scope, group, &anyRevision, audit)
+	_, verdict, err := r.Store.PutGroup(ctx, scope, group, &anyRevision, audit, "")
 	return applied(verdict, err)
 }
 
@@ -268,10 +268,10 @@ type slow struct {
 	begun, end chan struct{}
 }
 
-func (s *slow) PutGroup(ctx context.Context, scope string, g registration.Group, expect *uint64, audit registration.Audit) (registration.Group, registration.Verdict, error) {
+func (s *slow) PutGroup(ctx context.Context, scope string, g registration.Group, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Group, registration.Verdict, error) {
 	close(s.begun)
 	<-s.end
-	return s.Store.PutGroup(ctx, scope, g, expect, audit)
+	return s.Store.PutGroup(ctx, scope, g, expect, audit, "")
 }
 
 // A service with all places taken refuses every operation before it looks at it, says when to come back, and takes the request afterwards.

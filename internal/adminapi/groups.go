@@ -45,6 +45,9 @@ func (a *API) putGroup(id string) handler {
 		if err != nil {
 			return web.Reply{}, a.refuseEntry(by, registration.ReasonBadGroup, err)
 		}
+		if by, err = a.withHubOrder(call, by); err != nil {
+			return web.Reply{}, err
+		}
 		stored, err := a.core.PutGroup(ctx, by, wanted, call.Header.Get("If-Match"))
 		if err != nil {
 			return web.Reply{}, err

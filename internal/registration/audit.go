@@ -30,6 +30,8 @@ const (
 	ActionMessageSend        = "hub.message.send"
 	ActionMessagePurge       = "hub.message.purge"
 	ActionMethodInvoke       = "hub.method.invoke"
+	ActionHubDisable         = "hub.device.disable" // as the operator ordered when he shut the device out
+	ActionHubRemove          = "hub.device.remove"  // likewise
 	ActionPolicyPut          = "access-policy.put"
 	ActionPolicyRegenerate   = "access-policy.regenerate"
 	ActionPolicyDelete       = "access-policy.delete"
@@ -48,6 +50,7 @@ var actions = []string{
 	ActionGroupPut, ActionGroupDelete, ActionGroupReveal, ActionExportReveal, ActionCAPut, ActionCAVerify, ActionCADelete, ActionAuditExpire, ActionRegistrationDelete,
 	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionIdentityPut,
 	ActionDevicePut, ActionDeviceDelete, ActionDeviceReveal, ActionTwinPut, ActionMessageSend, ActionMessagePurge, ActionMethodInvoke, ActionIdentityDelete,
+	ActionHubDisable, ActionHubRemove,
 	ActionPolicyPut, ActionPolicyRegenerate, ActionPolicyDelete, ActionPolicyReveal,
 	ActionHubLink, ActionHubChange, ActionHubUnlink, ActionAllocationPut, ActionWebhookKeyPut, ActionWebhookKeyDelete,
 }

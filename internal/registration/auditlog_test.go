@@ -294,7 +294,7 @@ func TestABrokenEnrollmentCanBeDeleted(t *testing.T) {
 	w.enrolled("pump")
 	row := *w.snapshot("pump").Enrollment
 	row.Document = []byte(`{"attestation":`)
-	_, verdict, err := w.inner.PutEnrollment(w.ctx, scopeOne, row, pointer(registration.AnyRevision), registration.Audit{At: epoch})
+	_, verdict, err := w.inner.PutEnrollment(w.ctx, scopeOne, row, pointer(registration.AnyRevision), registration.Audit{At: epoch}, "")
 	w.must(err)
 	if verdict != registration.Applied {
 		t.Fatalf("verdict %d", verdict)

@@ -199,7 +199,9 @@ func (c *Core) DeleteCA(ctx context.Context, by Caller, name string) error {
 			}
 			return row.Revision, changed(tellCA(row), nil), err
 		},
-		write: c.store.DeleteCACertificate, action: ActionCADelete, missing: dps.CodeCANotFound, reason: ReasonCAMissing,
+		write: func(ctx context.Context, scope, id string, expect *uint64, audit Audit, _ HubOrder) (Verdict, error) {
+			return c.store.DeleteCACertificate(ctx, scope, id, expect, audit)
+		}, action: ActionCADelete, missing: dps.CodeCANotFound, reason: ReasonCAMissing,
 	})
 }
 

@@ -127,9 +127,9 @@ func (d *delivering) claimAll(ctx context.Context) error {
 
 // workable are the kinds of work that this process can do now.
 func (c *Core) workable() []OutboxKind {
-	kinds := []OutboxKind{OutboxAdvanceRemote}
+	kinds := []OutboxKind{OutboxAdvanceRemote, OutboxDeviceOrder, OutboxGroupOrder}
 	if c.embeddedReach() != Elsewhere {
-		kinds = append(kinds, OutboxAdvance)
+		kinds = append(kinds, OutboxAdvance, OutboxDeviceOrderEmbedded)
 	}
 	return kinds
 }
@@ -198,7 +198,7 @@ var (
 
 // deliver does one row's work and ends its claim, even when the service is about to stop: another node then need not wait for the lease.
 func (c *Core) deliver(ctx context.Context, row OutboxRow, claim string) error {
-	err := c.advanceOrdered(ctx, row)
+	err := c.do(ctx, row, claim)
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	switch {
@@ -212,6 +212,17 @@ func (c *Core) deliver(ctx context.Context, row OutboxRow, claim string) error {
 	}
 	c.postpone(ctx, row, claim, err)
 	return err
+}
+
+// do does a row's work. Nil: it is done, and the row is to be settled.
+func (c *Core) do(ctx context.Context, row OutboxRow, claim string) error {
+	switch row.Kind {
+	case OutboxDeviceOrder, OutboxDeviceOrderEmbedded:
+		return c.carryOut(ctx, row, claim)
+	case OutboxGroupOrder:
+		return c.carryOutGroup(ctx, row, claim)
+	}
+	return c.advanceOrdered(ctx, row)
 }
 
 func (c *Core) postpone(ctx context.Context, row OutboxRow, claim string, why error) {

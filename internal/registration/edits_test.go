@@ -137,7 +137,7 @@ func (w *world) fill(groups ...registration.Group) {
 	for _, part := range split(groups, 32) {
 		writers.Go(func() {
 			for _, g := range part {
-				if _, verdict, err := w.inner.PutGroup(w.ctx, scopeOne, g, nil, registration.Audit{At: epoch}); err != nil || verdict != registration.Applied {
+				if _, verdict, err := w.inner.PutGroup(w.ctx, scopeOne, g, nil, registration.Audit{At: epoch}, ""); err != nil || verdict != registration.Applied {
 					w.Errorf("group %s: %v, %v", g.ID, verdict, err)
 				}
 			}

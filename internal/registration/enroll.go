@@ -21,6 +21,9 @@ func (c *Core) PutEnrollment(ctx context.Context, by Caller, wire dps.Individual
 	if err != nil {
 		return dps.IndividualEnrollment{}, err
 	}
+	if err := c.judgeOrder(s, by, draft.row.Disabled, ReasonBadEnrollment); err != nil {
+		return dps.IndividualEnrollment{}, err
+	}
 	id := dps.FoldID(draft.row.ID)
 	for range redeemTries {
 		before, err := c.expectEnrollment(ctx, s, id, ifMatch)
@@ -35,7 +38,7 @@ func (c *Core) PutEnrollment(ctx context.Context, by Caller, wire dps.Individual
 		if before != nil {
 			expect = &before.Revision
 		}
-		stored, verdict, err := c.store.PutEnrollment(ctx, s.ID, row, expect, c.callerAudit(by, ActionEnrollmentPut, id, ReasonChanged, enrollmentChange(before, row)))
+		stored, verdict, err := c.store.PutEnrollment(ctx, s.ID, row, expect, c.callerAudit(by, ActionEnrollmentPut, id, ReasonChanged, enrollmentChange(before, row)), by.HubOrder)
 		switch {
 		case err != nil:
 			return dps.IndividualEnrollment{}, c.storeFault(s, "writing an enrollment", err)

@@ -26,6 +26,9 @@ func (c *Core) PutGroup(ctx context.Context, by Caller, wire dps.EnrollmentGroup
 	if err := c.judgeGroup(ctx, s, wire); err != nil {
 		return dps.EnrollmentGroup{}, err
 	}
+	if err := c.judgeOrder(s, by, wire.ProvisioningStatus == dps.EnrollmentDisabled, ReasonBadGroup); err != nil {
+		return dps.EnrollmentGroup{}, err
+	}
 	for range redeemTries {
 		before, err := c.expectGroup(ctx, s, id, ifMatch)
 		if err != nil {
@@ -39,7 +42,7 @@ func (c *Core) PutGroup(ctx context.Context, by Caller, wire dps.EnrollmentGroup
 		if before != nil {
 			expect = &before.Revision
 		}
-		stored, verdict, err := c.store.PutGroup(ctx, s.ID, row, expect, c.callerAudit(by, ActionGroupPut, id, ReasonChanged, groupChange(before, row)))
+		stored, verdict, err := c.store.PutGroup(ctx, s.ID, row, expect, c.callerAudit(by, ActionGroupPut, id, ReasonChanged, groupChange(before, row)), by.HubOrder)
 		switch {
 		case err != nil:
 			return dps.EnrollmentGroup{}, c.storeFault(s, "writing a group", err)
@@ -232,7 +235,7 @@ func (c *Core) GroupAttestation(ctx context.Context, by Caller, id string) (dps.
 	return c.reveal(ctx, s, by, ActionGroupReveal, dps.FoldID(id), wire.Attestation, ContextGroupKey, row.Keys)
 }
 
-// DeleteGroup removes a group. The registrations of its devices stay, and their hub keys; they cannot register again.
+// DeleteGroup removes a group. The registrations of its devices stay, and their hub keys unless the caller orders otherwise; they cannot register again.
 func (c *Core) DeleteGroup(ctx context.Context, by Caller, id, ifMatch string) error {
 	return c.remove(ctx, by, id, ifMatch, removal{
 		read: func(ctx context.Context, scope, id string) (uint64, string, error) {

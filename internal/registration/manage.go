@@ -18,6 +18,8 @@ type Caller struct {
 	key     *[32]byte // SHA-256 of the key that signed its token; nil for callers that Authorize did not make
 	// TrackingID of the request: answer and audit rows carry the same one.
 	TrackingID string
+	// HubOrder is what is to become of the devices at their hubs that the request shuts out.
+	HubOrder HubOrder
 }
 
 // Authorize judges a management request's SAS token: right host, right path, right key, right permission. Every failure looks the same. It looks
@@ -128,7 +130,7 @@ func (c *Core) reveal(ctx context.Context, s *scope, by Caller, action, id strin
 	return a, nil
 }
 
-// DeleteEnrollment removes an enrollment and its registration, never the device at its hub. ifMatch empty: whatever its etag.
+// DeleteEnrollment removes an enrollment and its registration; the device at its hub only if the caller orders that. ifMatch empty: whatever its etag.
 func (c *Core) DeleteEnrollment(ctx context.Context, by Caller, id, ifMatch string) error {
 	return c.remove(ctx, by, id, ifMatch, removal{
 		read: c.readFor(func(d Device) (uint64, string) {
@@ -154,7 +156,7 @@ func (c *Core) Registration(ctx context.Context, by Caller, id string) (*dps.Reg
 	return stateOf(id, device.Registration), nil
 }
 
-// DeleteRegistration removes the record only: the enrollment and the device at its hub stay.
+// DeleteRegistration removes the record only: the enrollment stays, and the device at its hub unless the caller orders otherwise.
 func (c *Core) DeleteRegistration(ctx context.Context, by Caller, id, ifMatch string) error {
 	return c.remove(ctx, by, id, ifMatch, removal{
 		read: c.readFor(func(d Device) (uint64, string) {
@@ -171,7 +173,7 @@ func (c *Core) DeleteRegistration(ctx context.Context, by Caller, id, ifMatch st
 type removal struct {
 	// read gives what is there now, and what the audit tells of it; revision 0, which no row has, if nothing is.
 	read     func(ctx context.Context, scope, id string) (revision uint64, detail string, err error)
-	write    func(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+	write    func(ctx context.Context, scope, id string, expect *uint64, audit Audit, order HubOrder) (Verdict, error)
 	action   string
 	missing  dps.Code
 	reason   Reason
@@ -203,7 +205,7 @@ func (c *Core) remove(ctx context.Context, by Caller, id, ifMatch string, what r
 		if try == redeemTries-1 && ifMatch == "" {
 			revision = AnyRevision
 		}
-		verdict, err := what.write(ctx, s.ID, id, &revision, c.callerAudit(by, what.action, id, ReasonDeleted, detail))
+		verdict, err := what.write(ctx, s.ID, id, &revision, c.callerAudit(by, what.action, id, ReasonDeleted, detail), by.HubOrder)
 		switch {
 		case err != nil:
 			return c.storeFault(s, "deleting", err)

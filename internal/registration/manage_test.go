@@ -253,7 +253,7 @@ func TestManagementWritesThatCollide(t *testing.T) {
 	w := newWorld(t)
 	d := w.enrolled("pump")
 	touch := func() {
-		_, verdict, err := w.inner.PutEnrollment(w.ctx, scopeOne, *w.snapshot("pump").Enrollment, pointer(registration.AnyRevision), registration.Audit{At: epoch})
+		_, verdict, err := w.inner.PutEnrollment(w.ctx, scopeOne, *w.snapshot("pump").Enrollment, pointer(registration.AnyRevision), registration.Audit{At: epoch}, "")
 		w.must(err)
 		if verdict != registration.Applied {
 			t.Errorf("verdict %d", verdict)

@@ -7,7 +7,7 @@ import (
 )
 
 // OutboxStore keeps work that a transition has ordered and that is done after it, by whichever node comes first: a hub of another process must be
-// called. A row is written by the transition itself (Redemption.Outbox), or not at all.
+// called. A row is written by the transition itself (Redemption.Outbox, HubOrder), or not at all.
 //
 // A claim hands rows to one caller for a lease. Whoever does not end in time, because it died or hangs, loses them: the next claim
 // takes them over. So work may be done twice, and must be such that this does no harm; settling is a compare-and-set by the claim, so that who
@@ -24,6 +24,9 @@ type OutboxStore interface {
 	SettleOutbox(ctx context.Context, scope string, work Outbox, claim string) (Verdict, error)
 	// PostponeOutbox gives a row back, due after a span, with the reason why it could not be done; verdicts as SettleOutbox.
 	PostponeOutbox(ctx context.Context, scope string, work Outbox, claim string, by time.Duration, failure string) (Verdict, error)
+	// PassOutbox removes a row that was done, as SettleOutbox does, and writes the work that follows on it, all at once, due at once. Of rows that are there
+	// already none is written again.
+	PassOutbox(ctx context.Context, scope string, work Outbox, claim string, next []Outbox) (Verdict, error)
 	// OutboxClaimed says whether a claim has a row and its lease has not run out: somebody may be at that work.
 	OutboxClaimed(ctx context.Context, scope string, work Outbox) (bool, error)
 	// OutboxBacklog counts the rows of all scopes. It costs time that grows with what it counts, but holds up no transition.
@@ -42,6 +45,13 @@ const (
 	OutboxAdvanceRemote OutboxKind = "advance.remote" // for any process: it calls hubs and webhooks over the network
 	// OutboxDevice is for the process that has the embedded hub's sessions: there is something new for a device. Object is made by DeviceNews.
 	OutboxDevice OutboxKind = "device"
+)
+
+// Orders for devices at their hubs.
+const (
+	OutboxDeviceOrder         OutboxKind = "device.order"          // a DeviceOrder, for any process
+	OutboxDeviceOrderEmbedded OutboxKind = "device.order.embedded" // one that needs a process that reaches the embedded hub's sessions
+	OutboxGroupOrder          OutboxKind = "group.order"           // a GroupOrder
 )
 
 // Outbox is a piece of work, and the key of its row within the scope.

@@ -76,12 +76,13 @@ type ScopeStore interface {
 	DeletePolicy(ctx context.Context, scope, name string, audit Audit) (Verdict, error)
 }
 
-// EnrollmentStore is the operator's side.
+// EnrollmentStore is the operator's side. An order is for the device of the id, if it is registered, at each hub where it may be: its outbox rows
+// (OrdersFor, with the tracking id of the audit row) are written with the rest, but for those that are there.
 type EnrollmentStore interface {
 	// PutEnrollment creates (Expect nil: Exists if there is one) or replaces (Expect: Missing if there is none,
 	// Conflict if its revision differs and Expect is not AnyRevision; Taken if a certificate of it is another enrollment's or a group's).
 	// Created is kept on replace. It returns the enrollment as stored, with its new revision.
-	PutEnrollment(ctx context.Context, scope string, e Enrollment, expect *uint64, audit Audit) (Enrollment, Verdict, error)
+	PutEnrollment(ctx context.Context, scope string, e Enrollment, expect *uint64, audit Audit, order HubOrder) (Enrollment, Verdict, error)
 	// PutEnrollments is PutEnrollment for each of at most MaxPuts rows, in their order, in one transition: each has its own verdict, and one that
 	// is refused changes nothing and does not hinder the others. An error means that all of them are unknown; none is applied
 	// without the others that would be. More rows than MaxPuts are an error before any write.
@@ -92,19 +93,19 @@ type EnrollmentStore interface {
 	PutAllEnrollments(ctx context.Context, scope string, puts []EnrollmentPut) ([]Verdict, error)
 	// DeleteEnrollment removes the enrollment and its registration. The generation of the id stays, its age counted from now.
 	// Operations of the id stop being answered: they are removed too. Expect nil or AnyRevision: unconditional.
-	DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+	DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit Audit, order HubOrder) (Verdict, error)
 	// DeleteRegistration removes the registration and its operations, never the enrollment; generation as above.
-	DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+	DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, audit Audit, order HubOrder) (Verdict, error)
 }
 
 // GroupStore keeps enrollment groups, and the CA certificates that they refer to. Every transition of it that is applied moves the
 // scope's GroupsRevision, so that whoever holds a copy of them knows when it is old.
 type GroupStore interface {
-	// PutGroup is PutEnrollment for a group.
-	PutGroup(ctx context.Context, scope string, g Group, expect *uint64, audit Audit) (Group, Verdict, error)
+	// PutGroup is PutEnrollment for a group. The order, here and below, is for all devices that it has let in: the row of OrderForGroup.
+	PutGroup(ctx context.Context, scope string, g Group, expect *uint64, audit Audit, order HubOrder) (Group, Verdict, error)
 	// DeleteGroup removes the group and nothing else: the registrations of its devices stay, as in the imitated service. Expect nil or AnyRevision:
 	// unconditional.
-	DeleteGroup(ctx context.Context, scope, id string, expect *uint64, audit Audit) (Verdict, error)
+	DeleteGroup(ctx context.Context, scope, id string, expect *uint64, audit Audit, order HubOrder) (Verdict, error)
 	// Group reads one group; ErrNotFound.
 	Group(ctx context.Context, scope, id string) (Group, error)
 	// Groups is a page as Enrollments gives it.

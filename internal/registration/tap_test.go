@@ -150,10 +150,10 @@ func (s *tapStore) DeleteScope(ctx context.Context, id string, a registration.Au
 	return through(s.tap, "DeleteScope", func() (registration.Verdict, error) { return s.Store.DeleteScope(ctx, id, a) })
 }
 
-func (s *tapStore) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64, a registration.Audit) (registration.Enrollment, registration.Verdict, error) {
+func (s *tapStore) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64, a registration.Audit, order registration.HubOrder) (registration.Enrollment, registration.Verdict, error) {
 	var verdict registration.Verdict
 	stored, err := through(s.tap, "PutEnrollment", func() (stored registration.Enrollment, err error) {
-		stored, verdict, err = s.Store.PutEnrollment(ctx, scope, e, expect, a)
+		stored, verdict, err = s.Store.PutEnrollment(ctx, scope, e, expect, a, order)
 		return stored, err
 	})
 	return stored, verdict, err
@@ -171,12 +171,16 @@ func (s *tapStore) Enrollments(ctx context.Context, scope, after string, limit i
 	return through(s.tap, "Enrollments", func() ([]registration.Listed, error) { return s.Store.Enrollments(ctx, scope, after, limit) })
 }
 
-func (s *tapStore) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, a registration.Audit) (registration.Verdict, error) {
-	return through(s.tap, "DeleteEnrollment", func() (registration.Verdict, error) { return s.Store.DeleteEnrollment(ctx, scope, id, expect, a) })
+func (s *tapStore) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, a registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
+	return through(s.tap, "DeleteEnrollment", func() (registration.Verdict, error) {
+		return s.Store.DeleteEnrollment(ctx, scope, id, expect, a, order)
+	})
 }
 
-func (s *tapStore) DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, a registration.Audit) (registration.Verdict, error) {
-	return through(s.tap, "DeleteRegistration", func() (registration.Verdict, error) { return s.Store.DeleteRegistration(ctx, scope, id, expect, a) })
+func (s *tapStore) DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, a registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
+	return through(s.tap, "DeleteRegistration", func() (registration.Verdict, error) {
+		return s.Store.DeleteRegistration(ctx, scope, id, expect, a, order)
+	})
 }
 
 func (s *tapStore) Device(ctx context.Context, scope, id string) (registration.Device, error) {

@@ -123,8 +123,8 @@ func (b forgetsSealed) SealedValues(ctx context.Context, cursor string, limit in
 // goesBack gives revisions out anew when an enrollment is replaced.
 type goesBack broken
 
-func (b goesBack) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64, a registration.Audit) (registration.Enrollment, registration.Verdict, error) {
-	stored, verdict, err := b.Store.PutEnrollment(ctx, scope, e, expect, a)
+func (b goesBack) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64, a registration.Audit, order registration.HubOrder) (registration.Enrollment, registration.Verdict, error) {
+	stored, verdict, err := b.Store.PutEnrollment(ctx, scope, e, expect, a, order)
 	if expect != nil && verdict == registration.Applied {
 		stored.Revision--
 	}

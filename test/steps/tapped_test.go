@@ -46,14 +46,16 @@ func (s *tapped) DeleteCACertificate(ctx context.Context, a string, b string, c 
 	})
 }
 
-func (s *tapped) DeleteEnrollment(ctx context.Context, a string, b string, c *uint64, d registration.Audit) (registration.Verdict, error) {
+func (s *tapped) DeleteEnrollment(ctx context.Context, a string, b string, c *uint64, d registration.Audit, e registration.HubOrder) (registration.Verdict, error) {
 	return one(s.tap, ctx, "DeleteEnrollment", func(ctx context.Context) (registration.Verdict, error) {
-		return s.Store.DeleteEnrollment(ctx, a, b, c, d)
+		return s.Store.DeleteEnrollment(ctx, a, b, c, d, e)
 	})
 }
 
-func (s *tapped) DeleteGroup(ctx context.Context, a string, b string, c *uint64, d registration.Audit) (registration.Verdict, error) {
-	return one(s.tap, ctx, "DeleteGroup", func(ctx context.Context) (registration.Verdict, error) { return s.Store.DeleteGroup(ctx, a, b, c, d) })
+func (s *tapped) DeleteGroup(ctx context.Context, a string, b string, c *uint64, d registration.Audit, e registration.HubOrder) (registration.Verdict, error) {
+	return one(s.tap, ctx, "DeleteGroup", func(ctx context.Context) (registration.Verdict, error) {
+		return s.Store.DeleteGroup(ctx, a, b, c, d, e)
+	})
 }
 
 func (s *tapped) DeleteHub(ctx context.Context, a string, b string, c *uint64, d registration.Audit) (registration.Verdict, error) {
@@ -64,9 +66,9 @@ func (s *tapped) DeletePolicy(ctx context.Context, a string, b string, c registr
 	return one(s.tap, ctx, "DeletePolicy", func(ctx context.Context) (registration.Verdict, error) { return s.Store.DeletePolicy(ctx, a, b, c) })
 }
 
-func (s *tapped) DeleteRegistration(ctx context.Context, a string, b string, c *uint64, d registration.Audit) (registration.Verdict, error) {
+func (s *tapped) DeleteRegistration(ctx context.Context, a string, b string, c *uint64, d registration.Audit, e registration.HubOrder) (registration.Verdict, error) {
 	return one(s.tap, ctx, "DeleteRegistration", func(ctx context.Context) (registration.Verdict, error) {
-		return s.Store.DeleteRegistration(ctx, a, b, c, d)
+		return s.Store.DeleteRegistration(ctx, a, b, c, d, e)
 	})
 }
 
@@ -146,6 +148,10 @@ func (s *tapped) OutboxClaimed(ctx context.Context, a string, b registration.Out
 	return one(s.tap, ctx, "OutboxClaimed", func(ctx context.Context) (bool, error) { return s.Store.OutboxClaimed(ctx, a, b) })
 }
 
+func (s *tapped) PassOutbox(ctx context.Context, a string, b registration.Outbox, c string, d []registration.Outbox) (registration.Verdict, error) {
+	return one(s.tap, ctx, "PassOutbox", func(ctx context.Context) (registration.Verdict, error) { return s.Store.PassOutbox(ctx, a, b, c, d) })
+}
+
 func (s *tapped) PostponeOutbox(ctx context.Context, a string, b registration.Outbox, c string, d time.Duration, e string) (registration.Verdict, error) {
 	return one(s.tap, ctx, "PostponeOutbox", func(ctx context.Context) (registration.Verdict, error) {
 		return s.Store.PostponeOutbox(ctx, a, b, c, d, e)
@@ -176,9 +182,9 @@ func (s *tapped) PutCACertificate(ctx context.Context, a string, b registration.
 	})
 }
 
-func (s *tapped) PutEnrollment(ctx context.Context, a string, b registration.Enrollment, c *uint64, d registration.Audit) (registration.Enrollment, registration.Verdict, error) {
+func (s *tapped) PutEnrollment(ctx context.Context, a string, b registration.Enrollment, c *uint64, d registration.Audit, e registration.HubOrder) (registration.Enrollment, registration.Verdict, error) {
 	return two(s.tap, ctx, "PutEnrollment", func(ctx context.Context) (registration.Enrollment, registration.Verdict, error) {
-		return s.Store.PutEnrollment(ctx, a, b, c, d)
+		return s.Store.PutEnrollment(ctx, a, b, c, d, e)
 	})
 }
 
@@ -186,9 +192,9 @@ func (s *tapped) PutEnrollments(ctx context.Context, a string, b []registration.
 	return one(s.tap, ctx, "PutEnrollments", func(ctx context.Context) ([]registration.Verdict, error) { return s.Store.PutEnrollments(ctx, a, b) })
 }
 
-func (s *tapped) PutGroup(ctx context.Context, a string, b registration.Group, c *uint64, d registration.Audit) (registration.Group, registration.Verdict, error) {
+func (s *tapped) PutGroup(ctx context.Context, a string, b registration.Group, c *uint64, d registration.Audit, e registration.HubOrder) (registration.Group, registration.Verdict, error) {
 	return two(s.tap, ctx, "PutGroup", func(ctx context.Context) (registration.Group, registration.Verdict, error) {
-		return s.Store.PutGroup(ctx, a, b, c, d)
+		return s.Store.PutGroup(ctx, a, b, c, d, e)
 	})
 }
 

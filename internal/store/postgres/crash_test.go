@@ -84,7 +84,7 @@ func registerUntilKilled(t *testing.T, s *Store, own *pgserver.Server, round int
 
 func register(s *Store, id string) error {
 	ctx := context.Background()
-	e, verdict, err := s.PutEnrollment(ctx, scope, registration.Enrollment{ID: id, Created: epoch, Updated: epoch}, nil, testAudit("enroll "+id))
+	e, verdict, err := s.PutEnrollment(ctx, scope, registration.Enrollment{ID: id, Created: epoch, Updated: epoch}, nil, testAudit("enroll "+id), "")
 	if err != nil || verdict != registration.Applied {
 		return fmt.Errorf("enroll: verdict %d, %w", verdict, err)
 	}

@@ -10,7 +10,7 @@ import (
 
 // PutEnrollment implements registration.EnrollmentStore.
 func (s *Store) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64,
-	audit registration.Audit,
+	audit registration.Audit, order registration.HubOrder,
 ) (registration.Enrollment, registration.Verdict, error) {
 	var p *puts
 	verdict, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
@@ -19,7 +19,14 @@ func (s *Store) PutEnrollment(ctx context.Context, scope string, e registration.
 		if err != nil || p.verdicts[0] != registration.Applied {
 			return registration.Conflict, err
 		}
-		return registration.Applied, p.write(c)
+		var b batch
+		if err := orderDevice(c, &b, scope, dps.FoldID(e.ID), order, audit); err != nil {
+			return 0, err
+		}
+		if err := p.write(c); err != nil {
+			return 0, err
+		}
+		return registration.Applied, c.send(&b)
 	})
 	if err != nil || verdict != registration.Applied {
 		if err == nil {
@@ -72,7 +79,7 @@ func (s *Store) putMany(ctx context.Context, scope string, rows []registration.E
 }
 
 // DeleteEnrollment implements registration.EnrollmentStore.
-func (s *Store) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit) (registration.Verdict, error) {
+func (s *Store) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
 	folded := dps.FoldID(id)
 	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
 		if _, err := lockID(c, scope, folded); err != nil {
@@ -83,6 +90,9 @@ func (s *Store) DeleteEnrollment(ctx context.Context, scope, id string, expect *
 			return verdict, err
 		}
 		var b batch
+		if err := orderDevice(c, &b, scope, folded, order, audit); err != nil {
+			return 0, err
+		}
 		b.add(`DELETE FROM enrollments WHERE scope = $1 AND folded = $2`, scope, folded)
 		b.add(`DELETE FROM entry_certificates WHERE scope = $1 AND kind = $2 AND folded = $3`, scope, ownEntry, folded)
 		deleteRegistration(&b, scope, folded)
@@ -93,7 +103,7 @@ func (s *Store) DeleteEnrollment(ctx context.Context, scope, id string, expect *
 }
 
 // DeleteRegistration implements registration.EnrollmentStore.
-func (s *Store) DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit) (registration.Verdict, error) {
+func (s *Store) DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
 	folded := dps.FoldID(id)
 	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
 		if _, err := lockID(c, scope, folded); err != nil {
@@ -108,6 +118,9 @@ func (s *Store) DeleteRegistration(ctx context.Context, scope, id string, expect
 			return 0, err
 		}
 		var b batch
+		if err := orderDevice(c, &b, scope, folded, order, audit); err != nil {
+			return 0, err
+		}
 		deleteRegistration(&b, scope, folded)
 		if !enrolled {
 			dropID(&b, scope, folded, audit.At)

@@ -17,7 +17,7 @@ func testAudit(trackingID string) registration.Audit {
 
 func enroll(t *testing.T, s *Store, id string) registration.Enrollment {
 	t.Helper()
-	e, verdict, err := s.PutEnrollment(t.Context(), scope, registration.Enrollment{ID: id, Created: epoch, Updated: epoch}, nil, testAudit("enroll "+id))
+	e, verdict, err := s.PutEnrollment(t.Context(), scope, registration.Enrollment{ID: id, Created: epoch, Updated: epoch}, nil, testAudit("enroll "+id), "")
 	applied(t, verdict, err)
 	return e
 }

@@ -93,7 +93,7 @@ func (s *Store) GroupsRevision(ctx context.Context, scope string) (revision uint
 }
 
 // PutGroup implements registration.GroupStore.
-func (s *Store) PutGroup(ctx context.Context, scope string, g registration.Group, expect *uint64, audit registration.Audit) (registration.Group, registration.Verdict, error) {
+func (s *Store) PutGroup(ctx context.Context, scope string, g registration.Group, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Group, registration.Verdict, error) {
 	var stored registration.Group
 	verdict, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
 		if err := lockGroups(c, scope); err != nil {
@@ -115,6 +115,7 @@ func (s *Store) PutGroup(ctx context.Context, scope string, g registration.Group
 		}
 		var b batch
 		writeGroup(&b, scope, stored)
+		orderAll(&b, scope, registration.OrderForGroup(order, g.ID, stored.Revision, audit.TrackingID))
 		b.audit(scope, audit)
 		stored.Created, stored.Updated = rounded(stored.Created), rounded(stored.Updated)
 		return registration.Applied, c.send(&b)
@@ -150,7 +151,7 @@ func writeGroup(b *batch, scope string, g registration.Group) {
 }
 
 // DeleteGroup implements registration.GroupStore.
-func (s *Store) DeleteGroup(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit) (registration.Verdict, error) {
+func (s *Store) DeleteGroup(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
 	folded := dps.FoldID(id)
 	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
 		if err := lockGroups(c, scope); err != nil {
@@ -160,10 +161,12 @@ func (s *Store) DeleteGroup(ctx context.Context, scope, id string, expect *uint6
 		if verdict != registration.Applied || err != nil {
 			return verdict, err
 		}
-		if _, err := moveGroups(c, scope); err != nil {
+		revision, err := moveGroups(c, scope)
+		if err != nil {
 			return 0, err
 		}
 		var b batch
+		orderAll(&b, scope, registration.OrderForGroup(order, folded, revision, audit.TrackingID))
 		b.add(`DELETE FROM enrollment_groups WHERE scope = $1 AND folded = $2`, scope, folded)
 		b.add(`DELETE FROM entry_certificates WHERE scope = $1 AND kind = $2 AND folded = $3`, scope, groupEntry, folded)
 		b.audit(scope, audit)

@@ -38,9 +38,13 @@ func (s *Store) Enrollments(ctx context.Context, scope, after string, limit int)
 	return page, nil
 }
 
-const registrationList = `SELECT id, revision, status, substatus, hub, device_id, mechanism, group_id, ek_key_id, srk, sealed_hub_key,
+const (
+	registrationRows = `SELECT id, revision, status, substatus, hub, device_id, mechanism, group_id, ek_key_id, srk, sealed_hub_key,
 	hub_key_generation, operation_id, error_code, error_message, created, updated, leaving, saved, payload
-FROM registrations WHERE scope = $1 AND folded > $2 `
+FROM registrations WHERE scope = $1 `
+	registrationList = registrationRows + `AND folded > $2 `
+	registrationSQL  = registrationRows + `AND folded = $2`
+)
 
 // Registrations implements registration.ListStore.
 func (s *Store) Registrations(ctx context.Context, scope, group, after string, limit int) ([]registration.Registration, error) {

@@ -43,10 +43,10 @@ func TestANameThatADeviceLeavesIsFree(t *testing.T) {
 	is(redeemAs("one", "back", "one"), registration.Applied)
 	is(redeemAs("two", "wants", "elsewhere"), registration.Applied)
 
-	verdict, err = s.DeleteRegistration(ctx, scope, "one", nil, testAudit("d")) // by deletion
+	verdict, err = s.DeleteRegistration(ctx, scope, "one", nil, testAudit("d"), "") // by deletion
 	applied(t, verdict, err)
 	is(redeemAs("two", "free again", "one"), registration.Applied)
-	verdict, err = s.DeleteEnrollment(ctx, scope, "two", nil, testAudit("d"))
+	verdict, err = s.DeleteEnrollment(ctx, scope, "two", nil, testAudit("d"), "")
 	applied(t, verdict, err)
 	is(redeemAs("one", "last", "one"), registration.Applied)
 	names := 0

@@ -16,7 +16,7 @@ func aLittle(t *testing.T, s *Store) {
 	enroll(t, s, "dev")
 	redeemed(t, s, "dev", "op-1")
 	ordered(t, s, "remote", "op-2")
-	_, verdict, err := s.PutGroup(ctx, scope, registration.Group{ID: "line", Certificates: [][32]byte{{1}}, Created: epoch, Updated: epoch}, nil, a)
+	_, verdict, err := s.PutGroup(ctx, scope, registration.Group{ID: "line", Certificates: [][32]byte{{1}}, Created: epoch, Updated: epoch}, nil, a, "")
 	applied(t, verdict, err)
 	verdict, err = s.CreateScope(ctx, registration.Scope{ID: "gone", Hosts: []string{"gone"}}, a)
 	applied(t, verdict, err)

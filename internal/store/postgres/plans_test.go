@@ -133,7 +133,7 @@ func TestDevicesTouchOnePartitionByPrimaryKey(t *testing.T) {
 	operator := reopen(t, address, Options{})
 	defer closeStore(t, operator)
 	enroll(t, operator, "dev")
-	_, verdict, err := operator.PutGroup(t.Context(), scope, registration.Group{ID: "line", Created: epoch, Updated: epoch}, nil, testAudit("g"))
+	_, verdict, err := operator.PutGroup(t.Context(), scope, registration.Group{ID: "line", Created: epoch, Updated: epoch}, nil, testAudit("g"), "")
 	applied(t, verdict, err)
 	s := reopen(t, address, Options{tracer: record})
 	defer closeStore(t, s)

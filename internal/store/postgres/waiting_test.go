@@ -77,7 +77,7 @@ func TestWhoeverChangesWhatARedemptionRestsOnComesAfterIt(t *testing.T) {
 	ctx := context.Background()
 	put := func(id string, disabled bool, expect *uint64) func(*Store) (registration.Verdict, error) {
 		return func(s *Store) (registration.Verdict, error) {
-			_, verdict, err := s.PutEnrollment(ctx, scope, registration.Enrollment{ID: id, Disabled: disabled, Created: epoch, Updated: epoch}, expect, testAudit("put"))
+			_, verdict, err := s.PutEnrollment(ctx, scope, registration.Enrollment{ID: id, Disabled: disabled, Created: epoch, Updated: epoch}, expect, testAudit("put"), "")
 			return verdict, err
 		}
 	}
@@ -89,14 +89,14 @@ func TestWhoeverChangesWhatARedemptionRestsOnComesAfterIt(t *testing.T) {
 	}{
 		"its enrollment is replaced": {"", put("dev", true, &anyRevision), registration.Applied},
 		"its enrollment is deleted": {"", func(s *Store) (registration.Verdict, error) {
-			return s.DeleteEnrollment(ctx, scope, "DEV", nil, testAudit("d"))
+			return s.DeleteEnrollment(ctx, scope, "DEV", nil, testAudit("d"), "")
 		}, registration.Applied},
 		"its registration is deleted": {"", func(s *Store) (registration.Verdict, error) {
-			return s.DeleteRegistration(ctx, scope, "dev", nil, testAudit("d"))
+			return s.DeleteRegistration(ctx, scope, "dev", nil, testAudit("d"), "")
 		}, registration.Applied},
 		"a group's device gets its own": {"line", put("dev", true, nil), registration.Applied},
 		"the group is replaced": {"line", func(s *Store) (registration.Verdict, error) {
-			_, verdict, err := s.PutGroup(ctx, scope, registration.Group{ID: "line", Disabled: true, Created: epoch, Updated: epoch}, &anyRevision, testAudit("g"))
+			_, verdict, err := s.PutGroup(ctx, scope, registration.Group{ID: "line", Disabled: true, Created: epoch, Updated: epoch}, &anyRevision, testAudit("g"), "")
 			return verdict, err
 		}, registration.Applied},
 		"another wants its device id": {"", func(s *Store) (registration.Verdict, error) {
@@ -116,7 +116,7 @@ func TestWhoeverChangesWhatARedemptionRestsOnComesAfterIt(t *testing.T) {
 			t.Parallel()
 			p := newPair(t)
 			enroll(t, p.free, "rival")
-			_, verdict, err := p.free.PutGroup(ctx, scope, registration.Group{ID: "line", Created: epoch, Updated: epoch}, nil, testAudit("g"))
+			_, verdict, err := p.free.PutGroup(ctx, scope, registration.Group{ID: "line", Created: epoch, Updated: epoch}, nil, testAudit("g"), "")
 			applied(t, verdict, err)
 			if test.group == "" {
 				enroll(t, p.free, "dev")
@@ -149,7 +149,7 @@ func TestARedemptionMeetsAChangeThatCameBefore(t *testing.T) {
 	enroll(t, p.free, "dev")
 	r := redemption(t, p.free, "dev", "op")
 	deleted := start(func() (registration.Verdict, error) {
-		return p.held.DeleteEnrollment(ctx, scope, "dev", nil, testAudit("d"))
+		return p.held.DeleteEnrollment(ctx, scope, "dev", nil, testAudit("d"), "")
 	})
 	<-p.stopped
 	late := start(func() (registration.Verdict, error) {
@@ -175,7 +175,7 @@ func TestDevicesDoNotWaitForEachOther(t *testing.T) {
 		t.Run("group "+group, func(t *testing.T) {
 			t.Parallel()
 			p := newPair(t)
-			_, verdict, err := p.free.PutGroup(ctx, scope, registration.Group{ID: "line", Created: epoch, Updated: epoch}, nil, testAudit("g"))
+			_, verdict, err := p.free.PutGroup(ctx, scope, registration.Group{ID: "line", Created: epoch, Updated: epoch}, nil, testAudit("g"), "")
 			applied(t, verdict, err)
 			for i := range 5 {
 				if group == "" {

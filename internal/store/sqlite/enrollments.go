@@ -20,11 +20,15 @@ func nextRevision(c *conn, scope string) (uint64, error) {
 
 // PutEnrollment implements registration.EnrollmentStore.
 func (s *Store) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64,
-	audit registration.Audit,
+	audit registration.Audit, order registration.HubOrder,
 ) (registration.Enrollment, registration.Verdict, error) {
 	stored := new(registration.Enrollment) // the writer's until it answers
 	verdict, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
-		return putEnrollment(c, scope, e, expect, audit, stored)
+		verdict, err := putEnrollment(c, scope, e, expect, audit, stored)
+		if verdict != registration.Applied || err != nil {
+			return verdict, err
+		}
+		return verdict, orderDevice(c, scope, dps.FoldID(e.ID), order, audit, s.now())
 	})
 	if err != nil || verdict != registration.Applied {
 		return registration.Enrollment{}, verdict, err
@@ -155,7 +159,7 @@ func writeEnrollment(c *conn, scope string, e registration.Enrollment) error {
 }
 
 // DeleteEnrollment implements registration.EnrollmentStore.
-func (s *Store) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit) (registration.Verdict, error) {
+func (s *Store) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
 	folded := dps.FoldID(id)
 	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
 		verdict, err := deleteRow(c, scope, folded, expect,
@@ -167,6 +171,9 @@ func (s *Store) DeleteEnrollment(ctx context.Context, scope, id string, expect *
 		if err := freeCertificates(c, scope, ownEntry, folded); err != nil {
 			return 0, err
 		}
+		if err := orderDevice(c, scope, folded, order, audit, s.now()); err != nil {
+			return 0, err
+		}
 		_, err = c.exec(`DELETE FROM registrations WHERE scope = ?1 AND folded = ?2`, scope, folded)
 		if err != nil {
 			return 0, err
@@ -176,9 +183,12 @@ func (s *Store) DeleteEnrollment(ctx context.Context, scope, id string, expect *
 }
 
 // DeleteRegistration implements registration.EnrollmentStore.
-func (s *Store) DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit) (registration.Verdict, error) {
+func (s *Store) DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
 	folded := dps.FoldID(id)
 	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		if err := orderDevice(c, scope, folded, order, audit, s.now()); err != nil { // which a refusal undoes
+			return 0, err
+		}
 		verdict, err := deleteRow(c, scope, folded, expect,
 			`SELECT revision FROM registrations WHERE scope = ?1 AND folded = ?2`,
 			`DELETE FROM registrations WHERE scope = ?1 AND folded = ?2`)

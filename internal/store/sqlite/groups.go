@@ -25,7 +25,7 @@ func judgeEntry(c *conn, selectSQL, scope, folded string, expect *uint64) (entry
 }
 
 // PutGroup implements registration.GroupStore.
-func (s *Store) PutGroup(ctx context.Context, scope string, g registration.Group, expect *uint64, audit registration.Audit) (registration.Group, registration.Verdict, error) {
+func (s *Store) PutGroup(ctx context.Context, scope string, g registration.Group, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Group, registration.Verdict, error) {
 	stored := new(registration.Group) // the writer's until it answers
 	verdict, err := s.write(ctx, func(c *conn) (registration.Verdict, error) {
 		was, verdict, err := judgeEntry(c, `SELECT revision, created FROM enrollment_groups WHERE scope = ?1 AND folded = ?2`, scope, dps.FoldID(g.ID), expect)
@@ -46,6 +46,9 @@ func (s *Store) PutGroup(ctx context.Context, scope string, g registration.Group
 		}
 		g.Created, g.Updated = rounded(g.Created), rounded(g.Updated)
 		*stored = g
+		if err := orderAll(c, scope, registration.OrderForGroup(order, g.ID, g.Revision, audit.TrackingID), s.now()); err != nil {
+			return 0, err
+		}
 		return registration.Applied, appendAudit(c, scope, audit)
 	})
 	if err != nil || verdict != registration.Applied {
@@ -93,7 +96,7 @@ func (s *Store) GroupsRevision(ctx context.Context, scope string) (revision uint
 }
 
 // DeleteGroup implements registration.GroupStore.
-func (s *Store) DeleteGroup(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit) (registration.Verdict, error) {
+func (s *Store) DeleteGroup(ctx context.Context, scope, id string, expect *uint64, audit registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
 	folded := dps.FoldID(id)
 	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
 		verdict, err := deleteRow(c, scope, folded, expect,
@@ -105,7 +108,11 @@ func (s *Store) DeleteGroup(ctx context.Context, scope, id string, expect *uint6
 		if err := freeCertificates(c, scope, groupEntry, folded); err != nil {
 			return 0, err
 		}
-		if _, err := moveGroups(c, scope); err != nil {
+		revision, err := moveGroups(c, scope)
+		if err != nil {
+			return 0, err
+		}
+		if err := orderAll(c, scope, registration.OrderForGroup(order, folded, revision, audit.TrackingID), s.now()); err != nil {
 			return 0, err
 		}
 		return registration.Applied, appendAudit(c, scope, audit)

@@ -17,6 +17,42 @@ func order(c *conn, scope string, work *registration.Outbox, now time.Time) erro
 	return err
 }
 
+// orderAll writes rows, but for those that are there.
+func orderAll(c *conn, scope string, rows []registration.Outbox, now time.Time) error {
+	for _, work := range rows {
+		_, err := c.exec(`INSERT INTO outbox (scope, kind, object, created, due, claim, attempts, failure) VALUES (?1, ?2, ?3, ?4, ?4, '', 0, '')
+			ON CONFLICT (scope, kind, object) DO NOTHING`, scope, string(work.Kind), work.Object, now)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// orderDevice writes what an order is for the device of an id.
+func orderDevice(c *conn, scope, folded string, order registration.HubOrder, audit registration.Audit, now time.Time) error {
+	if order == registration.NoHubOrder {
+		return nil
+	}
+	var r registration.Registration
+	found, err := c.one(func(row *row) { r = scanRegistration(row) }, registrationSQL, scope, folded)
+	if !found || err != nil {
+		return err
+	}
+	return orderAll(c, scope, registration.OrdersFor(order, r, 0, audit.TrackingID), now)
+}
+
+// PassOutbox implements registration.OutboxStore.
+func (s *Store) PassOutbox(ctx context.Context, scope string, work registration.Outbox, claim string, next []registration.Outbox) (registration.Verdict, error) {
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		verdict, err := endClaim(c, scope, work, settleSQL, claim)
+		if verdict != registration.Applied || err != nil {
+			return verdict, err
+		}
+		return verdict, orderAll(c, scope, next, s.now())
+	})
+}
+
 // ClaimOutbox implements registration.OutboxStore. It looks before it writes: mostly there is nothing to claim.
 func (s *Store) ClaimOutbox(ctx context.Context, claim registration.OutboxClaim) ([]registration.OutboxRow, error) {
 	ripe := false
@@ -61,8 +97,10 @@ func scanOutbox(r *row, now time.Time) registration.OutboxRow {
 
 // SettleOutbox implements registration.OutboxStore.
 func (s *Store) SettleOutbox(ctx context.Context, scope string, work registration.Outbox, claim string) (registration.Verdict, error) {
-	return s.endClaim(ctx, scope, work, `DELETE FROM outbox WHERE scope = ?1 AND kind = ?2 AND object = ?3 AND claim = ?4 AND claim <> ''`, claim)
+	return s.endClaim(ctx, scope, work, settleSQL, claim)
 }
+
+const settleSQL = `DELETE FROM outbox WHERE scope = ?1 AND kind = ?2 AND object = ?3 AND claim = ?4 AND claim <> ''`
 
 // PostponeOutbox implements registration.OutboxStore.
 func (s *Store) PostponeOutbox(ctx context.Context, scope string, work registration.Outbox, claim string, by time.Duration, failure string) (registration.Verdict, error) {
@@ -72,17 +110,19 @@ func (s *Store) PostponeOutbox(ctx context.Context, scope string, work registrat
 
 // endClaim changes a row that the claim still has.
 func (s *Store) endClaim(ctx context.Context, scope string, work registration.Outbox, sql, claim string, more ...any) (registration.Verdict, error) {
-	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
-		n, err := c.exec(sql, append([]any{scope, string(work.Kind), work.Object, claim}, more...)...)
-		if n == 1 || err != nil {
-			return registration.Applied, err
-		}
-		found, err := c.one(func(*row) {}, `SELECT 1 FROM outbox WHERE scope = ?1 AND kind = ?2 AND object = ?3`, scope, string(work.Kind), work.Object)
-		if !found {
-			return registration.Missing, err
-		}
-		return registration.Conflict, err
-	})
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) { return endClaim(c, scope, work, sql, claim, more...) })
+}
+
+func endClaim(c *conn, scope string, work registration.Outbox, sql, claim string, more ...any) (registration.Verdict, error) {
+	n, err := c.exec(sql, append([]any{scope, string(work.Kind), work.Object, claim}, more...)...)
+	if n == 1 || err != nil {
+		return registration.Applied, err
+	}
+	found, err := c.one(func(*row) {}, `SELECT 1 FROM outbox WHERE scope = ?1 AND kind = ?2 AND object = ?3`, scope, string(work.Kind), work.Object)
+	if !found {
+		return registration.Missing, err
+	}
+	return registration.Conflict, err
 }
 
 // OutboxClaimed implements registration.OutboxStore.

@@ -15,7 +15,7 @@ func orderedAt(t *testing.T) (s *Store, move func(time.Duration)) {
 	epoch := time.Unix(1_800_000_000, 0)
 	s = openNew(t, Options{now: func() time.Time { return epoch.Add(time.Duration(ahead.Load())) }})
 	t.Cleanup(func() { s.Close() })
-	e, verdict, err := s.PutEnrollment(t.Context(), testScope, registration.Enrollment{ID: "dev"}, nil, registration.Audit{})
+	e, verdict, err := s.PutEnrollment(t.Context(), testScope, registration.Enrollment{ID: "dev"}, nil, registration.Audit{}, "")
 	mustApply(t, verdict, err)
 	_, verdict, err = s.Redeem(t.Context(), testScope, registration.Redemption{
 		ID: "dev", EnrollmentRevision: e.Revision,

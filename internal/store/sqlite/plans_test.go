@@ -109,7 +109,7 @@ func everyCall(t *testing.T, s *Store) {
 	var a registration.Audit
 	verdict, err := s.CreateScope(ctx, registration.Scope{ID: testScope, Hosts: []string{"h"}, Policies: []registration.AccessPolicy{{Name: "p"}}}, a)
 	mustApply(t, verdict, err)
-	e, verdict, err := s.PutEnrollment(ctx, testScope, registration.Enrollment{ID: "dev"}, nil, a)
+	e, verdict, err := s.PutEnrollment(ctx, testScope, registration.Enrollment{ID: "dev"}, nil, a, "")
 	mustApply(t, verdict, err)
 	_, verdict, err = s.Redeem(ctx, testScope, registration.Redemption{
 		ID: "dev", EnrollmentRevision: e.Revision,
@@ -151,9 +151,9 @@ func everyCall(t *testing.T, s *Store) {
 	everyHubCall(t, s, a)
 	everyIdentityCall(t, s, a)
 	everyOutboxCall(t, s)
-	verdict, err = s.DeleteRegistration(ctx, testScope, "dev", nil, a)
+	verdict, err = s.DeleteRegistration(ctx, testScope, "dev", nil, a, "")
 	mustApply(t, verdict, err)
-	verdict, err = s.DeleteEnrollment(ctx, testScope, "dev", nil, a)
+	verdict, err = s.DeleteEnrollment(ctx, testScope, "dev", nil, a, "")
 	mustApply(t, verdict, err)
 	if _, err := s.Prune(ctx, now, now, 10); err != nil {
 		t.Fatal(err)
@@ -221,7 +221,7 @@ func everyOutboxCall(t *testing.T, s *Store) {
 func everyGroupCall(t *testing.T, s *Store, a registration.Audit) {
 	t.Helper()
 	ctx, now := t.Context(), time.Unix(1000, 0)
-	_, verdict, err := s.PutGroup(ctx, testScope, registration.Group{ID: "g", Certificates: [][32]byte{{1}}}, nil, a)
+	_, verdict, err := s.PutGroup(ctx, testScope, registration.Group{ID: "g", Certificates: [][32]byte{{1}}}, nil, a, "")
 	mustApply(t, verdict, err)
 	_, verdict, err = s.PutCACertificate(ctx, testScope, registration.CACertificate{Name: "ca"}, nil, a)
 	mustApply(t, verdict, err)
@@ -248,7 +248,7 @@ func everyGroupCall(t *testing.T, s *Store, a registration.Audit) {
 			t.Fatal(err)
 		}
 	}
-	verdict, err = s.DeleteGroup(ctx, testScope, "g", nil, a)
+	verdict, err = s.DeleteGroup(ctx, testScope, "g", nil, a, "")
 	mustApply(t, verdict, err)
 	verdict, err = s.DeleteCACertificate(ctx, testScope, "ca", nil, a)
 	mustApply(t, verdict, err)

@@ -169,7 +169,7 @@ func (r *powerRun) live() {
 		return
 	}
 	for i := range powerIDs {
-		e, verdict, err := s.PutEnrollment(ctx, powerScope, registration.Enrollment{ID: powerID(i)}, nil, registration.Audit{})
+		e, verdict, err := s.PutEnrollment(ctx, powerScope, registration.Enrollment{ID: powerID(i)}, nil, registration.Audit{}, "")
 		if err == nil && verdict == registration.Applied {
 			r.enrolled[i] = &e
 		}

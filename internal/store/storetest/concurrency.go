@@ -65,7 +65,7 @@ func manyWriters(w *world) {
 	for i := range devices {
 		done.Go(func() {
 			id, op := numbered("dev", i), numbered("op", i)
-			e, verdict, err := w.store.PutEnrollment(w.ctx, scope, enrollment(id, id), nil, audit(id, epoch))
+			e, verdict, err := w.store.PutEnrollment(w.ctx, scope, enrollment(id, id), nil, audit(id, epoch), "")
 			if verdict != registration.Applied || err != nil || e.ID != id {
 				w.Errorf("put %s: %+v, %d, %v", id, e, verdict, err)
 				return
@@ -140,7 +140,7 @@ func snapshotConsistent(w *world) {
 		w.redeem(scope, "dev", op, epoch)
 		w.finish(scope, "dev", op, registration.Assigned)
 		if i%6 == 5 {
-			w.applied(w.store.DeleteEnrollment(w.ctx, scope, "dev", nil, audit("d", epoch)))
+			w.applied(w.store.DeleteEnrollment(w.ctx, scope, "dev", nil, audit("d", epoch), ""))
 		}
 	}
 	close(stop)

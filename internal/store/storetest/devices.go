@@ -147,7 +147,7 @@ func deviceIDTaken(w *world) {
 	w.verdict(registration.Taken)(w.store.Finish(w.ctx, scope, f))
 	w.audited(scope, f.Audit.TrackingID, 0)
 
-	w.applied(w.store.DeleteRegistration(w.ctx, scope, "one", nil, audit("retire", epoch)))
+	w.applied(w.store.DeleteRegistration(w.ctx, scope, "one", nil, audit("retire", epoch), ""))
 	if revision := w.redeemed(w.store.Redeem(w.ctx, scope, rival(scope, "two", "op-5"))); revision <= first.Operation.Revision {
 		w.Fatalf("revision %d after %d", revision, first.Operation.Revision)
 	}
@@ -156,7 +156,7 @@ func deviceIDTaken(w *world) {
 // idsFold addresses one id in three spellings. Ids that differ in more than ASCII case stay apart.
 func idsFold(w *world) {
 	w.enroll(scope, "Dev-K")
-	_, verdict, err := w.store.PutEnrollment(w.ctx, scope, enrollment("DEV-k", "x"), nil, audit("again", epoch))
+	_, verdict, err := w.store.PutEnrollment(w.ctx, scope, enrollment("DEV-k", "x"), nil, audit("again", epoch), "")
 	w.verdict(registration.Exists)(verdict, err)
 	w.same("Kelvin sign", w.device(scope, "dev-\u212a"), registration.Device{})
 
@@ -173,7 +173,7 @@ func idsFold(w *world) {
 	srks, err := w.store.Owners(w.ctx, scope, "dev-k", epoch)
 	w.ok(err)
 	w.same("owners", srks, [][]byte{[]byte("srk")})
-	w.applied(w.store.DeleteRegistration(w.ctx, scope, "DEV-k", nil, audit("dr", epoch)))
-	w.applied(w.store.DeleteEnrollment(w.ctx, scope, "dev-K", nil, audit("de", epoch)))
+	w.applied(w.store.DeleteRegistration(w.ctx, scope, "DEV-k", nil, audit("dr", epoch), ""))
+	w.applied(w.store.DeleteEnrollment(w.ctx, scope, "dev-K", nil, audit("de", epoch), ""))
 	w.same("device", w.device(scope, "Dev-K"), registration.Device{Generation: 2})
 }

@@ -8,7 +8,7 @@ import (
 
 func enrollmentRoundTrip(w *world) {
 	for _, e := range []registration.Enrollment{enrollment("Full", "odd"), {ID: "bare", Created: epoch, Updated: epoch}} {
-		stored, verdict, err := w.store.PutEnrollment(w.ctx, scope, e, nil, audit("put "+e.ID, epoch))
+		stored, verdict, err := w.store.PutEnrollment(w.ctx, scope, e, nil, audit("put "+e.ID, epoch), "")
 		w.applied(verdict, err)
 		if stored.Revision == 0 {
 			w.Fatal("no revision was given")
@@ -28,7 +28,7 @@ func enrollmentReplaced(w *world) {
 	first := w.enroll(scope, "dev")
 	next := enrollment("DEV", "another")
 	next.Created, next.Updated = epoch.Add(time.Hour), epoch.Add(time.Hour)
-	stored, verdict, err := w.store.PutEnrollment(w.ctx, scope, next, pointer(first.Revision), audit("replace", epoch))
+	stored, verdict, err := w.store.PutEnrollment(w.ctx, scope, next, pointer(first.Revision), audit("replace", epoch), "")
 	w.applied(verdict, err)
 	next.Created = first.Created
 	next.Revision = stored.Revision
@@ -48,7 +48,7 @@ func revisionsNeverRepeat(w *world) {
 	}
 	for _, life := range []string{"a", "b", "c"} {
 		note(w.enroll(scope, "dev").Revision)
-		stored, verdict, err := w.store.PutEnrollment(w.ctx, scope, enrollment("dev", life), anyRevision, audit("r", epoch))
+		stored, verdict, err := w.store.PutEnrollment(w.ctx, scope, enrollment("dev", life), anyRevision, audit("r", epoch), "")
 		w.applied(verdict, err)
 		note(stored.Revision)
 		w.redeem(scope, "dev", "op-"+life, epoch)
@@ -57,10 +57,10 @@ func revisionsNeverRepeat(w *world) {
 		note(w.device(scope, "dev").Registration.Revision)
 		w.redeem(scope, "dev", "op2-"+life, epoch)
 		note(w.device(scope, "dev").Registration.Revision)
-		w.applied(w.store.DeleteRegistration(w.ctx, scope, "dev", nil, audit("d", epoch)))
+		w.applied(w.store.DeleteRegistration(w.ctx, scope, "dev", nil, audit("d", epoch), ""))
 		w.redeem(scope, "dev", "op3-"+life, epoch)
 		note(w.device(scope, "dev").Registration.Revision)
-		w.applied(w.store.DeleteEnrollment(w.ctx, scope, "dev", nil, audit("d", epoch)))
+		w.applied(w.store.DeleteEnrollment(w.ctx, scope, "dev", nil, audit("d", epoch), ""))
 	}
 }
 
@@ -72,7 +72,7 @@ func deleteEnrollmentEndsAll(w *world) {
 	w.redeem(scope, "dev2", "op-3", epoch)
 	neighbour := w.device(scope, "dev2")
 
-	w.applied(w.store.DeleteEnrollment(w.ctx, scope, "DEV", nil, audit("delete", epoch)))
+	w.applied(w.store.DeleteEnrollment(w.ctx, scope, "DEV", nil, audit("delete", epoch), ""))
 	w.audited(scope, "delete", 1)
 	w.same("device", w.device(scope, "dev"), registration.Device{Generation: 2})
 	w.noOperation(scope, "op-1")
@@ -84,7 +84,7 @@ func deleteRegistrationLeavesEnrollment(w *world) {
 	e := w.enroll(scope, "dev")
 	w.redeem(scope, "dev", "op-1", epoch)
 	w.redeem(scope, "dev", "op-2", epoch)
-	w.applied(w.store.DeleteRegistration(w.ctx, scope, "Dev", nil, audit("delete", epoch)))
+	w.applied(w.store.DeleteRegistration(w.ctx, scope, "Dev", nil, audit("delete", epoch), ""))
 	w.audited(scope, "delete", 1)
 	w.same("device", w.device(scope, "dev"), registration.Device{Generation: 2, Enrollment: &e})
 	w.noOperation(scope, "op-1")

@@ -99,7 +99,7 @@ func enrollmentsPutBeside(w *world) {
 	}
 	for i := range batches * size {
 		e := enrollment(numbered("alone", i), "alone")
-		_, verdict, err := w.store.PutEnrollment(w.ctx, scope, e, nil, audit("alone", epoch))
+		_, verdict, err := w.store.PutEnrollment(w.ctx, scope, e, nil, audit("alone", epoch), "")
 		w.applied(verdict, err)
 	}
 	group.Wait()

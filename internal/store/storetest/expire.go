@@ -141,7 +141,7 @@ func scopesAreDeleted(w *world) {
 	}
 	w.audited(otherScope, "second", 1)
 	// What the rows had claimed is free: a group's certificates, an operation's id, a device id at its hub.
-	_, verdict, err := w.store.PutGroup(w.ctx, otherScope, group("another", "line"), nil, audit("g", epoch))
+	_, verdict, err := w.store.PutGroup(w.ctx, otherScope, group("another", "line"), nil, audit("g", epoch), "")
 	w.applied(verdict, err)
 	w.enroll(otherScope, "another")
 	w.redeem(otherScope, "another", "op-"+otherScope+numbered("", 0), epoch)

@@ -116,7 +116,7 @@ func savedMove(id, operationID string, at time.Time) registration.SavedMove {
 // enroll creates an enrollment and returns it as stored.
 func (w *world) enroll(scope, id string) registration.Enrollment {
 	w.Helper()
-	e, verdict, err := w.store.PutEnrollment(w.ctx, scope, enrollment(id, id), nil, audit("enroll "+dps.FoldID(id), epoch))
+	e, verdict, err := w.store.PutEnrollment(w.ctx, scope, enrollment(id, id), nil, audit("enroll "+dps.FoldID(id), epoch), "")
 	w.applied(verdict, err)
 	return e
 }
@@ -124,7 +124,7 @@ func (w *world) enroll(scope, id string) registration.Enrollment {
 // group creates a group and returns it as stored.
 func (w *world) group(scope, id string) registration.Group {
 	w.Helper()
-	g, verdict, err := w.store.PutGroup(w.ctx, scope, group(id, id), nil, audit("group "+dps.FoldID(id), epoch))
+	g, verdict, err := w.store.PutGroup(w.ctx, scope, group(id, id), nil, audit("group "+dps.FoldID(id), epoch), "")
 	w.applied(verdict, err)
 	return g
 }

@@ -11,7 +11,7 @@ import (
 
 func groupRoundTrip(w *world) {
 	for _, g := range []registration.Group{group("Full", "odd"), {ID: "bare", Created: epoch, Updated: epoch}} {
-		stored, verdict, err := w.store.PutGroup(w.ctx, scope, g, nil, audit("put "+g.ID, epoch))
+		stored, verdict, err := w.store.PutGroup(w.ctx, scope, g, nil, audit("put "+g.ID, epoch), "")
 		w.applied(verdict, err)
 		g.Revision = stored.Revision
 		w.same("returned", stored, g)
@@ -48,7 +48,7 @@ func groupsMoveTheirRevision(w *world) {
 	}
 	put := func(want registration.Verdict, g registration.Group, expect *uint64) {
 		w.Helper()
-		_, verdict, err := w.store.PutGroup(w.ctx, scope, g, expect, audit("g", epoch))
+		_, verdict, err := w.store.PutGroup(w.ctx, scope, g, expect, audit("g", epoch), "")
 		w.verdict(want)(verdict, err)
 	}
 	step("nothing", false)
@@ -60,11 +60,11 @@ func groupsMoveTheirRevision(w *world) {
 	step("refused", false)
 	put(registration.Applied, group("LINE", "b"), pointer(last))
 	step("replaced", true)
-	w.verdict(registration.Conflict)(w.store.DeleteGroup(w.ctx, scope, "line", pointer(last+1), audit("d", epoch)))
-	w.verdict(registration.Missing)(w.store.DeleteGroup(w.ctx, scope, "none", nil, audit("d", epoch)))
-	w.verdict(registration.Missing)(w.store.DeleteGroup(w.ctx, otherScope, "line", nil, audit("d", epoch)))
+	w.verdict(registration.Conflict)(w.store.DeleteGroup(w.ctx, scope, "line", pointer(last+1), audit("d", epoch), ""))
+	w.verdict(registration.Missing)(w.store.DeleteGroup(w.ctx, scope, "none", nil, audit("d", epoch), ""))
+	w.verdict(registration.Missing)(w.store.DeleteGroup(w.ctx, otherScope, "line", nil, audit("d", epoch), ""))
 	step("not deleted", false)
-	w.applied(w.store.DeleteGroup(w.ctx, scope, "Line", pointer(last), audit("gone", epoch)))
+	w.applied(w.store.DeleteGroup(w.ctx, scope, "Line", pointer(last), audit("gone", epoch), ""))
 	w.audited(scope, "gone", 1)
 	step("deleted", true)
 	ca, verdict, err := w.store.PutCACertificate(w.ctx, scope, caCertificate("Plant", "a"), nil, audit("ca", epoch))
@@ -91,7 +91,7 @@ func groupReplacedKeepsItsCreation(w *world) {
 	first := w.group(scope, "line")
 	next := group("Line", "another")
 	next.Created = epoch.Add(time.Hour)
-	stored, verdict, err := w.store.PutGroup(w.ctx, scope, next, pointer(first.Revision), audit("r", epoch))
+	stored, verdict, err := w.store.PutGroup(w.ctx, scope, next, pointer(first.Revision), audit("r", epoch), "")
 	w.applied(verdict, err)
 	next.Created, next.Revision = first.Created, stored.Revision
 	w.same("returned", stored, next)
@@ -146,14 +146,14 @@ func certificatesAreOfOneEntry(w *world) {
 		w.Helper()
 		next := enrollment(id, id)
 		next.Certificates = sums
-		_, verdict, err := w.store.PutEnrollment(w.ctx, scope, next, expect, audit("e", epoch))
+		_, verdict, err := w.store.PutEnrollment(w.ctx, scope, next, expect, audit("e", epoch), "")
 		w.verdict(want)(verdict, err)
 	}
 	putGroup := func(want registration.Verdict, id string, expect *uint64, sums ...[32]byte) {
 		w.Helper()
 		g := group(id, id)
 		g.Certificates = sums
-		_, verdict, err := w.store.PutGroup(w.ctx, scope, g, expect, audit("g", epoch))
+		_, verdict, err := w.store.PutGroup(w.ctx, scope, g, expect, audit("g", epoch), "")
 		w.verdict(want)(verdict, err)
 	}
 	put(registration.Applied, "dev", nil, sum, sum) // twice in one entry is once
@@ -170,13 +170,13 @@ func certificatesAreOfOneEntry(w *world) {
 	put(registration.Applied, "dev", anyRevision, other) // sum is free
 	putGroup(registration.Applied, "group", nil, sum)
 	putGroup(registration.Applied, "GROUP", anyRevision, sum)
-	w.applied(w.store.DeleteEnrollment(w.ctx, scope, "dev", nil, audit("d", epoch)))
+	w.applied(w.store.DeleteEnrollment(w.ctx, scope, "dev", nil, audit("d", epoch), ""))
 	put(registration.Applied, "other", nil, other)
-	w.applied(w.store.DeleteGroup(w.ctx, scope, "group", nil, audit("d", epoch)))
+	w.applied(w.store.DeleteGroup(w.ctx, scope, "group", nil, audit("d", epoch), ""))
 	put(registration.Applied, "third", nil, sum)
 	foreign := enrollment("dev", "foreign")
 	foreign.Certificates = [][32]byte{sum, other}
-	_, verdict, err := w.store.PutEnrollment(w.ctx, otherScope, foreign, nil, audit("e", epoch))
+	_, verdict, err := w.store.PutEnrollment(w.ctx, otherScope, foreign, nil, audit("e", epoch), "")
 	w.applied(verdict, err)
 }
 
@@ -214,9 +214,9 @@ func certificatesMoveWithinATransition(w *world) {
 			was, is = free, next
 		}
 		w.same(name, w.device(scope, a).Enrollment.Certificates, [][32]byte{is})
-		_, verdict, err := w.store.PutEnrollment(w.ctx, scope, row(c, nil, is).Enrollment, nil, audit("e", epoch))
+		_, verdict, err := w.store.PutEnrollment(w.ctx, scope, row(c, nil, is).Enrollment, nil, audit("e", epoch), "")
 		w.verdict(registration.Taken)(verdict, err)
-		_, verdict, err = w.store.PutEnrollment(w.ctx, scope, row(c, nil, was).Enrollment, nil, audit("e", epoch))
+		_, verdict, err = w.store.PutEnrollment(w.ctx, scope, row(c, nil, was).Enrollment, nil, audit("e", epoch), "")
 		w.applied(verdict, err)
 	}
 }
@@ -271,7 +271,7 @@ func registrationsOfAGroup(w *world) {
 		w.redeemed(w.store.Redeem(w.ctx, scope, r))
 		line = append(line, *w.device(scope, id).Registration)
 	}
-	w.applied(w.store.DeleteGroup(w.ctx, scope, "line", nil, audit("d", epoch)))
+	w.applied(w.store.DeleteGroup(w.ctx, scope, "line", nil, audit("d", epoch), ""))
 	all := append(append([]registration.Registration{}, line...), *w.device(scope, "own").Registration)
 	for limit := 1; limit <= len(all)+1; limit++ {
 		for name, want := range map[string][]registration.Registration{"LINE": line, "": all, "nobody": nil} {
@@ -304,13 +304,13 @@ func holdingsAreCounted(w *world) {
 	for i, mechanism := range []registration.Mechanism{registration.TPM, registration.TPM, registration.X509} {
 		e := enrollment(numbered("dev", i), "x")
 		e.Mechanism, e.Disabled = mechanism, i == 1
-		_, verdict, err := w.store.PutEnrollment(w.ctx, scope, e, nil, audit("e", epoch))
+		_, verdict, err := w.store.PutEnrollment(w.ctx, scope, e, nil, audit("e", epoch), "")
 		w.applied(verdict, err)
 		w.enroll(otherScope, numbered("dev", i))
 	}
 	g := group("line", "x")
 	g.Mechanism = registration.SymmetricKey
-	_, verdict, err := w.store.PutGroup(w.ctx, scope, g, nil, audit("g", epoch))
+	_, verdict, err := w.store.PutGroup(w.ctx, scope, g, nil, audit("g", epoch), "")
 	w.applied(verdict, err)
 	for i, status := range []registration.Status{registration.Assigned, registration.Failed} {
 		w.redeem(scope, numbered("dev", i), numbered("op", i), epoch)
@@ -334,7 +334,7 @@ func groupOneWins(w *world) {
 		running.Go(func() {
 			g := group("line", numbered("w", i))
 			g.Certificates = nil
-			_, verdict, err := w.store.PutGroup(w.ctx, scope, g, pointer(stored.Revision), audit("w", epoch))
+			_, verdict, err := w.store.PutGroup(w.ctx, scope, g, pointer(stored.Revision), audit("w", epoch), "")
 			if err != nil {
 				verdict = -1
 			}

@@ -209,6 +209,6 @@ func (h *History) deleteRegistration() call {
 	}
 	expect, a := h.expect(current), h.audit()
 	return call{"DeleteRegistration", fmt.Sprintf("%s %s %s %s", scope, id, expect, show(a)), func(p *player) string {
-		return p.verdict(p.DeleteRegistration(h.ctx, scope, id, expect.of(p, scope), a))
+		return p.verdict(p.DeleteRegistration(h.ctx, scope, id, expect.of(p, scope), a, ""))
 	}, []key{{scope, id}}}
 }

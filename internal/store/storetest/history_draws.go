@@ -26,7 +26,7 @@ var mix = []struct {
 	{"ExpireMessages", 3, (*History).expireMessages},
 	{"HubOwner", 1, (*History).readHubOwner}, {"MoveHub", 4, (*History).moveHub}, {"ClaimOutbox", 4, (*History).claimOutbox},
 	{"SettleOutbox", 4, (*History).settleOutbox}, {"PostponeOutbox", 4, (*History).postponeOutbox}, {"OutboxBacklog", 2, (*History).outboxBacklog},
-	{"OutboxClaimed", 2, (*History).outboxClaimed},
+	{"OutboxClaimed", 2, (*History).outboxClaimed}, {"PassOutbox", 2, (*History).passOutbox},
 
 	{"PutEnrollment", 10, (*History).putEnrollment}, {"PutEnrollments", 4, (*History).putEnrollments}, {"PutAllEnrollments", 4, (*History).putAllEnrollments},
 	{"DeleteEnrollment", 5, (*History).deleteEnrollment}, {"PutGroup", 9, (*History).putGroup}, {"DeleteGroup", 3, (*History).deleteGroup},

@@ -30,7 +30,7 @@ func (h *History) putEnrollment() call {
 	scope, id := h.scope(), from(h, "id", someIDs)
 	e, expect, a := h.entry(id, h.name()), h.expect(h.enrollmentName(scope, id)), h.audit()
 	return call{"PutEnrollment", fmt.Sprintf("%s %s %s %s", scope, show(e), expect, show(a)), func(p *player) string {
-		stored, verdict, err := p.PutEnrollment(h.ctx, scope, e, expect.of(p, scope), a)
+		stored, verdict, err := p.PutEnrollment(h.ctx, scope, e, expect.of(p, scope), a, "")
 		return p.verdict(verdict, err) + " " + p.enrollment(scope, stored)
 	}, []key{{scope, id}}}
 }
@@ -84,7 +84,7 @@ func (h *History) deleteEnrollment() call {
 	id := h.id(scope, enrolled)
 	expect, a := h.expect(h.enrollmentName(scope, id)), h.audit()
 	return call{"DeleteEnrollment", fmt.Sprintf("%s %s %s %s", scope, id, expect, show(a)), func(p *player) string {
-		return p.verdict(p.DeleteEnrollment(h.ctx, scope, id, expect.of(p, scope), a))
+		return p.verdict(p.DeleteEnrollment(h.ctx, scope, id, expect.of(p, scope), a, ""))
 	}, []key{{scope, id}}}
 }
 
@@ -95,7 +95,7 @@ func (h *History) putGroup() call {
 	g.Mechanism = from(h, "mechanism", []registration.Mechanism{registration.SymmetricKey, registration.X509})
 	expect, a := h.expect(h.groupName(scope, id)), h.audit()
 	return call{"PutGroup", fmt.Sprintf("%s %s %s %s", scope, show(g), expect, show(a)), func(p *player) string {
-		stored, verdict, err := p.PutGroup(h.ctx, scope, g, expect.of(p, scope), a)
+		stored, verdict, err := p.PutGroup(h.ctx, scope, g, expect.of(p, scope), a, "")
 		return p.verdict(verdict, err) + " " + p.group(scope, stored)
 	}, []key{{scope, "a"}}}
 }
@@ -112,7 +112,7 @@ func (h *History) deleteGroup() call {
 	scope, id := h.scope(), from(h, "group", someGroups)
 	expect, a := h.expect(h.groupName(scope, id)), h.audit()
 	return call{"DeleteGroup", fmt.Sprintf("%s %s %s %s", scope, id, expect, show(a)), func(p *player) string {
-		return p.verdict(p.DeleteGroup(h.ctx, scope, id, expect.of(p, scope), a))
+		return p.verdict(p.DeleteGroup(h.ctx, scope, id, expect.of(p, scope), a, ""))
 	}, []key{{scope, "a"}}}
 }
 

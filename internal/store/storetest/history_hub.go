@@ -92,6 +92,14 @@ func (h *History) postponeOutbox() call {
 	}}
 }
 
+func (h *History) passOutbox() call {
+	scope, work, claim := h.ending()
+	next := []registration.Outbox{{Kind: from(h, "kind", advances), Object: h.name()}, {Kind: from(h, "kind", advances), Object: from(h, "object", []string{"shared", "common"})}}
+	return call{method: "PassOutbox", args: fmt.Sprintf("%s %s %q %s", scope, show(work), claim, show(next)), run: func(p *player) string {
+		return p.verdict(p.PassOutbox(h.ctx, scope, work, claim, next))
+	}}
+}
+
 func (h *History) outboxClaimed() call {
 	scope, work, _ := h.ending()
 	return call{method: "OutboxClaimed", args: fmt.Sprintf("%s %s", scope, show(work)), run: func(p *player) string {

@@ -25,7 +25,7 @@ func scopesAreIsolated(w *world) {
 
 	for name, act := range map[string]func(){
 		"put": func() {
-			_, verdict, err := w.store.PutEnrollment(w.ctx, otherScope, enrollment("dev", "put"), anyRevision, audit("1", epoch))
+			_, verdict, err := w.store.PutEnrollment(w.ctx, otherScope, enrollment("dev", "put"), anyRevision, audit("1", epoch), "")
 			w.applied(verdict, err)
 		},
 		"redeem": func() {
@@ -56,9 +56,9 @@ func scopesAreIsolated(w *world) {
 		w.same(name+" in the other scope", w.picture(scope), before)
 	}
 	before := w.picture(scope)
-	w.applied(w.store.DeleteRegistration(w.ctx, otherScope, "dev", nil, audit("4", epoch)))
+	w.applied(w.store.DeleteRegistration(w.ctx, otherScope, "dev", nil, audit("4", epoch), ""))
 	w.same("delete registration in the other scope", w.picture(scope), before)
-	w.applied(w.store.DeleteEnrollment(w.ctx, otherScope, "dev", nil, audit("5", epoch)))
+	w.applied(w.store.DeleteEnrollment(w.ctx, otherScope, "dev", nil, audit("5", epoch), ""))
 	w.same("delete enrollment in the other scope", w.picture(scope), before)
 	w.finish(scope, "dev", "op-1", registration.Assigned)
 }

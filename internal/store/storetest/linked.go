@@ -180,7 +180,7 @@ func hubDevicesAreCounted(w *world) {
 	devices, err := w.store.HubDevices(w.ctx, scope)
 	w.ok(err)
 	w.same("devices", devices, map[string]uint64{"a.example": 2, "b.example": 1})
-	w.applied(w.store.DeleteEnrollment(w.ctx, scope, numbered("dev", 1), nil, audit("d", epoch)))
+	w.applied(w.store.DeleteEnrollment(w.ctx, scope, numbered("dev", 1), nil, audit("d", epoch), ""))
 	devices, err = w.store.HubDevices(w.ctx, scope)
 	w.ok(err)
 	w.same("fewer devices", devices, map[string]uint64{"a.example": 2})

@@ -205,7 +205,7 @@ func (m *Model) SaveMove(ctx context.Context, scope string, s registration.Saved
 }
 
 // DeleteRegistration implements registration.EnrollmentStore.
-func (m *Model) DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, a registration.Audit) (registration.Verdict, error) {
+func (m *Model) DeleteRegistration(ctx context.Context, scope, id string, expect *uint64, a registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
 	leave, err := m.enter(ctx)
 	if err != nil {
 		return 0, err
@@ -215,6 +215,7 @@ func (m *Model) DeleteRegistration(ctx context.Context, scope, id string, expect
 	if verdict := judgeDelete(expect, m.registrations[k].Revision); verdict != registration.Applied {
 		return verdict, nil
 	}
+	m.orderDevice(k, order, a)
 	m.forget(k, a.At)
 	return m.note(scope, a), nil
 }

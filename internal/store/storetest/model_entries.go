@@ -12,7 +12,7 @@ import (
 )
 
 // PutEnrollment implements registration.EnrollmentStore.
-func (m *Model) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64, a registration.Audit) (registration.Enrollment, registration.Verdict, error) {
+func (m *Model) PutEnrollment(ctx context.Context, scope string, e registration.Enrollment, expect *uint64, a registration.Audit, order registration.HubOrder) (registration.Enrollment, registration.Verdict, error) {
 	leave, err := m.enter(ctx)
 	if err != nil {
 		return registration.Enrollment{}, 0, err
@@ -21,6 +21,7 @@ func (m *Model) PutEnrollment(ctx context.Context, scope string, e registration.
 	if verdict := m.put(scope, registration.EnrollmentPut{Enrollment: e, Expect: expect, Audit: a}); verdict != registration.Applied {
 		return registration.Enrollment{}, verdict, nil
 	}
+	m.orderDevice(fold(scope, e.ID), order, a)
 	return m.enrollments[fold(scope, e.ID)], registration.Applied, nil
 }
 
@@ -104,7 +105,7 @@ func (m *Model) PutAllEnrollments(ctx context.Context, scope string, puts []regi
 }
 
 // DeleteEnrollment implements registration.EnrollmentStore.
-func (m *Model) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, a registration.Audit) (registration.Verdict, error) {
+func (m *Model) DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, a registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
 	leave, err := m.enter(ctx)
 	if err != nil {
 		return 0, err
@@ -114,13 +115,14 @@ func (m *Model) DeleteEnrollment(ctx context.Context, scope, id string, expect *
 	if verdict := judgeDelete(expect, m.enrollments[k].Revision); verdict != registration.Applied {
 		return verdict, nil
 	}
+	m.orderDevice(k, order, a)
 	delete(m.enrollments, k)
 	m.forget(k, a.At)
 	return m.note(scope, a), nil
 }
 
 // PutGroup implements registration.GroupStore.
-func (m *Model) PutGroup(ctx context.Context, scope string, g registration.Group, expect *uint64, a registration.Audit) (registration.Group, registration.Verdict, error) {
+func (m *Model) PutGroup(ctx context.Context, scope string, g registration.Group, expect *uint64, a registration.Audit, order registration.HubOrder) (registration.Group, registration.Verdict, error) {
 	leave, err := m.enter(ctx)
 	if err != nil {
 		return registration.Group{}, 0, err
@@ -139,11 +141,12 @@ func (m *Model) PutGroup(ctx context.Context, scope string, g registration.Group
 	}
 	g.Revision = m.moveGroups(scope)
 	m.groups[k] = g
+	m.orderAll(scope, registration.OrderForGroup(order, g.ID, g.Revision, a.TrackingID))
 	return g, m.note(scope, a), nil
 }
 
 // DeleteGroup implements registration.GroupStore.
-func (m *Model) DeleteGroup(ctx context.Context, scope, id string, expect *uint64, a registration.Audit) (registration.Verdict, error) {
+func (m *Model) DeleteGroup(ctx context.Context, scope, id string, expect *uint64, a registration.Audit, order registration.HubOrder) (registration.Verdict, error) {
 	leave, err := m.enter(ctx)
 	if err != nil {
 		return 0, err
@@ -154,7 +157,7 @@ func (m *Model) DeleteGroup(ctx context.Context, scope, id string, expect *uint6
 		return verdict, nil
 	}
 	delete(m.groups, k)
-	m.moveGroups(scope)
+	m.orderAll(scope, registration.OrderForGroup(order, id, m.moveGroups(scope), a.TrackingID))
 	return m.note(scope, a), nil
 }
 

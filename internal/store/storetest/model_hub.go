@@ -122,6 +122,39 @@ func (m *Model) PostponeOutbox(ctx context.Context, scope string, work registrat
 	return verdict, nil
 }
 
+// PassOutbox implements registration.OutboxStore.
+func (m *Model) PassOutbox(ctx context.Context, scope string, work registration.Outbox, claim string, next []registration.Outbox) (registration.Verdict, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	k := outboxKey{scope, work}
+	verdict := m.ended(k, claim)
+	if verdict == registration.Applied {
+		delete(m.outbox, k)
+		m.orderAll(scope, next)
+	}
+	return verdict, nil
+}
+
+// orderAll writes rows, but for those that are there.
+func (m *Model) orderAll(scope string, rows []registration.Outbox) {
+	for _, work := range rows {
+		if k := (outboxKey{scope, work}); m.outbox[k] == nil {
+			now := time.Now()
+			m.outbox[k] = &waiting{written: now, due: now}
+		}
+	}
+}
+
+// orderDevice writes what an order is for the device of an id.
+func (m *Model) orderDevice(k key, order registration.HubOrder, a registration.Audit) {
+	if r, registered := m.registrations[k]; registered {
+		m.orderAll(k.scope, registration.OrdersFor(order, r, 0, a.TrackingID))
+	}
+}
+
 // OutboxClaimed implements registration.OutboxStore.
 func (m *Model) OutboxClaimed(ctx context.Context, scope string, work registration.Outbox) (bool, error) {
 	leave, err := m.enter(ctx)

@@ -220,7 +220,7 @@ func outboxGoesWithFinish(w *world) {
 	// Those of operations that will never be finished stay until somebody has looked at them.
 	w.redeem(scope, "superseded", "op-newer", epoch)
 	w.finish(scope, "superseded", "op-newer", registration.Assigned)
-	w.applied(w.store.DeleteRegistration(w.ctx, scope, "deleted", nil, audit("d", epoch)))
+	w.applied(w.store.DeleteRegistration(w.ctx, scope, "deleted", nil, audit("d", epoch), ""))
 	w.applied(w.store.SettleOutbox(w.ctx, scope, *advance("op-superseded"), "c"))
 	w.applied(w.store.SettleOutbox(w.ctx, scope, *advance("op-deleted"), "c"))
 	w.applied(w.store.SettleOutbox(w.ctx, otherScope, elsewhere, "c"))

@@ -40,13 +40,13 @@ func pruneOperations(w *world) {
 func generationOutlivesDeletion(w *world) {
 	deleted := epoch.Add(time.Hour)
 	for name, end := range map[string]func(id string){
-		"enrollment": func(id string) { w.applied(w.store.DeleteEnrollment(w.ctx, scope, id, nil, audit("d", deleted))) },
+		"enrollment": func(id string) { w.applied(w.store.DeleteEnrollment(w.ctx, scope, id, nil, audit("d", deleted), "")) },
 		"both": func(id string) {
-			w.applied(w.store.DeleteRegistration(w.ctx, scope, id, nil, audit("d", epoch)))
-			w.applied(w.store.DeleteEnrollment(w.ctx, scope, id, nil, audit("d", deleted)))
+			w.applied(w.store.DeleteRegistration(w.ctx, scope, id, nil, audit("d", epoch), ""))
+			w.applied(w.store.DeleteEnrollment(w.ctx, scope, id, nil, audit("d", deleted), ""))
 		},
 		"refused after": func(id string) {
-			w.applied(w.store.DeleteEnrollment(w.ctx, scope, id, nil, audit("d", epoch)))
+			w.applied(w.store.DeleteEnrollment(w.ctx, scope, id, nil, audit("d", epoch), ""))
 			w.applied(w.store.Refuse(w.ctx, scope, registration.Refused{ID: id, Generation: 1, Audit: audit("d", deleted)}))
 		},
 	} {
@@ -64,7 +64,7 @@ func generationOutlivesDeletion(w *world) {
 	}
 	w.enroll(scope, "again")
 	w.redeem(scope, "again", "op again", epoch)
-	w.applied(w.store.DeleteEnrollment(w.ctx, scope, "again", nil, audit("d", epoch)))
+	w.applied(w.store.DeleteEnrollment(w.ctx, scope, "again", nil, audit("d", epoch), ""))
 	w.enroll(scope, "again") // in use again: its age does not count
 	w.prune(time.Time{}, deleted, 10, 0)
 	w.redeem(scope, "again", "op again 2", epoch)
@@ -79,7 +79,7 @@ func pruneSparesUsed(w *world) {
 	w.applied(w.store.Refuse(w.ctx, scope, registration.Refused{ID: "enrolled", Audit: audit("r", epoch)}))
 	w.enroll(scope, "unregistered")
 	w.redeem(scope, "unregistered", "op-1", epoch)
-	w.applied(w.store.DeleteRegistration(w.ctx, scope, "unregistered", nil, audit("d", epoch)))
+	w.applied(w.store.DeleteRegistration(w.ctx, scope, "unregistered", nil, audit("d", epoch), ""))
 	w.enroll(scope, "registered")
 	w.redeem(scope, "registered", "op-2", epoch)
 	for i := range 5 {

@@ -81,7 +81,7 @@ func sealedWorld(w *world) (want []registration.SealedValue) {
 	}
 	keyless := enrollment("bare", "bare")
 	keyless.Keys = registration.SealedKeys{}
-	stored, verdict, err := w.store.PutEnrollment(w.ctx, scope, keyless, nil, audit("bare", epoch))
+	stored, verdict, err := w.store.PutEnrollment(w.ctx, scope, keyless, nil, audit("bare", epoch), "")
 	w.applied(verdict, err)
 	bare := redemption("bare", registration.Device{Enrollment: &stored}, "bare-op", epoch)
 	bare.Operation.SealedHubKey, bare.Operation.SealedKey, bare.Registration.SealedHubKey = nil, nil, nil
@@ -146,7 +146,7 @@ func sealedListedWhileChanging(w *world) {
 		d := w.device(scope, id)
 		switch {
 		case d.Enrollment != nil && page%devices%3 == 2:
-			w.applied(w.store.DeleteEnrollment(w.ctx, scope, id, nil, audit("d", epoch)))
+			w.applied(w.store.DeleteEnrollment(w.ctx, scope, id, nil, audit("d", epoch), ""))
 		case d.Enrollment != nil:
 			w.redeem(scope, id, numbered("page", page), epoch)
 			w.putIdentity(scope, identity("hub", id, numbered("key", page), uint64(page)+2), "i")

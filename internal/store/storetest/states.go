@@ -31,12 +31,12 @@ var states = []struct {
 	{"registration deleted", func(w *world, id, op string) {
 		w.enroll(scope, id)
 		w.redeem(scope, id, op, epoch)
-		w.applied(w.store.DeleteRegistration(w.ctx, scope, id, nil, audit("setup", epoch)))
+		w.applied(w.store.DeleteRegistration(w.ctx, scope, id, nil, audit("setup", epoch), ""))
 	}},
 	{"enrollment deleted", func(w *world, id, op string) {
 		w.enroll(scope, id)
 		w.redeem(scope, id, op, epoch)
-		w.applied(w.store.DeleteEnrollment(w.ctx, scope, id, nil, audit("setup", epoch)))
+		w.applied(w.store.DeleteEnrollment(w.ctx, scope, id, nil, audit("setup", epoch), ""))
 	}},
 	{"operation pruned", func(w *world, id, op string) {
 		w.enroll(scope, id)
@@ -148,7 +148,7 @@ func (e *event) look() {
 func (e event) audit() registration.Audit { return audit(e.tracking, epoch) }
 
 func (e event) put(expect *uint64) (registration.Verdict, error) {
-	stored, verdict, err := e.w.store.PutEnrollment(e.w.ctx, scope, enrollment(e.id, "put"), expect, e.audit())
+	stored, verdict, err := e.w.store.PutEnrollment(e.w.ctx, scope, enrollment(e.id, "put"), expect, e.audit(), "")
 	if verdict != registration.Applied && diff(stored, registration.Enrollment{}) != "" {
 		e.w.Errorf("a refused put returned %+v", stored)
 	}
@@ -156,11 +156,11 @@ func (e event) put(expect *uint64) (registration.Verdict, error) {
 }
 
 func (e event) deleteEnrollment(expect *uint64) (registration.Verdict, error) {
-	return e.w.store.DeleteEnrollment(e.w.ctx, scope, e.id, expect, e.audit())
+	return e.w.store.DeleteEnrollment(e.w.ctx, scope, e.id, expect, e.audit(), "")
 }
 
 func (e event) deleteRegistration(expect *uint64) (registration.Verdict, error) {
-	return e.w.store.DeleteRegistration(e.w.ctx, scope, e.id, expect, e.audit())
+	return e.w.store.DeleteRegistration(e.w.ctx, scope, e.id, expect, e.audit(), "")
 }
 
 func (e event) redeem(bend func(*registration.Redemption)) (registration.Verdict, error) {

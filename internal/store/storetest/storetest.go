@@ -126,6 +126,8 @@ func Sentences(t *testing.T, open func(t *testing.T) Store) {
 		{"outbox row is ended only by the claim that has it", outboxEndedByItsClaim},
 		{"outbox row that was postponed comes back with its failure", outboxPostponed},
 		{"outbox row of an operation goes when that is finished", outboxGoesWithFinish},
+		{"outbox row is passed on by the claim that has it, once", outboxPassedOn},
+		{"orders for devices at their hubs come with the transition that shuts them out", ordersComeWithTheirTransition},
 		{"outbox backlog counts what waits", outboxBacklog},
 		{"identity names keep their case", identityKeepsCase},
 		{"sealed values are all listed with their contexts", sealedListed},

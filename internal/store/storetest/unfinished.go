@@ -60,9 +60,9 @@ func unfinishedListed(w *world) {
 	redeem(scope, "failed", "op-failed", minute(0))
 	w.finish(scope, "failed", "op-failed", registration.Failed)
 	redeem(scope, "retired", "op-retired", minute(0))
-	w.applied(w.store.DeleteRegistration(w.ctx, scope, "retired", nil, audit("retire", epoch)))
+	w.applied(w.store.DeleteRegistration(w.ctx, scope, "retired", nil, audit("retire", epoch), ""))
 	redeem(scope, "deleted", "op-deleted", minute(0))
-	w.applied(w.store.DeleteEnrollment(w.ctx, scope, "deleted", nil, audit("delete", epoch)))
+	w.applied(w.store.DeleteEnrollment(w.ctx, scope, "deleted", nil, audit("delete", epoch), ""))
 	early := redeem(scope, "EARLY", "op-early", minute(1))
 
 	all := []registration.Unfinished{early, twice, elsewhere, late}
