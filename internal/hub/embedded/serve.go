@@ -59,7 +59,9 @@ func (h *Hub) serve(c *conn) {
 		c.endSending()
 		h.release(c)
 	}()
-	c.Conn.SetDeadline(time.Now().Add(h.config.Limits.ConnectDeadline))
+	deadline := time.Now().Add(h.config.Limits.ConnectDeadline)
+	c.SetDeadline(deadline) // unless it is draining already
+	c.Conn.SetWriteDeadline(deadline)
 	if why := h.handshake(c); why != "" {
 		c.end(why)
 		return

@@ -11,21 +11,20 @@ import (
 // spelling is how a device SDK speaks to its hub, as read in its sources: MqttTransportHandler.cs of C#, iothubtransport_mqtt_common.c of C,
 // mqtt_topic_iothub.py of Python, Mqtt.java, MqttTwin.java and MqttMessaging.java of Java, mqtt_twin_client.ts of Node, az_iot_hub_client of embedded C.
 type spelling struct {
-	id          string
-	user        string // after hub name and device id
-	resource    string // of the SAS token
-	keepAlive   uint16
-	flags       byte
-	qos         byte // of its requests and subscriptions
-	inbox       string
-	events      string
-	properties  map[string]any
-	system      map[string]any
-	rid         string
-	get         string // what follows the path
-	report      string
-	reportRest  string // of the answer's topic
-	methodQuery string
+	id         string
+	user       string // after hub name and device id
+	resource   string // of the SAS token
+	keepAlive  uint16
+	flags      byte
+	qos        byte // of its requests and subscriptions
+	inbox      string
+	events     string
+	properties map[string]any
+	system     map[string]any
+	rid        string
+	get        string // what follows the path
+	report     string
+	reportRest string // of the answer's topic
 }
 
 func spellings() map[string]spelling {
