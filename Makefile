@@ -6,15 +6,16 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 1m
 COUNT    ?= 6
 N        ?= 1000000
+CONNECTIONS ?= 10000
 KILLS    ?= 1000
 SUITE    := $(GO) run ./scripts/suite
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build build-demo deb image demo cluster cluster-stop check test test-unit test-long faults fuzz bench bench-import cover clean setup-demo setup-cluster setup-test
+.PHONY: help build build-demo deb image demo cluster cluster-stop check test test-unit test-long faults fuzz bench bench-import bench-connections cover clean setup-demo setup-cluster setup-test
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build bin/latchkey and bin/latchkey-device, both static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/latchkey ./cmd/latchkey-device
@@ -83,6 +84,9 @@ bench: setup-demo ## benchmarks, COUNT (6) times, in the form that go tool bench
 
 bench-import: ## import N (1000000) enrollments into a real service under load; an error if a target is missed
 	$(GO) run ./test/load -n $(N)
+
+bench-connections: ## memory of CONNECTIONS (10000) idle devices at the embedded hub of a real service; an error above the target
+	$(GO) run ./test/connections -n $(CONNECTIONS)
 
 cover: setup-test ## which lines the tests reach, in bin/cover.html
 	@mkdir -p bin
