@@ -16,6 +16,9 @@ type Part struct {
 	Version  uint64 // 0 counts as 1, which a twin begins with
 }
 
+// maxMetadata bounds what is kept of when members were written, in bytes. Only sections of nothing but short names, one in the other, come near.
+const maxMetadata = 900 << 10
+
 func (p Part) version() uint64 { return max(p.Version, 1) }
 
 // opened is a part that is worked on.
@@ -44,7 +47,11 @@ func (o opened) close() (Part, error) {
 		keep = maxDead
 	}
 	o.root.forget(keep)
-	return Part{Values: encode(o.values), Metadata: encode(o.root), Version: o.version}, nil
+	p := Part{Values: encode(o.values), Metadata: encode(o.root), Version: o.version}
+	if len(p.Metadata) > maxMetadata {
+		return Part{}, o.section.refuse(nil, "it has too many members within members")
+	}
+	return p, nil
 }
 
 // Patch merges a JSON object into the part: members that are null are removed, objects are merged, all else is replaced (RFC 7386). The version
@@ -100,12 +107,12 @@ func (p Part) Since(version uint64) ([]byte, error) {
 
 // ForDevice is the part as its device reads it: with $version, without metadata.
 func (p Part) ForDevice() (json.RawMessage, error) {
-	o, err := p.open(Desired)
+	values, err := stored(p.Values)
 	if err != nil {
 		return nil, err
 	}
-	o.values["$version"] = o.version
-	return encode(o.values), nil
+	values["$version"] = p.version()
+	return encode(values), nil
 }
 
 // ForService is the part as services read it: with $metadata and $version.

@@ -194,17 +194,30 @@ func TestWhatIsGoneIsForgottenWithinABound(t *testing.T) {
 }
 
 func TestMetadataOfTheFullestTwinIsBounded(t *testing.T) {
-	var members []string
-	for i := range 5000 {
-		members = append(members, fmt.Sprintf(`"%03x":{}`, i))
-	}
-	text := `{` + strings.Join(members[:4500], ",") + `}`
-	p, err := Part{}.Patch(Desired, []byte(text), noon)
-	if err != nil || len(p.Metadata) > 512<<10 {
-		t.Fatalf("%d bytes, %v", len(p.Metadata), err)
-	}
-	if p, err = p.Replace(Desired, []byte(`{"only":1}`), noon); err != nil || len(p.Metadata) > 64<<10 {
-		t.Errorf("%d bytes, %v", len(p.Metadata), err)
+	for name, c := range map[string]struct {
+		member  string
+		members int
+		refused bool
+	}{
+		"many members":            {`{}`, 4500, false},
+		"members within members":  {nested(9, "{}"), 1900, false},
+		"at a version of its own": {nested(9, "{}"), 2040, true},
+	} {
+		var members []string
+		for i := range c.members {
+			members = append(members, fmt.Sprintf(`"%03x":%s`, i, c.member))
+		}
+		before := Part{}
+		if c.refused {
+			before.Version = 1 << 62
+		}
+		p, err := before.Patch(Desired, []byte(`{`+strings.Join(members, ",")+`}`), noon)
+		if c.refused != (err != nil) || len(p.Metadata) > maxMetadata {
+			t.Errorf("%s: %d bytes, %v", name, len(p.Metadata), err)
+		}
+		if p, err = p.Replace(Desired, []byte(`{"only":1}`), noon); err != nil || len(p.Metadata) > 64<<10 {
+			t.Errorf("%s: %d bytes are left, %v", name, len(p.Metadata), err)
+		}
 	}
 }
 

@@ -57,6 +57,7 @@ func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, d registratio
 	}
 	digests := digestsOf(d.Credential)
 	if !h.boundToOther(key, digests...) {
+		h.wakeDevice(key, newTwin) // of data that came with it
 		return h.noteCut(ctx, scope, stored, d.Credential)
 	}
 	if err := h.evict(ctx, key, causeRekeyed); err != nil {

@@ -3,11 +3,15 @@ package embedded
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"latchkey.example/latchkey/internal/registration"
 )
 
 // FuzzConnection feeds a connection with hostile bytes, before login or after it. The connection must end, no panic may be
@@ -21,7 +25,9 @@ func FuzzConnection(f *testing.F) {
 	for _, b := range [][]byte{
 		good.packet(), packet(0xc0), packet(0xe0), publish(0x32, devTopic+"a=b", 1, "{}"), publish(0x31, "devices/dev/messages/events", 0, ""),
 		subscribe(1, twinAnswers, "#"), packet(0xa2, []byte{0, 1}, text(twinAnswers)), packet(0x40, []byte{0, 1}),
-		publish(0x30, "$iothub/twin/GET/?$rid=1", 0, " "), publish(0x34, devTopic, 1, ""), packet(0xf0, []byte{0, 2, 0x15, 0}),
+		publish(0x30, "$iothub/twin/GET/?$rid=1", 0, " "), publish(0x32, "$iothub/twin/PATCH/properties/reported/?$rid=1&$version=1", 2, `{"a":{"b":null}}`),
+		publish(0x30, "$iothub/methods/res/200/?$rid=1", 0, `{}`), slices.Concat(subscribe(1, messageFilter, twinAnswers, desiredChanges, methodCalls),
+			packet(0x40, []byte{0, 1}), publish(0x30, "$iothub/twin/PATCH/properties/reported/?$rid=2", 0, `{"a":1,"a":2}`), packet(0x40, []byte{0, 2})), publish(0x34, devTopic, 1, ""), packet(0xf0, []byte{0, 2, 0x15, 0}),
 		packet(0x10, text("MQTT"), []byte{5, 2, 0, 60, 0}, text("dev")), {0x10, 0xff, 0xff, 0xff, 0x7f}, {0x30, 0x80, 0x80, 0x80, 0x80},
 	} {
 		f.Add(false, b)
@@ -29,6 +35,10 @@ func FuzzConnection(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, loggedIn bool, b []byte) {
 		panics := metric(t, h.metrics.panics)
+		message := registration.HubMessage{Hub: testHub, DeviceID: "dev", Body: b[:min(len(b), 100)]}
+		if err := w.SendMessage(t.Context(), testScope, message); err != nil && !errors.Is(err, registration.ErrFull) {
+			t.Fatal(err)
+		}
 		feed(h, t, loggedIn, good, b)
 		h.waitIdle()
 		if n := metric(t, h.metrics.panics); n != panics {

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"latchkey.example/latchkey/internal/registration"
 )
 
 func TestANewConnectionReplacesTheOldOne(t *testing.T) {
@@ -234,4 +236,35 @@ func TestAHubThatWasNeverServedCanBeClosed(t *testing.T) {
 		t.Error(err)
 	}
 	<-l.closed
+}
+
+// A device that renews its SAS token too late is cut off when the old one ends, and finds all that waited for it when it is back.
+func TestATokenThatIsRenewedLateCostsNoMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, r, key := listening(t, messageFilter+"\x00"+desiredChanges, nil)
+		r.SetDeadline(time.Time{})
+		w.sendTo("dev", "before")
+		r.expectMessage(false, "before")
+		for range 3 { // it is not silent
+			time.Sleep(20*time.Minute - time.Second)
+			r.send(packet(0xc0))
+			r.expect(0xd0, 0)
+		}
+		time.Sleep(10 * time.Second)
+		r.expectClosed()
+		w.settled()
+		if w.endings(causeExpired) != 1 {
+			t.Fatalf("log:\n%s", w.logs)
+		}
+		late := w.greet("dev", key)
+		late.password = token(t, key, testHub+"/devices/dev", time.Now().Add(-time.Second))
+		w.refusedWith(late, 5)
+		err := w.SendMessage(t.Context(), testScope, registration.HubMessage{Hub: testHub, DeviceID: "dev", ID: "meanwhile", Body: []byte("meanwhile"), Expires: time.Now().Add(48 * time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := w.login(w.greet("dev", key), 1)
+		again.puback(again.expectMessage(false, "meanwhile")) // the other has expired by now
+		again.expectNothing()
+	})
 }
