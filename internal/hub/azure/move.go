@@ -76,8 +76,11 @@ func (h *Hub) DeviceData(ctx context.Context, _, hub, deviceID string) (data reg
 	return data, err
 }
 
-// probeID is a device that nobody has: the hub says so to whoever may ask.
-const probeID = "latchkey.probe"
+// probeID is a device that nobody has: the hub says so to whoever may ask. Should it be there, it has not this etag.
+const (
+	probeID   = "latchkey.probe"
+	probeETag = "bGF0Y2hrZXk="
+)
 
 // Probe asks the hub something that changes nothing, and says whether it answers as an IoT hub does to whoever has RegistryRead.
 func (h *Hub) Probe(ctx context.Context) error {
@@ -96,12 +99,18 @@ func lacks(doing, missing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
+// permitted tells whether an answer shows that we had the right: who has it not is told that first.
+func permitted(err error) bool {
+	var judged *iothub.Error
+	return err == nil || errors.Is(err, errAbsent) || errors.Is(err, errRaced) || errors.As(err, &judged) && judged.Status == http.StatusBadRequest
+}
+
 // ProbeRights says whether the hub would let us write identities and twins. It asks to remove a device that is not there, on a condition that no device meets, and to see
 // its twin.
 func (h *Hub) ProbeRights(ctx context.Context) error {
 	return h.persist(ctx, func(ctx context.Context) error {
-		err := h.call(ctx, request{method: "DELETE", path: iothub.DevicePath(probeID), ifMatch: "never", expect: http.StatusNoContent})
-		if err != nil && !errors.Is(err, errAbsent) && !errors.Is(err, errRaced) {
+		err := h.call(ctx, request{method: "DELETE", path: iothub.DevicePath(probeID), ifMatch: probeETag, expect: http.StatusNoContent})
+		if !permitted(err) {
 			return lacks("asking for RegistryWrite", "the connection string lets us read devices and not write them: its access policy lacks RegistryWrite", err)
 		}
 		if _, err := h.readTwin(ctx, probeID); err != nil && !errors.Is(err, registration.ErrNotFound) {
