@@ -72,19 +72,22 @@ func TestBadMethodsReachNoDevice(t *testing.T) {
 type slow struct {
 	hubapi.Hub
 	called chan context.Context
-	err    error
+	err    *error // nil: none
 }
 
 func (s slow) InvokeMethod(ctx context.Context, _, _, _, _ string, _ json.RawMessage, _, respond time.Duration) (int, json.RawMessage, error) {
 	s.called <- ctx
 	if s.err != nil {
-		return 0, nil, s.err
+		return 0, nil, *s.err
 	}
 	<-ctx.Done()
 	return 0, nil, ctx.Err()
 }
 
 func TestWhatAMethodMayMeet(t *testing.T) {
+	var meets error
+	h := newHouseWith(t, func(hub hubapi.Hub) hubapi.Hub { return slow{hub, make(chan context.Context, 8), &meets} })
+	h.create("d")
 	for name, row := range map[string]struct {
 		err          error
 		status       int
@@ -96,8 +99,7 @@ func TestWhatAMethodMayMeet(t *testing.T) {
 		"elsewhere": {registration.ErrElsewhere, 503, "ServiceUnavailable", "hub-elsewhere", true},
 		"offline":   {registration.ErrOffline, 404, "DeviceNotOnline", "device-offline", false},
 	} {
-		h := newHouseWith(t, func(hub hubapi.Hub) hubapi.Hub { return slow{hub, make(chan context.Context, 1), row.err} })
-		h.create("d")
+		meets = row.err
 		a := h.owner("POST", "/twins/d/methods", `{"methodName":"m"}`).refused(row.status, row.code, "")
 		h.because(a, row.reason)
 		if got := a.header.Get("Retry-After") != ""; got != row.retry {

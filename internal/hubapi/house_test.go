@@ -62,6 +62,9 @@ func newHouse(t testing.TB) *house {
 // newHouseWith is a house whose service side sees the hub through a wrapper.
 func newHouseWith(t testing.TB, wrap func(hubapi.Hub) hubapi.Hub) *house {
 	t.Helper()
+	if test, ok := t.(*testing.T); ok {
+		test.Parallel() // each house has its own database, and waits for its disk
+	}
 	dir := t.TempDir()
 	ring, err := keyring.Create(filepath.Join(dir, "master.key"), time.Now())
 	must(t, err)

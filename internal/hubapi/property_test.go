@@ -34,7 +34,7 @@ type known struct {
 func TestAnySequenceOfWritesAgreesWithTheModel(t *testing.T) {
 	h := newHouse(t)
 	r := seed(t)
-	steps := 400
+	steps := 250
 	if os.Getenv("LATCHKEY_LONG") != "" {
 		steps = 10_000
 	}
