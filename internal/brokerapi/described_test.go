@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"maps"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 )
@@ -41,6 +43,31 @@ func TestAllQuestionsAreDescribed(t *testing.T) {
 			if want := slices.Sorted(maps.Keys(asked)); !slices.Equal(described, want) {
 				t.Errorf("%s %s describes %v, asked are %v", method, path, described, want)
 			}
+		}
+	}
+}
+
+// The configurations in docs/hubs ask all questions of their product, and none that there is not.
+func TestTheDocumentedConfigurationsAskWhatIsAnswered(t *testing.T) {
+	path := regexp.MustCompile(`/latchkey/v1/broker/broker\.example/(?:SHARED-SECRET-16/)?([a-z]+)`)
+	for product, dialect := range dialects {
+		if product == "generic" {
+			continue
+		}
+		files, err := filepath.Glob("../../docs/hubs/" + product + "/*.conf")
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%s has the configurations %v, %v", product, files, err)
+		}
+		text, err := os.ReadFile(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := map[string]bool{}
+		for _, found := range path.FindAllStringSubmatch(string(text), -1) {
+			asked[found[1]] = true
+		}
+		if got, want := slices.Sorted(maps.Keys(asked)), slices.Sorted(maps.Keys(dialect.questions)); !slices.Equal(got, want) {
+			t.Errorf("%s asks %v, and has the questions %v", product, got, want)
 		}
 	}
 }

@@ -86,7 +86,7 @@ func end() error {
 func link() error {
 	text, err := json.Marshal(map[string]any{
 		"kind": "broker", "allocate": false,
-		"settings": map[string]any{"product": "rabbitmq", "managementUrl": "https://localhost:" + door.port(), "managementUser": adminUser, "caCertificates": string(broker.caPEM),
+		"settings": map[string]any{"product": "rabbitmq", "managementUrl": "https://localhost:" + door.port(), "managementUser": adminUser, "ca": string(broker.caPEM),
 			"checkEvery": "5s", "listDelay": "2s"},
 		"secret": map[string]any{"managementPassword": adminPass, "sharedSecret": sharedSecret},
 	})

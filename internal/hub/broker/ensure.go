@@ -127,7 +127,7 @@ func (l *link) takes(d registration.HubDevice) error {
 	case !validDeviceID(d.DeviceID):
 		return refuse("The device id has characters that no device at a broker can have.")
 	case !l.nameable(d.DeviceID):
-		return refuse("RabbitMQ takes a dot in a topic for a slash and a star for a wildcard: a device there has neither in its id. Give the enrollment another device id.")
+		return refuse("%s Give the enrollment another device id.", unnameable[l.settings.Product].why)
 	case !d.Credential.Valid():
 		return errors.New("hub: the credential is none")
 	case d.Credential.Certificate != nil && !l.settings.Product.sendsCertificates():
@@ -136,9 +136,15 @@ func (l *link) takes(d registration.HubDevice) error {
 	return nil
 }
 
+// unnameable are the characters that mean something else in the topics of a product.
+var unnameable = map[Product]struct{ characters, why string }{
+	RabbitMQ: {".*", "RabbitMQ takes a dot in a topic for a slash and a star for a wildcard: a device there has neither in its id."},
+	NanoMQ:   {",", "NanoMQ joins topics with commas when it asks about them: a device there has none in its id."},
+}
+
 // nameable: the id means itself in the broker's topics.
 func (l *link) nameable(deviceID string) bool {
-	return l.settings.Product != RabbitMQ || !strings.ContainsAny(deviceID, ".*")
+	return !strings.ContainsAny(deviceID, unnameable[l.settings.Product].characters)
 }
 
 // ensured is the write that lets the device in with its credential; nil if that is so already.

@@ -57,8 +57,12 @@ func newManager(l *link, dial func(ctx context.Context, network, address string)
 	transport := &http.Transport{DialContext: dial, TLSHandshakeTimeout: managementTime, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10,
 		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
 	if s.CACertificates != "" {
-		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-		transport.TLSClientConfig.RootCAs.AppendCertsFromPEM([]byte(s.CACertificates))
+		roots, err := x509.SystemCertPool()
+		if err != nil { // a machine without authorities of its own
+			roots = x509.NewCertPool()
+		}
+		roots.AppendCertsFromPEM([]byte(s.CACertificates))
+		transport.TLSClientConfig.RootCAs = roots
 	}
 	a := &api{root: strings.TrimSuffix(s.ManagementURL, "/"), user: s.ManagementUser, password: l.secret.ManagementPassword, client: &http.Client{Transport: transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}} // the password goes to nobody else

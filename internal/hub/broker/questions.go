@@ -4,14 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/url"
 	"strings"
 	"time"
-
-	"crypto/x509"
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
@@ -101,21 +101,13 @@ func (h *Hub) judge(l *link, user, client, password, certificate string) (*attem
 	return q, registration.ReasonNone
 }
 
-// showCertificate reads a certificate whose key the client has shown the broker that it holds.
+// showCertificate reads a certificate whose key the client has shown the broker that it holds: PEM, percent-encoded or not, or base64 of PEM or DER, as
+// EMQX 5 fills in ${cert_pem}.
 func (q *attempt) showCertificate(text string) registration.Reason {
 	if len(text) > maxCertificate {
 		return registration.ReasonBadRequest
 	}
-	if !strings.Contains(text, "\n") {
-		if decoded, err := url.QueryUnescape(text); err == nil {
-			text = decoded
-		}
-	}
-	block, _ := pem.Decode([]byte(text))
-	if block == nil || block.Type != "CERTIFICATE" {
-		return registration.ReasonBadRequest
-	}
-	certificate, err := x509.ParseCertificate(block.Bytes)
+	certificate, err := x509.ParseCertificate(certificateDER(text))
 	if err != nil {
 		return registration.ReasonBadRequest
 	}
@@ -125,6 +117,20 @@ func (q *attempt) showCertificate(text string) registration.Reason {
 	sum := sha256.Sum256(certificate.Raw)
 	q.certificate, q.expires = sum[:], certificate.NotAfter
 	return registration.ReasonNone
+}
+
+// certificateDER finds the bytes in whichever form they came; what is none is refused by whoever parses it.
+func certificateDER(text string) []byte {
+	bytes := []byte(text)
+	if decoded, err := base64.StdEncoding.DecodeString(text); err == nil {
+		bytes = decoded
+	} else if decoded, err := url.PathUnescape(text); err == nil {
+		bytes = []byte(decoded)
+	}
+	if block, _ := pem.Decode(bytes); block != nil && block.Type == "CERTIFICATE" {
+		return block.Bytes
+	}
+	return bytes
 }
 
 // admit compares what was shown with what the identity holds. An unknown device, a disabled one, and one that is to show something else cost the same work as a wrong

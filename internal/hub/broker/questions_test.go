@@ -1,6 +1,16 @@
 package broker_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"math/big"
+	"net/url"
 	"testing"
 	"time"
 
@@ -103,5 +113,57 @@ func TestAHubThatIsLinkedLaterIsFound(t *testing.T) {
 	w.clock.pass(2 * time.Second)
 	if _, _, ok := w.hub.Caller(testHub, secret); !ok {
 		t.Fatal("it is linked, and not found")
+	}
+}
+
+// certificate makes one for a device, and gives its DER.
+func certificate(t *testing.T, from, to time.Time) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "dev-1"}, NotBefore: from, NotAfter: to}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// Where the broker says what certificate a client has shown, a device may have one in place of a key.
+func TestADeviceWithACertificateLogsInWhereTheBrokerShowsIt(t *testing.T) {
+	w := newWorld(t, broker.Generic)
+	now := w.clock.now()
+	der, past := certificate(t, now.Add(-time.Hour), now.Add(time.Hour)), certificate(t, now.Add(-2*time.Hour), now.Add(-time.Hour))
+	sum := sha256.Sum256(der)
+	w.must(w.hub.EnsureDevice(t.Context(), testScope, testHub, registration.HubDevice{DeviceID: "dev-1", Generation: 1, Credential: registration.Credential{Certificate: sum[:]}}))
+	w.must(w.ensure("dev-2", 2, keyOne))
+	asPEM := func(der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	for name, c := range map[string]struct {
+		device, shown string
+		want          registration.Reason
+	}{
+		"PEM":                {"dev-1", asPEM(der), registration.ReasonBrokerLogin},
+		"PEM, escaped":       {"dev-1", url.PathEscape(asPEM(der)), registration.ReasonBrokerLogin},
+		"base64 of DER":      {"dev-1", base64.StdEncoding.EncodeToString(der), registration.ReasonBrokerLogin},
+		"base64 of PEM":      {"dev-1", base64.StdEncoding.EncodeToString([]byte(asPEM(der))), registration.ReasonBrokerLogin},
+		"another":            {"dev-1", asPEM(certificate(t, now.Add(-time.Hour), now.Add(time.Hour))), registration.ReasonTokenSignature},
+		"one that has ended": {"dev-1", asPEM(past), registration.ReasonCertificateTime},
+		"none":               {"dev-1", "certificate", registration.ReasonBadRequest},
+		"of another device":  {"dev-2", asPEM(der), registration.ReasonTokenSignature},
+	} {
+		_, expires, why, err := w.hub.Login(t.Context(), testHub, c.device, c.device, "", c.shown)
+		if err != nil || why != c.want || why == registration.ReasonBrokerLogin && expires.Sub(now).Round(time.Minute) != time.Hour {
+			t.Errorf("%s: %s until %s, %v", name, why, expires, err)
+		}
+	}
+	w.wantReason(registration.ReasonTokenSignature, w.login("dev-1", keyOne))
+	// A broker that cannot know lets nobody in by what it says.
+	w.linked.Settings, w.linked.Revision = []byte(`{"product":"mosquitto"}`), 2
+	if _, _, why, err := w.hub.Login(t.Context(), testHub, "dev-1", "dev-1", "", asPEM(der)); err != nil || why != registration.ReasonBadToken {
+		t.Errorf("Mosquitto: %s, %v", why, err)
 	}
 }

@@ -44,8 +44,8 @@ type Settings struct {
 	ManagementUser string `json:"managementUser,omitempty"` // EMQX: the API key; VerneMQ: not used
 	// PlainManagement allows a management URL of http to another machine; to this one http is always allowed.
 	PlainManagement bool `json:"plainManagement,omitempty"`
-	// CACertificates are what the management API's certificate is judged by, in PEM; empty: the machine's own authorities.
-	CACertificates string `json:"caCertificates,omitempty"`
+	// CACertificates are what the management API's certificate is judged by beside the machine's own authorities, in PEM.
+	CACertificates string `json:"ca,omitempty"`
 	// VirtualHost is RabbitMQ's, by default "/", and VerneMQ's mountpoint, by default empty.
 	VirtualHost string `json:"virtualHost,omitempty"`
 	// Publish and Subscribe are topic templates: what a device may publish to, and what a filter that it subscribes to must lie within.
@@ -193,7 +193,7 @@ func (s Settings) checkManagement() error {
 		return errors.New("managementUser holds a colon, which no user name of HTTP can")
 	}
 	if s.CACertificates != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(s.CACertificates)) {
-		return errors.New("caCertificates holds no certificate in PEM")
+		return errors.New("ca holds no certificate in PEM")
 	}
 	return checkURL(s.ManagementURL, s.PlainManagement)
 }

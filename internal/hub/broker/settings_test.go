@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func TestSettingsThatCannotWorkAreRefusedWithWhatToDo(t *testing.T) {
 		`{"product":"rabbitmq","managementUrl":"ftp://b","managementUser":"u"}`:                        "https://",
 		`{"product":"rabbitmq","managementUrl":"https://b?x=1","managementUser":"u"}`:                  "?",
 		`{"product":"rabbitmq","managementUrl":"https://b","managementUser":"a:b"}`:                    "colon",
-		`{"product":"rabbitmq","managementUrl":"https://b","managementUser":"u","caCertificates":"x"}`: "PEM",
+		`{"product":"rabbitmq","managementUrl":"https://b","managementUser":"u","ca":"x"}`:             "PEM",
 		`{"product":"rabbitmq","managementUrl":"https://b","managementUser":"u","publish":["v1.0/#"]}`: "dot",
 		`{"product":"mosquitto","managementUrl":"https://b"}`:                                          "no management API",
 		`{"product":"mosquitto","virtualHost":"x"}`:                                                    "virtualHost",
@@ -75,5 +76,27 @@ func TestSecretsAreJudgedAndNeverRepeated(t *testing.T) {
 	s, err := ParseSecret([]byte(`{"sharedSecret":"0123456789abcdef"}`), Mosquitto)
 	if err != nil || s.String() != "[secret]" || s.GoString() != "[secret]" {
 		t.Errorf("%v, %v", s, err)
+	}
+}
+
+// The files beside the pages of docs/hubs are settings and secrets, but for their names.
+func TestTheDocumentedSettingsAreSettings(t *testing.T) {
+	for _, product := range []Product{RabbitMQ, EMQX, VerneMQ, NanoMQ, Mosquitto} {
+		folder := "../../../docs/hubs/" + string(product)
+		settings, err := os.ReadFile(folder + "/settings.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret, err := os.ReadFile(folder + "/secret.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := ParseSettings(settings)
+		if err != nil || s.Product != product {
+			t.Errorf("%s: %+v, %v", product, s, err)
+		}
+		if _, err := ParseSecret(secret, product); err != nil {
+			t.Errorf("%s: %v", product, err)
+		}
 	}
 }

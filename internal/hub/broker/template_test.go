@@ -147,6 +147,9 @@ func TestNoDeviceOfRabbitMQSpeaksAsAnother(t *testing.T) {
 			t.Errorf("%q can be a device at RabbitMQ, where it means something else", id)
 		}
 	}
+	if (&link{settings: Settings{Product: NanoMQ}}).nameable("a,b") || !(&link{settings: Settings{Product: EMQX}}).nameable("a.b,c*") {
+		t.Error("ids are judged by the words of another product")
+	}
 	templates := mustCompile(t, RabbitMQ, "devices/{deviceId}/messages/events/#")
 	for a := range 3 {
 		for b := range 3 {
