@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -39,6 +40,12 @@ func parts(t *testing.T, kind registration.SealedKind, plain []byte) secrets {
 			both[", secondary"] = credential.Secondary
 		}
 		return both
+	case registration.SealedHubSecret:
+		var kept struct{ ConnectionString string }
+		must(t, json.Unmarshal(plain, &kept))
+		connection, err := dps.ParseConnectionString(kept.ConnectionString)
+		must(t, err)
+		return secrets{"": connection.SharedAccessKey}
 	}
 	return secrets{"": plain}
 }
@@ -53,6 +60,7 @@ func known(t *testing.T, found secrets) {
 		registration.SealedScopeRoot: {2, 32}, registration.SealedScopeCertificate: {1, 32}, registration.SealedPolicyPrimary: {2, 32}, registration.SealedPolicySecondary: {2, 32},
 		registration.SealedRegistrationKey: {1 + 2, 32}, registration.SealedHubIdentity: {1 + 2, 32}, registration.SealedOperationHubKey: {1, 32}, registration.SealedOperationKey: {1, 32},
 		registration.SealedEnrollmentFirst: {1, 64}, registration.SealedEnrollmentSecond: {1, 64}, registration.SealedGroupFirst: {1, 64}, registration.SealedGroupSecond: {1, 64},
+		registration.SealedHubSecret: {1, 32}, registration.SealedWebhookKey: {1, 32},
 	} {
 		n := 0
 		for name, secret := range found {
@@ -120,6 +128,7 @@ func keyed(t *testing.T, c *chip, p, shown *tape) (given, used secrets) {
 	open.ask(http.StatusOK, http.MethodPut, "/enrollmentGroups/vents"+apiVersion, asJSON, "{"+keys(group, "symmetricKey", "")+"}")
 	open.ask(http.StatusOK, http.MethodPut, "/enrollments/vent"+apiVersion, asJSON, "{"+keys(own, "symmetricKey", "")+"}")
 	given["owner key of the new scope"] = tenant(t, open, closed)
+	given["key for webhooks"] = hubLinked(t, open, closed)
 	for _, path := range []string{"/enrollments/pump", "/enrollmentGroups/valves"} {
 		open.ask(http.StatusOK, http.MethodPost, path+"/attestationmechanism"+apiVersion, asJSON, "")
 	}
@@ -184,6 +193,28 @@ func tenant(t *testing.T, open, closed operator) []byte {
 	closed.ask(http.StatusBadRequest, http.MethodPost, "/latchkey/v1/scopes", asJSON, `{"hosts":["plant2.example.com"]}`)
 	closed.ask(http.StatusOK, http.MethodGet, "/latchkey/v1/scopes", asJSON, "")
 	return connection.SharedAccessKey
+}
+
+// hubLinked links a hub with a secret, which is on its way once, and makes a key for webhooks, which is shown once. What is answered otherwise, and what
+// comes of asking a hub that is not there, holds neither.
+func hubLinked(t *testing.T, open, closed operator) (webhook []byte) {
+	t.Helper()
+	hub := make([]byte, 32)
+	rand.Read(hub)
+	const path, name = "/latchkey/v1/hubs/", "far.invalid"
+	secret := `"secret":{"connectionString":"HostName=` + name + `;SharedAccessKeyName=p;SharedAccessKey=` + base64.StdEncoding.EncodeToString(hub) + `"}`
+	open.ask(http.StatusOK, http.MethodPut, path+name+"?check=false", asJSON, `{"kind":"azure",`+secret+`}`)
+	closed.ask(http.StatusOK, http.MethodGet, path+name, asJSON, "")
+	closed.ask(http.StatusOK, http.MethodGet, "/latchkey/v1/hubs", asJSON, "")
+	closed.ask(http.StatusOK, http.MethodPatch, path+name, asJSON, `{"weight":2}`)
+	closed.ask(http.StatusBadRequest, http.MethodPatch, path+name, asJSON, `{"settings":{"address":"127.0.0.1:1"}}`)
+	open.ask(http.StatusConflict, http.MethodPut, path+name, asJSON, `{"kind":"azure",`+secret+`}`)
+	var made struct{ WebhookKey string }
+	must(t, json.Unmarshal(open.ask(http.StatusOK, http.MethodPost, "/latchkey/v1/allocation/webhookKey", asJSON, ""), &made))
+	webhook, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(made.WebhookKey, "whsec_"))
+	must(t, err)
+	closed.ask(http.StatusOK, http.MethodGet, "/latchkey/v1/allocation", asJSON, "")
+	return webhook
 }
 
 // keys is the attestation of an entry whose keys are given, with something behind the second.

@@ -444,7 +444,9 @@ func (h *judgingHub) ensure(scope, hub string, d registration.HubDevice) error {
 
 func (h *judgingHub) judge(scope, hub string, d registration.HubDevice) {
 	if want := map[string]string{scopeOne: hubOne, scopeTwo: hubTwo}[scope]; hub != want && (want != "" || h.w.core.HostScope(hub) != scope) {
-		h.w.Errorf("hub: scope %s asked for the hub %q", scope, hub)
+		if of, further := h.w.core.HubScope(hub); !further || of != scope {
+			h.w.Errorf("hub: scope %s asked for the hub %q", scope, hub)
+		}
 	}
 	if !d.Credential.Valid() || bytes.Equal(d.Credential.Primary, make([]byte, len(d.Credential.Primary))) && d.Credential.Certificate == nil || d.DeviceID == "" || d.Generation == 0 {
 		h.w.Errorf("hub: key of %d bytes, device %q, generation %d", len(d.Credential.Primary), d.DeviceID, d.Generation)
