@@ -30,6 +30,7 @@ type device struct {
 	chain    []*x509.Certificate
 	held     registration.Credential // what its hub is to hold; of a TPM it is told
 	omitsTPM bool                    // from requests with a token, as some clients do
+	version  string                  // api-version
 
 	// between its requests
 	token, operation string
@@ -111,7 +112,7 @@ func (s *stage) certified(id string, ca *authority) *device {
 
 // request is a request as a node hears it, which judges times by its own clock.
 func (d *device) request(n *node, authorization string) registration.Request {
-	r := registration.Request{Scope: d.scopeOf(), ID: d.id, Authorization: authorization, Address: "192.0.2.7:40000", Arrived: n.clock.Now(),
+	r := registration.Request{Scope: d.scopeOf(), ID: d.id, Authorization: authorization, Address: "192.0.2.7:40000", Arrived: n.clock.Now(), APIVersion: d.version,
 		Body: dps.RegisterRequest{RegistrationID: d.id}, Certificates: d.chain}
 	if d.chip != nil && (authorization == "" || !d.omitsTPM) {
 		r.Body.TPM = &dps.TPMKeys{EndorsementKey: d.chip.EK.Bytes(), StorageRootKey: d.chip.SRK.Bytes()}

@@ -26,6 +26,7 @@ import (
 	"latchkey.example/latchkey/internal/store/postgres"
 	"latchkey.example/latchkey/internal/store/sqlite"
 	"latchkey.example/latchkey/internal/store/storetest"
+	"latchkey.example/latchkey/test/farhub"
 	"latchkey.example/latchkey/test/pgserver"
 )
 
@@ -139,6 +140,10 @@ type stage struct {
 	found   *[]string                                                                   // takes what a test finds, where that is what is wanted
 	ca      *authority                                                                  // of a group
 	nobodys *authority                                                                  // of none
+	far     *farhub.Hubs                                                                // hubs over the network; nil: none
+	oracle  registration.Webhooks
+	noLease bool
+	noRest  bool
 }
 
 func newStage(t *testing.T, store storetest.Store) *stage {
@@ -211,16 +216,19 @@ func (s *stage) start() *node {
 	if s.weaken != nil {
 		beneath, _ = s.weaken(beneath, nil)
 	}
-	store := &tapped{Store: beneath, tap: s.tap}
+	store := &tapped{Store: beneath, tap: s.tap, noLease: s.noLease, noRest: s.noRest}
 	hub, err := embedded.New(embedded.Config{Identities: store, Serve: !s.remote, Sealer: s.ring, Telemetry: io.Discard, Now: s.clock.Now,
 		Names: func(name string) (string, bool) { return n.core.HubScope(name) }})
 	must(s.T, err)
 	s.Cleanup(func() { must(s.T, hub.Close(context.Background())) })
 	known := registration.Hub(hub)
-	if s.weaken != nil {
-		_, known = s.weaken(s.store, hub)
+	if s.far != nil {
+		known = &split{Hub: hub, far: s.far}
 	}
-	n.core, err = registration.New(s.ctx, registration.Config{Store: store, Hub: &tappedHub{Hub: known, tap: s.tap}, Sealer: s.ring,
+	if s.weaken != nil {
+		_, known = s.weaken(s.store, known)
+	}
+	n.core, err = registration.New(s.ctx, registration.Config{Store: store, Hub: &tappedHub{Hub: known, tap: s.tap}, Sealer: s.ring, Webhooks: s.oracle,
 		Now: s.clock.Now, Logger: slog.New(slog.DiscardHandler)})
 	must(s.T, err)
 	return n
@@ -286,6 +294,10 @@ func (s *stage) wantStored(t told) {
 // held is what the hub lets a device in with.
 func (s *stage) held(hub, deviceID string) registration.Credential {
 	s.Helper()
+	if s.far != nil && s.far.Has(hub) {
+		d, _ := s.far.At(hub, deviceID)
+		return d.Credential
+	}
 	identity, err := s.store.Identity(s.ctx, s.scope, hub, deviceID)
 	if errors.Is(err, registration.ErrNotFound) {
 		return registration.Credential{}

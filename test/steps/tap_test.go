@@ -20,7 +20,17 @@ const (
 	troubles
 )
 
+// What becomes of a process: nothing that it calls has any effect from there on.
+const (
+	diesBefore trouble = troubles + 1 + iota
+	diesAfter          // the call took effect
+	isDead
+)
+
 func (t trouble) String() string {
+	if t > troubles {
+		return [...]string{"is the last of a process", "took effect and is the last of a process", "is of a process that is dead"}[t-troubles-1]
+	}
 	return [...]string{"fails before its effect", "fails after its effect", "hangs before its effect", "hangs after its effect", "meets a request that was given up", "is the last of a request that is given up"}[t]
 }
 
@@ -35,6 +45,7 @@ type tap struct {
 	trouble trouble
 	step    func() // instead of the trouble
 	met     bool
+	dead    bool               // the process is: nobody makes a call any more
 	giveUp  context.CancelFunc // of the request that is under way
 }
 
@@ -45,7 +56,7 @@ func (t *tap) open() { t.arm(-1, 0, nil) }
 func (t *tap) arm(nth int, trouble trouble, step func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.calls, t.at, t.trouble, t.step, t.met = nil, nth, trouble, step, false
+	t.calls, t.at, t.trouble, t.step, t.met, t.dead = nil, nth, trouble, step, false, false
 }
 
 // recorded are the calls since the tap was armed or opened, and whether one was met.
@@ -58,11 +69,15 @@ func (t *tap) recorded() (calls []string, met bool) {
 // enter notes a call. The step runs outside of the lock: its own calls go through the tap too, and are met no more.
 func (t *tap) enter(call string) (meets bool, trouble trouble) {
 	t.mu.Lock()
+	if t.dead {
+		t.mu.Unlock()
+		return true, isDead
+	}
 	meets = len(t.calls) == t.at
 	t.calls = append(t.calls, call)
 	step := t.step
 	if meets {
-		t.at, t.met = -1, true
+		t.at, t.met, t.dead = -1, true, t.trouble >= diesBefore && step == nil
 	}
 	t.mu.Unlock()
 	if meets && step != nil {
@@ -117,7 +132,7 @@ func two[T, U any](t *tap, ctx context.Context, call string, do func(context.Con
 	var noT T
 	var noU U
 	switch trouble {
-	case failsBefore:
+	case failsBefore, diesBefore, isDead:
 		return noT, noU, fmt.Errorf("%s: %w", call, errInjected)
 	case hangsBefore:
 		t.end()
@@ -128,7 +143,7 @@ func two[T, U any](t *tap, ctx context.Context, call string, do func(context.Con
 	}
 	v, u, err = do(ctx)
 	switch trouble {
-	case failsAfter:
+	case failsAfter, diesAfter:
 		return noT, noU, fmt.Errorf("%s, after its effect: %w", call, errors.Join(errInjected, err))
 	case hangsAfter:
 		t.end()
