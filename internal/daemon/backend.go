@@ -17,6 +17,7 @@ type backend interface {
 	registration.Store
 	embedded.Identities
 	embedded.Owners
+	HubLeftovers(ctx context.Context, limit int) ([]registration.HubLeftover, error) // for fsck
 	Close() error
 }
 

@@ -23,6 +23,10 @@ type Store interface {
 	registration.Store
 	// Identity reads one device of the embedded hub; registration.ErrNotFound.
 	Identity(ctx context.Context, scope, hub, deviceID string) (registration.Identity, error)
+	// Identities is a page of those of a hub, in order of their ids.
+	Identities(ctx context.Context, scope, hub, after string, limit int) ([]registration.Identity, error)
+	// HubLeftovers names devices whose identity is gone while their twin or messages are there.
+	HubLeftovers(ctx context.Context, limit int) ([]registration.HubLeftover, error)
 }
 
 // Problem is one thing that is not as it must be.
@@ -58,6 +62,7 @@ type checker struct {
 
 	scope   registration.Scope
 	devices map[[sha256.Size]byte]string // hub and device id → registration
+	homes   map[[sha256.Size]byte]string // device id → registration
 }
 
 // Check walks everything and tells each problem. An error means that the store could not be read.
@@ -72,9 +77,9 @@ func Check(ctx context.Context, store Store, sealer registration.Sealer, tell fu
 		if scope.Home {
 			homes++
 		}
-		c.scope, c.devices = scope, map[[sha256.Size]byte]string{}
+		c.scope, c.devices, c.homes = scope, map[[sha256.Size]byte]string{}, map[[sha256.Size]byte]string{}
 		c.sum.Scopes++
-		for _, part := range []func() error{c.hubs, c.enrollments, c.groups, c.authorities, c.registrations} {
+		for _, part := range []func() error{c.hubs, c.enrollments, c.groups, c.authorities, c.registrations, c.identities} {
 			if err := part(); err != nil {
 				return c.sum, err
 			}
@@ -83,6 +88,9 @@ func Check(ctx context.Context, store Store, sealer registration.Sealer, tell fu
 	if homes != 1 {
 		c.scope = registration.Scope{ID: "-"}
 		c.problem("", "installation", "there are %d home scopes, and there must be one", homes)
+	}
+	if err := c.leftovers(); err != nil {
+		return c.sum, err
 	}
 	return c.sum, c.sealed()
 }

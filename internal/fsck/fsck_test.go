@@ -184,6 +184,10 @@ func TestEachBrokenPromiseIsFound(t *testing.T) {
 	for name, c := range map[string]struct{ sql, want string }{
 		"a lost hub key":            {"UPDATE registrations SET sealed_hub_key = x'00' WHERE folded = 'pump'", "P1, .*registration pump: what its hub is to hold cannot be opened"},
 		"swapped hub keys":          {"UPDATE registrations SET sealed_hub_key = (SELECT sealed_hub_key FROM registrations WHERE folded = 'valve') WHERE folded = 'pump'", "P1, .*registration pump"},
+		"a twin of nobody":          {"INSERT INTO twins (scope, hub, device_id, tags, desired, reported, desired_metadata, reported_metadata, desired_version, reported_version, version, updated) SELECT scope, hub, 'gone', x'', x'', x'', x'', x'', 1, 1, 1, 0 FROM identities LIMIT 1", "device gone at .*: its identity is gone"},
+		"messages of nobody":        {"INSERT INTO hub_queues (scope, hub, device_id, last) SELECT scope, hub, 'gone', 1 FROM identities LIMIT 1", "device gone at .*: its identity is gone"},
+		"a device in two hubs":      {"INSERT INTO identities (scope, hub, device_id, sealed_key, generation, updated) SELECT scope, 'second.example', device_id, sealed_key, generation, 0 FROM identities WHERE device_id = 'valve'; " + linkedHub("'second.example', 'broker', 1"), "P2, .*device valve at second.example: it can log in there, and registration valve is assigned to"},
+		"an identity of no version": {"UPDATE identities SET version = 0 WHERE device_id = 'valve'", "device valve at .*: it has no generation or no version"},
 		"a device its hub forgot":   {"DELETE FROM identities WHERE device_id = 'valve'", "P1, .*registration valve: it is assigned, and its hub does not know"},
 		"another mechanism":         {"UPDATE registrations SET mechanism = 'x509' WHERE folded = 'valve'", "P1, .*registration valve: its mechanism is x509"},
 		"a lost owner":              {"UPDATE registrations SET srk = x'' WHERE folded = 'pump'", "P1, .*registration pump: the storage root key"},

@@ -156,6 +156,7 @@ func (c *checker) claim(id string, r registration.Registration) (other string, t
 	key := sha256.Sum256([]byte(r.Hub + "\x00" + r.DeviceID))
 	if other, taken = c.devices[key]; !taken {
 		c.devices[key] = id
+		c.homes[sha256.Sum256([]byte(r.DeviceID))] = id
 	}
 	return other, taken && other != id
 }

@@ -168,3 +168,6 @@ type DeviceData struct {
 	IoTEdge                 bool
 	Replace                 bool // for EnsureDevice: a device that is there already gets it too
 }
+
+// HubLeftover names a device whose identity is gone while its twin or its messages are there, which no transition leaves behind.
+type HubLeftover struct{ Scope, Hub, DeviceID string }

@@ -238,6 +238,10 @@ func (s *tapped) ExpireMessages(ctx context.Context, a time.Time, b int) ([]regi
 	})
 }
 
+func (s *tapped) HubLeftovers(ctx context.Context, a int) ([]registration.HubLeftover, error) {
+	return one(s.tap, ctx, "HubLeftovers", func(ctx context.Context) ([]registration.HubLeftover, error) { return s.Store.HubLeftovers(ctx, a) })
+}
+
 func (s *tapped) Identities(ctx context.Context, a string, b string, c string, d int) ([]registration.Identity, error) {
 	return one(s.tap, ctx, "Identities", func(ctx context.Context) ([]registration.Identity, error) { return s.Store.Identities(ctx, a, b, c, d) })
 }

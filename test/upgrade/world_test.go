@@ -49,6 +49,7 @@ func unpackTar(dir string, data []byte) error {
 type store interface {
 	reading.Store
 	embedded.Identities
+	HubLeftovers(ctx context.Context, limit int) ([]registration.HubLeftover, error)
 	Close() error
 }
 

@@ -53,3 +53,19 @@ func putTwin(c *conn, scope string, t registration.TwinPut, now time.Time) (regi
 	}
 	return registration.Applied, order(c, scope, t.Outbox, now)
 }
+
+// HubLeftovers names at most limit devices of scopes that are there, whose identity is gone while a twin or a message of it is left. It walks all of them.
+func (s *Store) HubLeftovers(ctx context.Context, limit int) (list []registration.HubLeftover, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		list = nil
+		return c.each(func(r *row) {
+			list = append(list, registration.HubLeftover{Scope: r.text(), Hub: r.text(), DeviceID: r.text()})
+		},
+			`SELECT DISTINCT t.scope, t.hub, t.device_id FROM (SELECT scope, hub, device_id FROM twins UNION ALL SELECT scope, hub, device_id FROM hub_messages
+				UNION ALL SELECT scope, hub, device_id FROM hub_queues) AS t
+			WHERE EXISTS (SELECT 1 FROM scopes AS s WHERE s.id = t.scope)
+				AND NOT EXISTS (SELECT 1 FROM identities AS i WHERE i.scope = t.scope AND i.hub = t.hub AND i.device_id = t.device_id)
+			LIMIT ?1`, limit)
+	})
+	return list, err
+}

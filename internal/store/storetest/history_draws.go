@@ -23,7 +23,7 @@ var mix = []struct {
 	{"DeleteIdentity", 4, (*History).deleteIdentity}, {"Identities", 2, (*History).listIdentities}, {"IdentityGeneration", 2, (*History).readGeneration},
 	{"PutTwin", 5, (*History).putTwin}, {"Twin", 2, (*History).readTwin}, {"EnqueueMessage", 9, (*History).enqueueMessage}, {"Messages", 2, (*History).readMessages},
 	{"CountMessages", 1, (*History).countMessages}, {"SettleMessage", 3, (*History).settleMessage}, {"DeliveredMessage", 3, (*History).deliveredMessage},
-	{"ExpireMessages", 3, (*History).expireMessages},
+	{"ExpireMessages", 3, (*History).expireMessages}, {"HubLeftovers", 1, (*History).hubLeftovers},
 	{"HubOwner", 1, (*History).readHubOwner}, {"MoveHub", 4, (*History).moveHub}, {"ClaimOutbox", 4, (*History).claimOutbox},
 	{"SettleOutbox", 4, (*History).settleOutbox}, {"PostponeOutbox", 4, (*History).postponeOutbox}, {"OutboxBacklog", 2, (*History).outboxBacklog},
 	{"OutboxClaimed", 2, (*History).outboxClaimed}, {"PassOutbox", 2, (*History).passOutbox},

@@ -235,3 +235,10 @@ func (h *History) expireMessages() call {
 		return list(expired, err, p, func(m registration.ExpiredMessage) string { return show(m) })
 	}}
 }
+
+func (h *History) hubLeftovers() call {
+	return call{method: "HubLeftovers", run: func(p *player) string {
+		left, err := p.HubLeftovers(h.ctx, 10)
+		return list(left, err, p, func(l registration.HubLeftover) string { return show(l) })
+	}}
+}

@@ -275,7 +275,7 @@ func (h *History) replaceSealed() call {
 
 // all reads everything there is.
 func (h *History) all() error {
-	calls := []call{h.readScopes(), h.followScopes(), h.readHubOwner(), h.outboxBacklog(), h.sealed(1000), h.unfinishedBefore(h.now.Add(time.Hour), 3)}
+	calls := []call{h.readScopes(), h.followScopes(), h.readHubOwner(), h.outboxBacklog(), h.hubLeftovers(), h.sealed(1000), h.unfinishedBefore(h.now.Add(time.Hour), 3)}
 	for _, scope := range append([]string{"nowhere"}, h.scopes...) {
 		calls = append(calls, h.enrollments(scope, "", 1000), h.registrations(scope, "", "", 1000), h.groups(scope, "", 1000), h.authorities(scope, "", 1000),
 			h.holdings(scope), h.tracked(scope, "shared"), h.identities(scope, "", 1000),

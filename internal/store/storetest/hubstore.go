@@ -18,6 +18,9 @@ type HubStore interface {
 	Twin(ctx context.Context, scope, hub, deviceID string) (registration.Twin, error)
 	PutTwin(ctx context.Context, scope string, put registration.TwinPut) (registration.Verdict, error)
 
+	// HubLeftovers is for fsck: there never are any, unless somebody else has written to the store.
+	HubLeftovers(ctx context.Context, limit int) ([]registration.HubLeftover, error)
+
 	EnqueueMessage(ctx context.Context, scope string, m registration.HubMessage, most int) (seq uint64, verdict registration.Verdict, err error)
 	Messages(ctx context.Context, scope, hub, deviceID string, after uint64, limit int) ([]registration.HubMessage, error)
 	CountMessages(ctx context.Context, scope, hub, deviceID string) (int, error)

@@ -324,3 +324,29 @@ func (h *hubDevices) prune(scope string, limit int) (removed int) {
 	}
 	return removed
 }
+
+// HubLeftovers implements HubStore.
+func (m *Model) HubLeftovers(ctx context.Context, limit int) (list []registration.HubLeftover, err error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	left := func(k key) {
+		hub, deviceID, _ := strings.Cut(k.id, "\x00")
+		l := registration.HubLeftover{Scope: k.scope, Hub: hub, DeviceID: deviceID}
+		_, known := m.identities[k]
+		if _, there := m.scopes[k.scope]; there && !known && len(list) < limit && !slices.Contains(list, l) {
+			list = append(list, l)
+		}
+	}
+	for k := range m.twins {
+		left(k)
+	}
+	for k, messages := range m.messages {
+		if len(messages) > 0 {
+			left(k)
+		}
+	}
+	return list, nil
+}
