@@ -53,7 +53,8 @@ func ValidDeviceID(id string) bool {
 }
 
 // reservedScopes are first path segments that mean something else.
-var reservedScopes = []string{"enrollments", "enrollmentgroups", "registrations", "devices", "twins", "latchkey"}
+var reservedScopes = []string{"enrollments", "enrollmentgroups", "registrations", "devices", "twins", "statistics", "messages", "jobs",
+	"configurations", "digitaltwins", "latchkey"}
 
 // ValidIDScope reports whether s can be an ID scope: 1 to 64 ASCII letters,
 // digits and - _ . that begin and end with a letter or digit, and not one of the

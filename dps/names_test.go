@@ -44,7 +44,7 @@ func TestIDScopes(t *testing.T) {
 		"": false, strings.Repeat("a", 65): false, "-a": false, "a-": false, ".": false, "..": false, "a/b": false, "a%20": false,
 		"$iothub": false, "a:b": false, "é": false,
 		"enrollments": false, "Enrollments": false, "enrollmentGroups": false, "enrollmentgroups": false, "registrations": false,
-		"devices": false, "TWINS": false, "latchkey": false,
+		"devices": false, "TWINS": false, "latchkey": false, "statistics": false, "Messages": false, "jobs": false, "configurations": false, "digitaltwins": false,
 	} {
 		if got := dps.ValidIDScope(s); got != want {
 			t.Errorf("%q: %v", s, got)
