@@ -231,7 +231,7 @@ func (c *Core) postpone(ctx context.Context, row OutboxRow, claim string, why er
 	switch {
 	case errors.Is(why, ErrElsewhere) || errors.Is(why, context.Canceled): // nothing is wrong with the work
 		by = firstPostponement
-	case errors.Is(why, errOthers):
+	case errors.Is(why, errOthers), errors.Is(why, ErrNotYet):
 		by = firstPostponement
 	case errors.Is(why, errShutOut):
 		by = lastPostponement
@@ -240,7 +240,7 @@ func (c *Core) postpone(ctx context.Context, row OutboxRow, claim string, why er
 	case errors.As(why, &retry): // not before the hub says, and not all at once
 		by = max(retry.After+time.Duration(rand.Float64()*float64(min(retry.After, longestRest)/2)), min(by, longestRest))
 	}
-	if errors.Is(why, errLookAgain) || errors.Is(why, errHubRests) || errors.Is(why, errOthers) || errors.Is(why, errShutOut) {
+	if errors.Is(why, errLookAgain) || errors.Is(why, errHubRests) || errors.Is(why, errOthers) || errors.Is(why, errShutOut) || errors.Is(why, ErrNotYet) {
 		c.log.Debug("outbox: put off", "kind", row.Kind, "scope", row.Scope, "object", row.Object, "in", by.Round(time.Millisecond), "why", why)
 	} else {
 		c.log.Warn("outbox: not delivered, it is tried again", "kind", row.Kind, "scope", row.Scope, "object", row.Object, "attempts", row.Attempts,

@@ -68,6 +68,10 @@ var ErrElsewhere = errors.New("the hub's sessions are another process's")
 // ErrStale says that a newer generation has been seen.
 var ErrStale = errors.New("a newer generation has been seen")
 
+// ErrNotYet says that a hub does what it was asked and nothing is wrong with it, but it is not known to be done: call again for the same device in a
+// moment.
+var ErrNotYet = errors.New("not known to be done yet")
+
 // RetryError is a failure of a hub that says when to come back: it is throttling, or was found down and is left alone for a while. All calls for
 // that hub wait as long.
 type RetryError struct {

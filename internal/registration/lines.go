@@ -101,7 +101,7 @@ var errHubRests = errors.New("the hub is busy, or rests after a failure")
 func troubledHub(scope string, err error) (line string, after time.Duration) {
 	var failure *hubFailure
 	var retry *RetryError
-	if !errors.As(err, &failure) || errors.Is(err, ErrElsewhere) || errors.Is(err, ErrStale) || errors.Is(err, context.Canceled) || Trouble(err) != nil {
+	if !errors.As(err, &failure) || errors.Is(err, ErrElsewhere) || errors.Is(err, ErrStale) || errors.Is(err, ErrNotYet) || errors.Is(err, context.Canceled) || Trouble(err) != nil {
 		return "", 0
 	}
 	if errors.As(err, &retry) {

@@ -142,14 +142,10 @@ type other struct {
 	key []byte
 }
 
-// enroll makes or changes an enrollment that leads to the broker.
-func enroll(t *testing.T, id string, attestation map[string]any, more map[string]any) {
+// enroll makes an enrollment that leads to the broker.
+func enroll(t *testing.T, id string, attestation map[string]any) {
 	t.Helper()
-	body := map[string]any{"registrationId": id, "attestation": attestation, "allocationPolicy": "static", "iotHubs": []string{brokerName}}
-	for name, value := range more {
-		body[name] = value
-	}
-	text, err := json.Marshal(body)
+	text, err := json.Marshal(map[string]any{"registrationId": id, "attestation": attestation, "allocationPolicy": "static", "iotHubs": []string{brokerName}})
 	must(t, err)
 	must(t, service.Put(t.Context(), "/enrollments/"+id, string(text)))
 }
@@ -158,7 +154,7 @@ func newOther(t *testing.T, id string) other {
 	t.Helper()
 	o := other{id, []byte(strings.Repeat(id, 64)[:64])}
 	enroll(t, id, map[string]any{"type": "symmetricKey", "symmetricKey": map[string]string{
-		"primaryKey": base64.StdEncoding.EncodeToString(o.key), "secondaryKey": base64.StdEncoding.EncodeToString([]byte(strings.Repeat("-", 64)))}}, nil)
+		"primaryKey": base64.StdEncoding.EncodeToString(o.key), "secondaryKey": base64.StdEncoding.EncodeToString([]byte(strings.Repeat("-", 64)))}})
 	token, err := dps.NewToken(dps.KeySigner(o.key), service.IDScope+"/registrations/"+id, time.Now().Add(time.Hour), "registration")
 	must(t, err)
 	operation := ask(t, http.MethodPut, "/register", `{"registrationId":"`+id+`"}`, id, token)
@@ -229,14 +225,16 @@ func run[T any](a *agent, arguments ...string) (value T) {
 	return value
 }
 
-func (a *agent) enroll(more map[string]any) identity {
-	a.t.Helper()
-	id := run[identity](a, "ek")
-	a.enrollAs(id, more)
-	return id
+// latchkey runs an operator's command.
+func latchkey(t *testing.T, arguments ...string) {
+	t.Helper()
+	_, err := service.Latchkey(t.Context(), arguments...)
+	must(t, err)
 }
 
-func (a *agent) enrollAs(id identity, more map[string]any) {
+func (a *agent) enroll() identity {
 	a.t.Helper()
-	enroll(a.t, id.RegistrationID, map[string]any{"type": "tpm", "tpm": map[string]string{"endorsementKey": id.EndorsementKey}}, more)
+	id := run[identity](a, "ek")
+	enroll(a.t, id.RegistrationID, map[string]any{"type": "tpm", "tpm": map[string]string{"endorsementKey": id.EndorsementKey}})
+	return id
 }

@@ -15,7 +15,7 @@ func TestADeviceWithATPMWorksAtRabbitMQ(t *testing.T) {
 	neighbour := newOther(t, "neighbour")
 	tpm := simtpm.NewSwtpm(t)
 	a := &agent{t, rig.Device{TPM: tpm.Spec(), StateDir: t.TempDir()}}
-	a.enroll(nil)
+	id := a.enroll()
 	if assigned := run[assignment](a, "register"); assigned.AssignedHub != brokerName || assigned.Status != "assigned" {
 		t.Fatalf("the device was led to %+v", assigned)
 	}
@@ -87,6 +87,16 @@ func TestADeviceWithATPMWorksAtRabbitMQ(t *testing.T) {
 		wantRefused(t, "the old owner's token", login.Username, login.DeviceID, login.SASToken)
 		login = run[hubLogin](a, "token")
 		in(t)
+	})
+
+	t.Run("is cut off when it is disabled, though it is idle", func(t *testing.T) {
+		idle := in(t)
+		latchkey(t, "enroll", "set", id.RegistrationID, "--disable", "--hub-device", "disable")
+		idle.wantLost("the device was disabled")
+		wantRefused(t, "a disabled device", login.Username, login.DeviceID, login.SASToken)
+		latchkey(t, "enroll", "set", id.RegistrationID, "--enable")
+		run[assignment](a, "register")
+		in(t).stillThere("it is enabled again, with the key that it had")
 	})
 
 	short.wantLost("its SAS token has expired")

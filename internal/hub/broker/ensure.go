@@ -19,9 +19,9 @@ const (
 )
 
 var (
-	errMoved = errors.New("hub: the identity moved while it was written")
+	errMoved = fmt.Errorf("hub: the identity moved while it was written: %w", registration.ErrNotYet)
 	// errSettling: what was asked for is done but for a connection that the broker may have and not show yet.
-	errSettling = errors.New("the broker may still have a connection that it does not show yet: it is looked at again")
+	errSettling = fmt.Errorf("the broker may have a connection of the device that it does not show yet: %w", registration.ErrNotYet)
 )
 
 // EnsureDevice implements registration.Hub. The order is: the new credential durable and marked as cutting, then every connection of the device

@@ -56,7 +56,7 @@ func (w *watch) used(k key, revision uint64, err error, began time.Time) {
 
 // tells says whether an error says something of the hub and not of the device or of us.
 func tells(err error) bool {
-	for _, ours := range []error{registration.ErrStale, registration.ErrNotFound, registration.ErrUnlinked, registration.ErrElsewhere, context.Canceled} {
+	for _, ours := range []error{registration.ErrStale, registration.ErrNotFound, registration.ErrUnlinked, registration.ErrElsewhere, registration.ErrNotYet, context.Canceled} {
 		if errors.Is(err, ours) {
 			return false
 		}
