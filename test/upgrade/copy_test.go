@@ -56,6 +56,37 @@ func readEmbedded(t *testing.T, cfg config.Config, of storeFacts) reading.Readin
 	return r
 }
 
+// readHub is what the hub keeps of one device and of one that is gone; in the embedded store if none is given.
+func readHub(t *testing.T, cfg config.Config, s store, scope string) string {
+	t.Helper()
+	if s == nil {
+		embedded, err := sqlite.Open(t.Context(), cfg.Database, sqlite.Options{})
+		must(t, err)
+		defer embedded.Close()
+		s = embedded
+	}
+	hub := readHubName(t, s, scope)
+	twin, err1 := s.Twin(t.Context(), scope, hub, "Sensor-1")
+	messages, err2 := s.Messages(t.Context(), scope, hub, "Sensor-1", 0, 10)
+	generation, err3 := s.IdentityGeneration(t.Context(), scope, hub, "gone")
+	must(t, errors.Join(err1, err2, err3))
+	return fmt.Sprintf("%+v %+v %d", twin, messages, generation)
+}
+
+// readHubName is the embedded hub of a scope.
+func readHubName(t *testing.T, s store, scope string) string {
+	t.Helper()
+	scopes, err := s.Scopes(t.Context())
+	must(t, err)
+	for _, each := range scopes {
+		if each.ID == scope {
+			return each.Hosts[0]
+		}
+	}
+	t.Fatalf("there is no scope %s", scope)
+	return ""
+}
+
 // Everything that the embedded store answers with PostgreSQL answers with, to the byte and in the same order; devices and operators go on there,
 // and nobody is served from the embedded store any more.
 func TestACopiedInstallationGoesOn(t *testing.T) {
@@ -63,8 +94,18 @@ func TestACopiedInstallationGoesOn(t *testing.T) {
 	cfg, f := migrated(t), readFacts(t)
 	must(t, execEmbedded(cfg.Database, `INSERT INTO outbox (scope, kind, object, created, due, claim, attempts, failure)
 			VALUES ('`+f.Scope+`', 'advance', '`+f.SQLite.Assigning+`', 1, 2, '', 3, 'no text: ' || CAST(x'ff' AS TEXT));
-		UPDATE identities SET cutting = 1 WHERE device_id = 'Sensor-1'`)) // what the earlier release did not have
-	before := readEmbedded(t, cfg, f.SQLite)
+		UPDATE identities SET cutting = 1, version = 7, disabled = 0, status_reason = 'seen', status_updated = 5, iot_edge = 1 WHERE device_id = 'Sensor-1';
+		INSERT INTO twins (scope, hub, device_id, tags, desired, reported, desired_metadata, reported_metadata, desired_version, reported_version, version, updated)
+			SELECT scope, hub, device_id, x'7b7d', x'7b2261223a317d', x'7b7d', x'7b7d', x'7b7d', 4, 5, 6, 7 FROM identities WHERE device_id = 'Sensor-1';
+		INSERT INTO hub_queues (scope, hub, device_id, last) SELECT scope, hub, device_id, 9 FROM identities WHERE device_id = 'Sensor-1';
+		INSERT INTO hub_messages (scope, hub, device_id, n, id, correlation_id, user_id, ack, properties, enqueued, expires, deliveries, body)
+			SELECT scope, hub, device_id, 8, 'mid', 'cid', 'uid', 'full', x'613d62', 1, 2, 3, x'00ff' FROM identities WHERE device_id = 'Sensor-1';
+		INSERT INTO identity_generations (scope, hub, device_id, generation, version, at)
+			SELECT scope, hub, 'gone', 11, 12, 13 FROM identities WHERE device_id = 'Sensor-1';
+		INSERT INTO linked_hubs (scope, name, kind, weight, allocate, draining, region, settings, sealed_secret, revision, created, updated)
+			SELECT scope, hub, 'embedded', 3, 1, 0, 'north', x'', x'', 1, 2, 3 FROM identities WHERE device_id = 'Sensor-1';
+		INSERT INTO scope_allocations (scope, default_policy, regions, sealed_webhook_key, revision, updated) VALUES ('`+f.Scope+`', 'hashed', x'5b5d', x'', 1, 2)`)) // what the earlier release did not have
+	before, hubBefore := readEmbedded(t, cfg, f.SQLite), readHub(t, cfg, nil, f.Scope)
 	address := server.Address(emptyDatabase(t))
 	filled := map[string]bool{}
 	report, err := daemon.Copy(t.Context(), cfg, daemon.CopyPlan{To: address, Progress: func(step daemon.CopyStep) error {
@@ -84,6 +125,13 @@ func TestACopiedInstallationGoesOn(t *testing.T) {
 	}
 	s := openPostgres(t, address)
 	readsAs(t, s, before, f.SQLite)
+	if diff := cmp.Compare(hubBefore, readHub(t, cfg, s, f.Scope)); diff != 0 || !strings.Contains(hubBefore, "mid") {
+		t.Errorf("the hub's own, before:\n%s\nafter:\n%s", hubBefore, readHub(t, cfg, s, f.Scope))
+	}
+	seq, verdict, err := s.EnqueueMessage(t.Context(), f.Scope, registration.HubMessage{Hub: readHubName(t, s, f.Scope), DeviceID: "Sensor-1"}, 50)
+	if seq != 10 || verdict != registration.Applied || err != nil {
+		t.Errorf("the next message is %d, verdict %d, %v: a number that was given is given again", seq, verdict, err)
+	}
 	newWorld(t, s, ringOf(t, cfg), f, f.SQLite).goOn()
 
 	if s, err := sqlite.Open(t.Context(), cfg.Database, sqlite.Options{}); err == nil || !strings.Contains(err.Error(), "was moved to") {
