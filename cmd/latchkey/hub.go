@@ -7,5 +7,6 @@ func hubCommand() *cobra.Command {
 	cmd.AddCommand(hubList(), hubShow(), hubLink(), hubSet(), hubDrain(), hubUnlink(), hubAllocation())
 	cmd.AddCommand(hubDevices(), hubTwin(), hubSend(), hubInvoke())
 	cmd.AddCommand(hubServe())
+	cmd.AddCommand(hubMonitor())
 	return cmd
 }

@@ -54,6 +54,7 @@ func TestMain(m *testing.M) {
 //	large FILE OUT         writes a file and after it white space, up to more than 1 MiB
 //	cut FILE OUT           writes the first half of a file
 //	online FILE STATUS     logs a device in with the connection string in a file; see there
+//	telemetry FILE BAG BODY  logs such a device in, and sends a message with a property bag
 //	register               registers the device whose EK is $EK
 //
 // and in the environment EK, SRK (base64) and ID of a device, and EK2, ID2 of another.
@@ -64,7 +65,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "operator": operator, "connection": connection, "start": start, "hangup": hangup, "halt": stop, "stranger": stranger, "register": register, "certify": certify, "cut": cut, "source": source, "verification": verification, "profile": writeProfile, "scopeid": scopeID, "keep": keep, "damage": damage,
 			"feed": feed, "finish": finish, "lines": lines, "await": await, "crash": crash,
-			"meanwhile": meanwhile, "large": large, "follow": follow, "sees": sees, "interrupt": interrupt, "online": online,
+			"meanwhile": meanwhile, "large": large, "follow": follow, "sees": sees, "interrupt": interrupt, "online": online, "telemetry": sendTelemetry,
 		},
 	})
 }

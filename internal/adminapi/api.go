@@ -25,6 +25,7 @@ type API struct {
 	server *web.Server
 	atomic *semaphore.Weighted // bytes that all-or-nothing imports may keep
 	alone  bool                // a hub alone: nothing is provisioned
+	events Events              // nil: no hub can be watched here
 }
 
 // New makes the management API on top of a core.

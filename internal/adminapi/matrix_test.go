@@ -75,6 +75,7 @@ var operations = []operation{
 	{"PATCH", "/latchkey/v1/allocation", `{"defaultPolicy":"static"}`, config, 200, false},
 	{"POST", "/latchkey/v1/allocation/webhookKey", "", config, 200, false},
 	{"DELETE", "/latchkey/v1/allocation/webhookKey", "", config, 204, false},
+	{"GET", "/latchkey/v1/hub/events", "", registration.ServiceConnect, 503, false}, // this house has none that could be watched
 	{"GET", "/latchkey/v1/scopes", "", config, 200, true},
 	{"POST", "/latchkey/v1/scopes", `{}`, config, 400, true},
 	{"GET", "/latchkey/v1/scopes/absent", "", config, 404, true},

@@ -172,7 +172,8 @@ func TestDescribedFormsAreThoseOfTheAnswers(t *testing.T) {
 	schemas := readDescription(t).Components.Schemas
 	for name, of := range map[string]reflect.Type{
 		"AuditLog": reflect.TypeFor[AuditLog](), "AuditLogEntry": reflect.TypeFor[AuditLogEntry](), "AuditEntry": reflect.TypeFor[AuditEntry](),
-		"Decision": reflect.TypeFor[Decision](), "DecisionRequest": reflect.TypeFor[DecisionOf](),
+		"EventNote": reflect.TypeFor[EventNote](),
+		"Decision":  reflect.TypeFor[Decision](), "DecisionRequest": reflect.TypeFor[DecisionOf](),
 		"ImportFailure": reflect.TypeFor[ImportFailure](), "ImportSummary": reflect.TypeFor[ImportSummary](),
 		"CACertificates": reflect.TypeFor[CACertificates](), "CACertificate": reflect.TypeFor[CACertificate](), "Statistics": reflect.TypeFor[Statistics](),
 		"Scopes": reflect.TypeFor[Scopes](), "Scope": reflect.TypeFor[Scope](),

@@ -220,6 +220,9 @@ func (s *service) wire(ctx context.Context) (err error) {
 	s.shared = web.NewShared(limits(s.config))
 	metrics := web.NewMetrics(s.metrics)
 	admin := adminapi.New(s.core, web.NewServer("management", s.core, s.log, metrics, s.shared))
+	if s.sink != nil {
+		admin.Watch(s.hub)
+	}
 	s.front = &front{
 		device: httpapi.New(s.core, web.NewServer("device", s.core, s.log, metrics, s.shared)),
 		admin:  admin,

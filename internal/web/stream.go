@@ -96,12 +96,16 @@ func (w wire) Write(p []byte) (int, error) {
 func (s *Server) stream(w http.ResponseWriter, call Call, route Route, reply Reply) (sent bool, err error) {
 	// The body may have more than was read, and after a status that has left this could not be said any more.
 	w.Header().Set("Connection", "close")
+	places := s.streams
+	if reply.Live {
+		places = s.shared.lives
+	}
 	select {
-	case s.streams <- struct{}{}:
+	case places <- struct{}{}:
 	default:
 		return false, s.overloaded(route)
 	}
-	defer func() { <-s.streams }()
+	defer func() { <-places }()
 	stream := &Stream{body: http.NoBody, control: http.NewResponseController(w)}
 	if route.StreamsBody && call.Request.Body != nil {
 		stream.body = call.Request.Body
@@ -111,7 +115,13 @@ func (s *Server) stream(w http.ResponseWriter, call Call, route Route, reply Rep
 	}
 	stream.head = func() { writeHead(w, reply) }
 	stream.out = bufio.NewWriterSize(wire{stream, w}, streamBuffer)
-	err = s.runStream(context.WithoutCancel(call.Context()), stream, route, reply)
+	ctx := context.WithoutCancel(call.Context())
+	if reply.Live {
+		live, end := s.alive(call)
+		defer end()
+		ctx = live
+	}
+	err = s.runStream(ctx, stream, route, reply)
 	if err == nil {
 		err = stream.finish()
 	}

@@ -64,6 +64,7 @@ type Shared struct {
 	current atomic.Pointer[gated]
 	bodies  *semaphore.Weighted // bytes of bodies above the usual size that may be in memory: they are read before the gate
 	streams chan struct{}       // holds one for each stream under way
+	lives   chan struct{}       // holds one for each live stream under way
 	waits   chan struct{}       // holds one for each answer that is waited for
 	ending  context.Context     // ends with the drain
 	end     context.CancelFunc
@@ -76,7 +77,7 @@ type Shared struct {
 // NewShared makes the shared limits.
 func NewShared(l Limits) *Shared {
 	ending, end := context.WithCancel(context.Background())
-	s := &Shared{ending: ending, end: end, bodies: semaphore.NewWeighted(BodyBudget), streams: make(chan struct{}, StreamPlaces), waits: make(chan struct{}, WaitPlaces), reading: map[*Stream]struct{}{}}
+	s := &Shared{ending: ending, end: end, bodies: semaphore.NewWeighted(BodyBudget), streams: make(chan struct{}, StreamPlaces), lives: make(chan struct{}, LivePlaces), waits: make(chan struct{}, WaitPlaces), reading: map[*Stream]struct{}{}}
 	s.Set(l)
 	return s
 }
@@ -152,6 +153,8 @@ type Reply struct {
 	// Stream, if there is one, makes the answer in place of Body, after the handler's time and outside the gate. If it fails before anything is
 	// sent, its error is the answer; after that the connection is cut, so that nobody takes what there is for the whole.
 	Stream func(context.Context, *Stream) error
+	// Live says that the stream goes on until its context ends: when the client hangs up, or the service drains. It has a place of its own kind.
+	Live bool
 	// Wait, if there is one, makes the reply that is sent, once what it waits for has come.
 	Wait *Wait
 }

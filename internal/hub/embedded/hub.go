@@ -96,6 +96,7 @@ type Hub struct {
 	logins   keyLocks
 	twins    keyLocks
 	refusals burst // of log lines that strangers can cause
+	watching watching
 	// sinkFails spaces the lines about telemetry that cannot be written: a full disk must not fill the log too.
 	sinkFails            spaced
 	twinFails, newsFails spaced

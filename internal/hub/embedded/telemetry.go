@@ -36,7 +36,8 @@ func (h *Hub) takeEvent(l *login, e event) cause {
 	if !ok {
 		return causeProps
 	}
-	line, err := encodeRecord(l, p, e, h.config.Now())
+	now := h.config.Now()
+	line, err := encodeRecord(l, p, e, now)
 	if err == nil {
 		_, err = h.config.Telemetry.Write(line)
 	}
@@ -48,6 +49,7 @@ func (h *Hub) takeEvent(l *login, e event) cause {
 		}
 		return causeSink
 	}
+	h.watching.show(seen{scope: l.scope, deviceID: l.deviceID, at: now, line: line})
 	h.metrics.messages.Inc()
 	h.metrics.bytes.Add(float64(len(e.payload)))
 	h.log.Info("telemetry", "scope", l.scope, "hub", l.hub, "device", l.deviceID, "bytes", len(e.payload), "qos", e.qos, "will", e.will)
