@@ -17,6 +17,7 @@ func (s *service) openBrokers() (*broker.Hub, error) {
 		All:          func() map[string][]registration.LinkedHub { return s.core.LinkedHubs() },
 		Alone:        s.config.Store == "", // the embedded store is this process's alone: lockInstallation
 		MaxTokenLife: s.config.Hub.MaxTokenLife,
+		Dial:         s.dialHubs,
 	})
 }
 

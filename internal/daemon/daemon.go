@@ -86,6 +86,7 @@ type service struct {
 	manager notifier
 
 	balancers    []netip.Prefix
+	private      []netip.Prefix // networks that are else closed to what tenants name
 	proxyMetrics *proxied.Metrics
 	headerTime   time.Duration
 	now          func() time.Time

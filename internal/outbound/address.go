@@ -46,8 +46,9 @@ func judge(address netip.Addr, open []netip.Prefix) error {
 	return nil
 }
 
-// control judges where a connection really goes, after the name was resolved: a name may answer otherwise each time that it is asked.
-func control(open []netip.Prefix) func(network, address string, _ syscall.RawConn) error {
+// Control is for the Control of a net.Dialer: it judges where a connection really goes, after the name was resolved, since a name may answer
+// otherwise each time that it is asked. Open are private networks that may be called.
+func Control(open []netip.Prefix) func(network, address string, _ syscall.RawConn) error {
 	return func(_, address string, _ syscall.RawConn) error {
 		to, err := netip.ParseAddrPort(address)
 		if err != nil {

@@ -67,7 +67,7 @@ const maxHeader = 16 << 10
 
 // New makes a client.
 func New(config Config) *Client {
-	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: control(config.Private)}
+	dialer := &net.Dialer{Timeout: 5 * time.Second, Control: Control(config.Private)}
 	c := &Client{timeout: config.Timeout, answer: config.Answer, now: config.Now, http: &http.Client{
 		// A redirect would be a second URL that the operator did not name.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

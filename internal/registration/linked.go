@@ -185,6 +185,12 @@ func (c *Core) LinkedHub(scopeID, name string) (LinkedHub, bool) {
 	return s.hubNamed(name)
 }
 
+// IsHome says whether a scope is the home scope, whose operator is the installation's.
+func (c *Core) IsHome(scopeID string) bool {
+	s, _ := c.scope(scopeID)
+	return s.Home
+}
+
 // LinkedHubs lists the hubs of all scopes, by scope and in order of their names. What is in the lists is not to be changed.
 func (c *Core) LinkedHubs() map[string][]LinkedHub {
 	all := map[string][]LinkedHub{}

@@ -18,9 +18,9 @@ type HubsConfig struct {
 	Find   func(scope, name string) (registration.LinkedHub, bool)
 	Secret func(scope string, hub registration.LinkedHub) ([]byte, error)
 
-	Logger *slog.Logger                                                         // nil: nothing is logged
-	Now    func() time.Time                                                     // nil: time.Now
-	Dial   func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
+	Logger *slog.Logger                                                                            // nil: nothing is logged
+	Now    func() time.Time                                                                        // nil: time.Now
+	Dial   func(scope string) func(ctx context.Context, network, address string) (net.Conn, error) // how hubs of a scope are reached; nil: over the network, wherever it is
 }
 
 // Hubs are all linked hubs of the kind azure. Each is made ready when it is first called, and anew when what is linked has changed. All methods are safe together.
@@ -138,7 +138,7 @@ func (h *Hubs) of(scope, name string) (*Hub, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hub %s: opening its secret: %w", linked.Name, err)
 	}
-	one, err := h.make(linked, secret)
+	one, err := h.make(scope, linked, secret)
 	if err != nil {
 		return nil, err
 	}
@@ -172,12 +172,16 @@ func (h *Hubs) keep(k linkKey, l link) *Hub {
 	return l.hub
 }
 
-func (h *Hubs) make(linked registration.LinkedHub, secret []byte) (*Hub, error) {
+func (h *Hubs) make(scope string, linked registration.LinkedHub, secret []byte) (*Hub, error) {
 	settings, connection, err := Parse(linked.Name, linked.Settings, secret)
 	if err != nil {
 		return nil, err
 	}
-	return New(Config{Name: linked.Name, Connection: connection, Settings: settings, Log: h.config.Logger, Now: h.config.Now, Dial: h.config.Dial})
+	c := Config{Name: linked.Name, Connection: connection, Settings: settings, Log: h.config.Logger, Now: h.config.Now}
+	if h.config.Dial != nil {
+		c.Dial = h.config.Dial(scope)
+	}
+	return New(c)
 }
 
 // Judge says what is wrong with the settings and the secret of a hub that is to be linked; a *registration.HubError, or nil. It does not wait.
@@ -196,7 +200,7 @@ func (h *Hubs) Probe(ctx context.Context, scope string, hub registration.LinkedH
 		}
 		return one.Probe(ctx)
 	}
-	one, err := h.make(hub, secret)
+	one, err := h.make(scope, hub, secret)
 	if err != nil {
 		return err
 	}

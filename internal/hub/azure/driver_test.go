@@ -1,11 +1,13 @@
 package azure_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
 
@@ -51,7 +53,7 @@ func (l *links) kind(f *fakeHub) *azure.Hubs {
 			}
 			return l.secret, nil
 		},
-		Dial: f.pipes.dial,
+		Dial: func(string) func(context.Context, string, string) (net.Conn, error) { return f.pipes.dial },
 	})
 	if err != nil {
 		f.t.Fatal(err)

@@ -43,8 +43,8 @@ type Config struct {
 	All    func() map[string][]registration.LinkedHub
 	// Alone says that no other process answers brokers for the same store: what this one has let in is then all that there is.
 	Alone bool
-	// Dial opens connections to management APIs; nil: a net.Dialer.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Dial gives what opens connections to the management APIs of a scope's hubs; nil: a net.Dialer.
+	Dial func(scope string) func(ctx context.Context, network, address string) (net.Conn, error)
 
 	Logger       *slog.Logger     // nil: nothing is logged
 	Metrics      *Metrics         // nil: counted, but not registered anywhere
@@ -89,7 +89,9 @@ func New(config Config) (*Hub, error) {
 		config.Now = time.Now
 	}
 	if config.Dial == nil {
-		config.Dial = (&net.Dialer{Timeout: managementTime}).DialContext
+		config.Dial = func(string) func(context.Context, string, string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: managementTime}).DialContext
+		}
 	}
 	if config.MaxTokenLife <= 0 {
 		config.MaxTokenLife = 24 * time.Hour
@@ -196,7 +198,7 @@ func (h *Hub) open(scope string, linked registration.LinkedHub) (*link, error) {
 	if l.subscribe, err = compileAll("subscribe", l.settings.Subscribe, l.settings.Product); err != nil {
 		return nil, err
 	}
-	l.manager, l.close = newManager(l, h.config.Dial)
+	l.manager, l.close = newManager(l, h.config.Dial(l.Scope))
 	return l, nil
 }
 

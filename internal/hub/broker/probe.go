@@ -32,7 +32,7 @@ func (h *Hub) Probe(ctx context.Context, scope string, hub registration.LinkedHu
 	if l.secret, err = ParseSecret(secret, l.settings.Product); err != nil {
 		return err
 	}
-	m, free := newManager(l, h.config.Dial)
+	m, free := newManager(l, h.config.Dial(l.Scope))
 	defer free()
 	if m == nil {
 		return registration.ErrUnseen

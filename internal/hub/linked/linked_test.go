@@ -256,7 +256,7 @@ func TestHealthFollowsWhatCallsComeTo(t *testing.T) {
 		changed.Revision = 2
 		w.link(map[string][]registration.LinkedHub{"s1": {changed}})
 		w.azure.probes["far.example"] = syscall.ECONNREFUSED
-		w.look(t.Context())
+		w.look(t.Context(), every)
 		state(registration.HubFailing, "refuses connections")
 	})
 }
@@ -319,7 +319,7 @@ func TestAHubThatHangsIsFailing(t *testing.T) {
 		w := newWorld(t, two)
 		w.azure.takes = time.Hour
 		began := time.Now()
-		w.look(t.Context())
+		w.look(t.Context(), every)
 		if took := time.Since(began); took > 2*lookTime {
 			t.Errorf("a look took %v", took)
 		}
@@ -335,10 +335,34 @@ func TestAHubThatHangsIsFailing(t *testing.T) {
 	})
 }
 
+func every(key, uint64) bool { return true }
+
+// A hub that was just linked, or changed, is looked at within seconds, and the others are left alone.
+func TestAHubThatIsNewIsLookedAtSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, two)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); w.Keep(ctx) }()
+		time.Sleep(time.Second)
+		before := w.Health("s1", "far.example").CheckedAt
+		w.link(map[string][]registration.LinkedHub{"s1": {hub("far.example", registration.HubAzure), hub("new.example", registration.HubAzure)}})
+		time.Sleep(freshEvery + time.Second)
+		if h := w.Health("s1", "new.example"); h.State != registration.HubOK {
+			t.Errorf("the new one: %+v", h)
+		}
+		if got := w.Health("s1", "far.example").CheckedAt; before.IsZero() || !got.Equal(before) {
+			t.Errorf("the old one was looked at at %v, and at %v", before, got)
+		}
+		cancel()
+		<-done
+	})
+}
+
 func TestAMeasureIsForgottenInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, two)
-		w.look(t.Context())
+		w.look(t.Context(), every)
 		if _, known := w.Latency("s1", "far.example"); !known {
 			t.Fatal("it has no latency")
 		}
@@ -393,7 +417,7 @@ func TestWhatATryFindsIsSaidInPlainWords(t *testing.T) {
 func TestMetricsTellHowHubsDo(t *testing.T) {
 	w := newWorld(t, two)
 	w.azure.probes["other.example"] = io.EOF
-	w.look(t.Context())
+	w.look(t.Context(), every)
 	w.azure.fails["far.example"] = &registration.RetryError{Err: errors.New("throttled")}
 	_ = w.EnsureDevice(t.Context(), "s1", "far.example", registration.HubDevice{})
 	_ = w.RemoveDevice(t.Context(), "s1", "own.example", "d", 1)

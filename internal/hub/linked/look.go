@@ -11,22 +11,31 @@ import (
 
 // How hubs are looked at.
 const (
-	lookEvery   = 30 * time.Second // a round begins; one that lasts longer delays the next
+	lookEvery   = 30 * time.Second // a round begins, on average; one that lasts longer delays the next
+	freshEvery  = time.Second      // hubs that nobody has looked at yet are looked for
 	lookTime    = 10 * time.Second // for one hub
 	lookWorkers = 8
 )
 
-// Keep looks at every linked hub twice a minute, at moments that chance spreads, until ctx ends.
+// Keep looks at every linked hub twice a minute, at moments that chance spreads, and within seconds at one that was linked or changed, until ctx ends.
 func (h *Hub) Keep(ctx context.Context) {
-	for round := time.Duration(0); ; round = lookEvery {
-		timer := time.NewTimer(round/2 + time.Duration(rand.Int64N(int64(max(round, time.Second)))))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-			h.look(ctx)
+	fresh := time.NewTicker(freshEvery)
+	defer fresh.Stop()
+	for next := time.Duration(0); ; {
+		round := time.NewTimer(next)
+		for waits := true; waits; {
+			select {
+			case <-ctx.Done():
+				round.Stop()
+				return
+			case <-fresh.C:
+				h.look(ctx, func(k key, revision uint64) bool { return !h.watch.knows(k, revision) })
+			case <-round.C:
+				waits = false
+			}
 		}
+		h.look(ctx, func(key, uint64) bool { return true })
+		next = lookEvery/2 + time.Duration(rand.Int64N(int64(lookEvery)))
 	}
 }
 
@@ -36,14 +45,16 @@ type one struct {
 	hub   registration.LinkedHub
 }
 
-// look looks at every linked hub once, some at a time.
-func (h *Hub) look(ctx context.Context) {
+// look looks at every linked hub that is wanted once, some at a time.
+func (h *Hub) look(ctx context.Context, wanted func(k key, revision uint64) bool) {
 	var all []one
 	linked := map[key]bool{}
 	for scope, hubs := range h.config.All() {
 		for _, hub := range hubs {
-			all = append(all, one{scope, hub})
-			linked[key{scope, hub.Name}] = true
+			k := key{scope, hub.Name}
+			if linked[k] = true; wanted(k, hub.Revision) {
+				all = append(all, one{scope, hub})
+			}
 		}
 	}
 	h.watch.sweep(linked)

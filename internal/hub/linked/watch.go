@@ -120,6 +120,14 @@ func (w *watch) health(k key) registration.HubHealth {
 	return registration.HubHealth{State: registration.HubUnknown}
 }
 
+// knows says whether a hub was looked at since it was linked as it is.
+func (w *watch) knows(k key, revision uint64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := w.hubs[k]
+	return h != nil && h.revision == revision && !h.CheckedAt.IsZero()
+}
+
 func (w *watch) latency(k key) (time.Duration, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
