@@ -36,9 +36,15 @@ func TestAMoveThatGoesWrongIsFound(t *testing.T) {
 		weaken func(storetest.Store, registration.Hub) (storetest.Store, registration.Hub)
 		comes  string // what comes between; empty: each call is the last of its process
 	}{
-		"the device stays at the hub it leaves": {func(s storetest.Store, h registration.Hub) (storetest.Store, registration.Hub) { return s, removesNothing{h} }, ""},
-		"what it takes along is not kept":       {func(s storetest.Store, h registration.Hub) (storetest.Store, registration.Hub) { return savesNothing{s}, h }, ""},
-		"two are at work for one device":        {func(s storetest.Store, h registration.Hub) (storetest.Store, registration.Hub) { return seesNobody{s}, h }, "it turns back"},
+		"the device stays at the hub it leaves": {func(s storetest.Store, h registration.Hub) (storetest.Store, registration.Hub) {
+			return s, removesNothing{h}
+		}, ""},
+		"what it takes along is not kept": {func(s storetest.Store, h registration.Hub) (storetest.Store, registration.Hub) {
+			return savesNothing{s}, h
+		}, ""},
+		"two are at work for one device": {func(s storetest.Store, h registration.Hub) (storetest.Store, registration.Hub) {
+			return seesNobody{s}, h
+		}, "it turns back"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
