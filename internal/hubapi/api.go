@@ -81,7 +81,6 @@ var (
 const (
 	maxMethodBody = 128<<10 + 4<<10 // payload and what is around it
 	maxDevices    = 100             // in one bulk
-	maxBulk       = 512 << 10
 	maxQuery      = 16 << 10
 )
 
@@ -119,7 +118,7 @@ func (a *API) endpoints(segments []string) (methods map[string]endpoint, id stri
 	case first == "devices" && n == 1:
 		return map[string]endpoint{
 			http.MethodGet:  {"device-list", registryRead, bodiless, 0, a.listDevices},
-			http.MethodPost: {"device-bulk", registryWrite, message, maxBulk, a.bulk},
+			http.MethodPost: {"device-bulk", registryWrite, message, iothub.MaxBulk, a.bulk},
 		}, ""
 	case first == "devices" && n == 2:
 		return a.deviceEndpoints(id), id

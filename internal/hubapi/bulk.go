@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"latchkey.example/latchkey/internal/iothub"
 	"latchkey.example/latchkey/internal/registration"
@@ -77,21 +78,59 @@ func (a *API) bulkEntry(ctx context.Context, c call, e iothub.BulkEntry) error {
 	m, known := modes[strings.ToLower(e.Mode)]
 	switch {
 	case !known:
-		return a.fault(c.by, notImplemented, registration.ReasonNoModules, "importMode: this hub knows create, update, updateIfMatchETag, createOrUpdate, createOrUpdateIfMatchETag, delete and deleteIfMatchETag.")
+		return a.fault(c.by, notImplemented, registration.ReasonNoModules, "importMode: this hub knows create, update, createOrUpdate, delete, updateTwin, and each but create with IfMatchETag after it.")
 	case e.Module != "":
 		return a.fault(c.by, notImplemented, registration.ReasonNoModules, "moduleId: this hub does not offer modules.")
-	case e.Twin && !m.remove:
-		return a.fault(c.by, notImplemented, registration.ReasonNoModules, "tags, properties: this hub changes twins one by one, with PATCH /twins/{id}.")
-	case m.tagged && e.ETag == "" && !m.create:
+	case m.tagged && !m.twin && e.ETag == "" && !m.create:
 		return a.fault(c.by, iothub.PreconditionFailed, registration.ReasonEtag, "eTag: is missing, and the importMode needs it.")
+	case m.tagged && m.twin && e.TwinETag == "":
+		return a.fault(c.by, iothub.PreconditionFailed, registration.ReasonEtag, "twinETag: is missing, and the importMode needs it.")
 	case m.remove:
 		return a.remove(ctx, c, m.condition(e), e.Device.DeviceID)
+	}
+	change := registration.TwinChange{Tags: e.Twin.Tags, Desired: e.Twin.Desired, Replace: !m.twin}
+	if err := judgeTwin(change); err != nil {
+		return a.refuse(c.by, "", err)
+	}
+	if m.twin {
+		return a.bulkTwin(ctx, c, e, change, m.tagged)
 	}
 	_, err := a.write(ctx, c, m.condition(e), e.Device)
 	if m.create && !m.fresh && missing(err) {
 		_, err = a.write(ctx, c, condition{absent: true}, e.Device)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return a.bulkTwin(ctx, c, e, change, false)
+}
+
+// judgeTwin refuses what no twin can hold, before the identity is written. What is merged may still be too much together with what is there.
+func judgeTwin(change registration.TwinChange) error {
+	if len(change.Tags) > 0 {
+		if _, err := iothub.PatchTags(nil, change.Tags); err != nil {
+			return err
+		}
+	}
+	if len(change.Desired) > 0 {
+		if _, err := (iothub.Part{}).Patch(iothub.Desired, change.Desired, time.Time{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bulkTwin writes what a line says of the twin, if it says anything.
+func (a *API) bulkTwin(ctx context.Context, c call, e iothub.BulkEntry, change registration.TwinChange, tagged bool) (err error) {
+	if tagged {
+		if change.Was, err = a.twinVersion(ctx, c, e.Device.DeviceID, e.TwinETag); err != nil {
+			return err
+		}
+	}
+	if len(change.Tags)+len(change.Desired) == 0 {
+		return nil
+	}
+	return a.writeTwin(ctx, c, e.Device.DeviceID, change)
 }
 
 // importMode is what a line of a bulk is to do.
@@ -100,6 +139,7 @@ type importMode struct {
 	fresh  bool // only then
 	tagged bool // only to what has the etag
 	remove bool
+	twin   bool // the twin alone, merged into what is there
 }
 
 // modes by their names in lower case. No mode is createOrUpdate.
@@ -112,6 +152,8 @@ var modes = map[string]importMode{
 	"updateifmatchetag":         {tagged: true},
 	"delete":                    {remove: true},
 	"deleteifmatchetag":         {remove: true, tagged: true},
+	"updatetwin":                {twin: true},
+	"updatetwinifmatchetag":     {twin: true, tagged: true},
 }
 
 // condition is what the mode wants to find. An etag counts only where the mode says so; that of nothing fits nothing.

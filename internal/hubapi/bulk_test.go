@@ -51,7 +51,6 @@ func TestEveryModeOfABulk(t *testing.T) {
 		{"deleteIfMatchETag", "NOW", "", "DeviceNotFound"},
 		{"deleteIfMatchETag", "b2xk", "PreconditionFailed", "DeviceNotFound"},
 		{"deleteIfMatchETag", "", "PreconditionFailed", "PreconditionFailed"},
-		{"updateTwin", "", "NotImplemented", "NotImplemented"},
 		{"drop", "", "NotImplemented", "NotImplemented"},
 	} {
 		there, absent := fmt.Sprintf("there-%d", i), fmt.Sprintf("absent-%d", i)
@@ -96,12 +95,12 @@ func TestALineThatFailsStopsNoOther(t *testing.T) {
 	h := newHouse(t)
 	h.create("b")
 	got := h.bulk(400, `{"id":"a","importMode":"create"}`, `{"id":"b","importMode":"create"}`, `{"id":"c","importMode":"create","moduleId":"m"}`,
-		`{"id":"d","importMode":"create","tags":{"a":1}}`, `{"id":"e","importMode":"create","authentication":{"type":"certificateAuthority"}}`, `{"id":"f","importMode":"create"}`)
+		`{"id":"d","importMode":"create","tags":{"a.b":1}}`, `{"id":"e","importMode":"create","authentication":{"type":"certificateAuthority"}}`, `{"id":"f","importMode":"create"}`)
 	var failed []string
 	for _, e := range got.Errors {
 		failed = append(failed, e.DeviceID+" "+e.ErrorCode)
 	}
-	if want := "b DeviceAlreadyExists, c NotImplemented, d NotImplemented, e ArgumentInvalid"; strings.Join(failed, ", ") != want {
+	if want := "b DeviceAlreadyExists, c NotImplemented, d ArgumentInvalid, e ArgumentInvalid"; strings.Join(failed, ", ") != want {
 		t.Errorf("failed %q, want %q", failed, want)
 	}
 	for _, id := range []string{"a", "f"} {
@@ -130,4 +129,41 @@ func TestABulkThatIsNoneIsRefusedWhole(t *testing.T) {
 		lines = append(lines, fmt.Sprintf(`{"id":"d-%d","importMode":"create"}`, i))
 	}
 	h.bulk(200, lines...)
+}
+
+// A line may bring the twin of a device along, or be about a twin alone.
+func TestLinesMayHoldTwins(t *testing.T) {
+	h := newHouse(t)
+	h.bulk(200, `{"id":"a","importMode":"create","tags":{"place":"hall 3"},"properties":{"desired":{"x":1},"reported":{"not":"mine"}}}`, `{"id":"b","importMode":"create","tags":{},"properties":{"desired":{},"reported":{}}}`)
+	a := h.owner("GET", "/twins/a", "")
+	if plain(t, a, "tags") != `{"place":"hall 3"}` || plain(t, a, "properties", "desired") != `{"x":1}` || plain(t, a, "properties", "reported") != "{}" {
+		t.Errorf("made with %s", a.body)
+	}
+	if b := h.owner("GET", "/twins/b", ""); b.get("version") != "1" {
+		t.Errorf("a twin of nothing was written: %s", b.body)
+	}
+	h.bulk(200, `{"id":"a","importMode":"updateTwin","tags":{"floor":2}}`)
+	now := h.owner("GET", "/twins/a", "")
+	if plain(t, now, "tags") != `{"floor":2,"place":"hall 3"}` {
+		t.Errorf("merged into %s", now.body)
+	}
+	h.bulk(200, `{"id":"a","importMode":"updateTwinIfMatchETag","twinETag":"`+now.get("etag")+`","tags":{"floor":3}}`)
+	for line, want := range map[string]string{
+		`{"id":"a","importMode":"updateTwinIfMatchETag","twinETag":"` + now.get("etag") + `","tags":{"floor":4}}`: "PreconditionFailed",
+		`{"id":"a","importMode":"updateTwinIfMatchETag","tags":{"floor":4}}`:                                      "PreconditionFailed",
+		`{"id":"nobody","importMode":"updateTwin","tags":{"floor":4}}`:                                            "DeviceNotFound",
+		`{"id":"a","importMode":"update","properties":{"desired":{"$x":1}}}`:                                      "ArgumentInvalid",
+	} {
+		before := h.etagOf("a")
+		if got := h.bulk(400, line); got.Errors[0].ErrorCode != want {
+			t.Errorf("%s: %+v", line, got)
+		}
+		if h.etagOf("a") != before {
+			t.Errorf("%s changed the device", line)
+		}
+	}
+	h.bulk(200, `{"id":"a","importMode":"update","tags":{"only":true}}`)
+	if now := h.owner("GET", "/twins/a", ""); plain(t, now, "tags") != `{"only":true}` || plain(t, now, "properties", "desired") != `{"x":1}` {
+		t.Errorf("replaced with %s", now.body)
+	}
 }

@@ -127,14 +127,22 @@ func (a *API) changeTwin(id string, replace bool) handler {
 				return web.Reply{}, err
 			}
 		}
-		if err := a.core.NoteHubCall(ctx, c.by, registration.ActionTwinPut, id, twinTold(change)); err != nil {
+		if err := a.writeTwin(ctx, c, id, change); err != nil {
 			return web.Reply{}, err
-		}
-		if _, err := a.hub.ChangeTwin(ctx, c.by.Scope, c.hub, id, change); err != nil {
-			return web.Reply{}, a.refuseTwin(c.by, err)
 		}
 		return twinReply(a.readTwin(ctx, c, id))
 	}
+}
+
+// writeTwin has it in the audit that a twin is to be changed, and changes it.
+func (a *API) writeTwin(ctx context.Context, c call, id string, change registration.TwinChange) error {
+	if err := a.core.NoteHubCall(ctx, c.by, registration.ActionTwinPut, id, twinTold(change)); err != nil {
+		return err
+	}
+	if _, err := a.hub.ChangeTwin(ctx, c.by.Scope, c.hub, id, change); err != nil {
+		return a.refuseTwin(c.by, err)
+	}
+	return nil
 }
 
 // twinTold is what the audit tells of a change: which parts, not what is in them.

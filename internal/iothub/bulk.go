@@ -2,6 +2,7 @@ package iothub
 
 import (
 	"bytes"
+	"encoding/json"
 
 	"latchkey.example/latchkey/dps"
 )
@@ -12,14 +13,20 @@ type BulkEntry struct {
 	ETag   string // without quotes; empty if there is none
 	Mode   string // importMode as it was sent; empty if there is none
 	Module string // moduleId, if the line is about a module
-	Twin   bool   // the line has twin data too
+
+	// Twin is what the line says of the twin; parts that are absent or empty objects are nil. It is not judged yet.
+	Twin     TwinUpdate
+	TwinETag string // without quotes; empty if there is none
 }
+
+// MaxBulk bounds the text of a bulk, in bytes.
+const MaxBulk = 512 << 10
 
 // DecodeBulk reads the body of POST /devices: an array of at most most lines, at least one. Null counts as absent and unknown members are passed over.
 // Errors are *dps.FieldError.
 func DecodeBulk(body []byte, most int) ([]BulkEntry, error) {
 	wrapped := append(append([]byte(`{"devices":`), body...), '}') // the one check there is reads objects
-	if err := dps.CheckObject(wrapped, most*MaxIdentity); err != nil {
+	if err := dps.CheckObject(wrapped, MaxBulk); err != nil {
 		return nil, err
 	}
 	var entries []BulkEntry
@@ -48,7 +55,7 @@ func DecodeBulk(body []byte, most int) ([]BulkEntry, error) {
 
 func decodeBulkEntry(value []byte) (BulkEntry, error) {
 	e := BulkEntry{Device: Device{Status: Enabled, ConnectionState: Disconnected, Authentication: Authentication{Type: SAS}}}
-	if value[0] != '{' || len(value) > MaxIdentity {
+	if value[0] != '{' || len(value) > MaxIdentity+MaxTwinBody {
 		return e, refuse("", "an element is not a device")
 	}
 	if err := objectMembers("", value, e.member); err != nil {
@@ -70,10 +77,30 @@ func (e *BulkEntry) member(name string, value []byte) (err error) {
 		e.Mode, err = textOf(name, value, 64)
 	case "moduleId":
 		e.Module, err = textOf(name, value, 128)
-	case "tags", "properties", "twinETag":
-		e.Twin = e.Twin || name != "twinETag"
+	case "twinETag":
+		e.TwinETag, err = etagOf(name, value)
+	case "tags":
+		e.Twin.Tags, err = partOf(name, value)
+	case "properties":
+		err = objectMembers(name, value, func(part string, value []byte) (err error) {
+			if part == "desired" { // reported ones are the device's
+				e.Twin.Desired, err = partOf("properties.desired", value)
+			}
+			return err
+		})
 	default:
 		err = e.Device.member(name, value)
 	}
 	return err
+}
+
+// partOf keeps a part of a twin, unless it is empty: clients write empty objects for what they do not set.
+func partOf(member string, value []byte) (json.RawMessage, error) {
+	if value[0] != '{' {
+		return nil, refuse(member, "must be an object")
+	}
+	if len(trim(value[1:len(value)-1])) == 0 {
+		return nil, nil
+	}
+	return json.RawMessage(value), nil
 }

@@ -43,13 +43,13 @@ func TestABulkIsReadLineByLine(t *testing.T) {
 	if err != nil || len(lines) != 3 {
 		t.Fatalf("%+v, %v", lines, err)
 	}
-	if a := lines[0]; a.Device.DeviceID != "a" || a.Mode != "create" || a.ETag != "x" || a.Device.Status != iothub.Disabled || a.Twin || a.Device.Authentication.Type != iothub.SAS {
+	if a := lines[0]; a.Device.DeviceID != "a" || a.Mode != "create" || a.ETag != "x" || a.Device.Status != iothub.Disabled || a.Twin.Tags != nil || a.Device.Authentication.Type != iothub.SAS {
 		t.Errorf("first %+v", a)
 	}
-	if b := lines[1]; b.ETag != "y" || b.Module != "m" || !b.Twin || b.Device.Status != iothub.Enabled {
+	if b := lines[1]; b.ETag != "y" || b.Module != "m" || string(b.Twin.Tags) != `{"a":1}` || b.TwinETag != "z" || b.Device.Status != iothub.Enabled {
 		t.Errorf("second %+v", b)
 	}
-	if lines[2].Twin {
+	if lines[2].Twin.Tags != nil {
 		t.Error("null is not absent")
 	}
 	if _, err := iothub.DecodeBulk([]byte(`[{"id":"a"},{"id":"b"}]`), 1); err == nil || !strings.Contains(err.Error(), "more than 1") {
