@@ -65,7 +65,19 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // answered, or lost
 	}
-	h.accept(&webSocket{Conn: frames.NetConn(), frames: frames})
+	h.accept(newWebSocket(frames, h.config.Limits))
+}
+
+// newWebSocket answers pings within the time of any other write. Who does not take the answer is not read on.
+func newWebSocket(frames *websocket.Conn, limits Limits) *webSocket {
+	frames.SetPingHandler(func(data string) error {
+		err := frames.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(limits.WriteDeadline))
+		if errors.Is(err, websocket.ErrCloseSent) {
+			return nil
+		}
+		return err
+	})
+	return &webSocket{Conn: frames.NetConn(), frames: frames}
 }
 
 func refuseUpgrade(w http.ResponseWriter, status int, sentence string) {
@@ -129,12 +141,21 @@ func readingFailed(err error) error {
 	switch {
 	case errors.As(err, &closed):
 		return io.EOF
-	case errors.As(err, &network) && network.Timeout(): // of the library's own type
-		return os.ErrDeadlineExceeded
-	case network != nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+	case errors.As(err, &network):
+		return timed(err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return err
 	}
 	return fmt.Errorf("%w: %w", errFraming, err)
+}
+
+// timed gives a deadline that was missed its usual name, which the library takes from it.
+func timed(err error) error {
+	var network net.Error
+	if errors.As(err, &network) && network.Timeout() {
+		return os.ErrDeadlineExceeded
+	}
+	return err
 }
 
 // Write sends one binary message.
@@ -147,7 +168,7 @@ func (s *webSocket) Write(p []byte) (int, error) {
 	}
 	_ = s.frames.SetWriteDeadline(until) // it only notes it
 	if err := s.frames.WriteMessage(websocket.BinaryMessage, p); err != nil {
-		return 0, err
+		return 0, timed(err)
 	}
 	return len(p), nil
 }

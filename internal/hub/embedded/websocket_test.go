@@ -389,34 +389,58 @@ func TestAMessageAtWorkIsAcknowledgedOverWebSocketBeforeTheEnd(t *testing.T) {
 	}
 }
 
+// pipeWeb is a WebSocket over a pipe, and its other end.
+func (w *world) pipeWeb() (*raw, *webSocket) {
+	w.t.Helper()
+	ours, theirs := net.Pipe()
+	ours.SetDeadline(time.Now().Add(patience))
+	w.t.Cleanup(func() { ours.Close() })
+	r := newRaw(w.t, ours)
+	upgraded := make(chan error)
+	go func() {
+		answer, err := http.ReadResponse(r.r, nil)
+		if err == nil && answer.StatusCode != http.StatusSwitchingProtocols {
+			err = errors.New(answer.Status)
+		}
+		upgraded <- err
+	}()
+	frames := upgradeOn(w.t, theirs)
+	if err := <-upgraded; err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.begin(); err != nil {
+		w.t.Fatal(err)
+	}
+	return r, newWebSocket(frames, w.config.Limits)
+}
+
 // A device that reads nothing holds up only itself, and is cut when a write to it takes too long. Over a pipe a write lasts until it is read.
 func TestAWebSocketThatReadsNothingIsCut(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Limits.WriteDeadline = 50 * time.Millisecond })
 	key := newKey()
 	w.ensure("dev", key, 1)
-	ours, theirs := net.Pipe()
-	ours.SetDeadline(time.Now().Add(patience))
-	w.login(w.greet("dev", key), 0).Close() // so that the library serves
+	w.login(w.greet("dev", key), 0).Close()
 	w.settled()
-	r := newRaw(t, ours)
-	upgraded := make(chan struct{})
-	go func() {
-		defer close(upgraded)
-		if answer, err := http.ReadResponse(r.r, nil); err != nil || answer.StatusCode != http.StatusSwitchingProtocols {
-			t.Errorf("%+v, %v", answer, err)
-		}
-	}()
-	s := &webSocket{Conn: theirs, frames: upgradeOn(t, theirs)}
-	<-upgraded
+	r, s := w.pipeWeb()
 	w.accept(s)
 	hello := w.greet("dev", key).packet()
 	r.send(append(frame(0x82, uint64(len(hello))), hello...))
 	r.expect(0x82, 4, 0x20, 2, 1, 0)
 	r.send(append(frame(0x82, 2), packet(0xc0)...))
 	w.settled()
-	if w.endings(causeLost) != 2 {
+	if w.endings(causeStalled) != 1 {
 		t.Error("not ended for what it did")
 	}
+}
+
+// So is one that sends pings and does not read what they are answered with, long before it had to log in.
+func TestAWebSocketThatOnlyPingsIsCut(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits.WriteDeadline, c.Limits.ConnectDeadline = 50*time.Millisecond, time.Hour })
+	r, s := w.pipeWeb()
+	w.accept(s)
+	r.send([]byte{0x89, 0x80, 0, 0, 0, 0})
+	w.settled()
+	r.expectClosed()
 }
 
 func TestAClientCertificateIsSeenThroughAWebSocket(t *testing.T) {
@@ -458,8 +482,7 @@ func FuzzWebSocketFrames(f *testing.F) {
 			ours.Write(wire)
 			ours.Close()
 		}()
-		frames := upgradeOn(t, theirs)
-		s := &webSocket{Conn: theirs, frames: frames}
+		s := newWebSocket(upgradeOn(t, theirs), Limits{WriteDeadline: patience})
 		got, err := io.ReadAll(s)
 		if len(got) > len(wire) {
 			t.Errorf("%d bytes of %d, %v", len(got), len(wire), err)
@@ -472,7 +495,7 @@ func FuzzWebSocketFrames(f *testing.F) {
 }
 
 // upgradeOn gives the frames of a connection as they are after a handshake.
-func upgradeOn(t *testing.T, nc net.Conn) *websocket.Conn {
+func upgradeOn(t testing.TB, nc net.Conn) *websocket.Conn {
 	t.Helper()
 	r := httptest.NewRequest(http.MethodGet, WebSocketPath, nil)
 	for k, v := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} {

@@ -46,7 +46,7 @@ func firstSeed(t *testing.T) uint64 {
 
 func TestPowerLossLosesNothingAcknowledged(t *testing.T) {
 	t.Parallel()
-	first, acknowledged, whole, ids := firstSeed(t), 0, 0, [powerIDs]int{}
+	first, acknowledged, whole, taken, ids := firstSeed(t), 0, 0, 0, [powerIDs]int{}
 	for i := range runs(150, 3000) {
 		run := powerRun{seed: first + uint64(i)}
 		run.loseAndReopen(t)
@@ -59,6 +59,14 @@ func TestPowerLossLosesNothingAcknowledged(t *testing.T) {
 				whole++
 			}
 		}
+		for _, m := range run.sent {
+			if m.seq != 0 {
+				taken++
+			}
+		}
+	}
+	if taken < 100 {
+		t.Fatalf("only %d messages were taken before the power went", taken)
 	}
 	if whole < 200 {
 		t.Fatalf("only %d all-or-nothing writes were acknowledged before the power went", whole)
@@ -107,6 +115,7 @@ type powerRun struct {
 	mu        sync.Mutex
 	attempts  []attempt
 	togethers []together // the operator's alone until he has ended
+	sent      []sent     // the application's alone until it has ended
 	found     []string   // what is wrong after the loss
 }
 
@@ -179,6 +188,7 @@ func (r *powerRun) live() {
 		clients.Go(func() { r.client(ctx, s, client) })
 	}
 	clients.Go(func() { r.operator(ctx, s) })
+	clients.Go(func() { r.cloud(ctx, s) })
 	clients.Wait()
 	s.Close() // without power it fails, and with it nothing may hang on it
 }
@@ -246,6 +256,53 @@ func (r *powerRun) checkTogether(ctx context.Context, s *Store, all together) {
 	}
 	if kept != 0 && kept != len(all.puts) || all.acknowledged && kept == 0 {
 		r.wrong("%d of %d rows of %s are there, acknowledged: %v", kept, len(all.puts), all.puts[0].Enrollment.ID, all.acknowledged)
+	}
+}
+
+// sent is a message from the cloud: its number once it was taken, and how far the device has got with settling it.
+type sent struct {
+	body             []byte
+	seq              uint64
+	settling, settle bool
+}
+
+// cloud sends a device messages and settles every second one, until the store fails.
+func (r *powerRun) cloud(ctx context.Context, s *Store) {
+	put := registration.IdentityPut{Identity: registration.Identity{Hub: "hub", DeviceID: "dev", Generation: 1}}
+	if verdict, err := s.PutIdentity(ctx, powerScope, put, registration.Audit{}); verdict != registration.Applied || err != nil {
+		return
+	}
+	for n := range 8 {
+		m := sent{body: bytes.Repeat([]byte{byte('a' + n)}, 5000)}
+		r.sent = append(r.sent, m)
+		seq, _, err := s.EnqueueMessage(ctx, powerScope, registration.HubMessage{Hub: "hub", DeviceID: "dev", Body: m.body}, 50)
+		if err != nil {
+			return
+		}
+		r.sent[n].seq = seq
+		if n%2 == 1 {
+			continue
+		}
+		r.sent[n].settling = true
+		if _, err = s.SettleMessage(ctx, powerScope, "hub", "dev", seq); err != nil {
+			return
+		}
+		r.sent[n].settle = true
+	}
+}
+
+// checkSent wants every message that was taken and not settled, whole, and none that was settled.
+func (r *powerRun) checkSent(ctx context.Context, s *Store) {
+	list, err := s.Messages(ctx, powerScope, "hub", "dev", 0, 100)
+	if err != nil {
+		r.wrong("reading messages: %v", err)
+		return
+	}
+	for _, m := range r.sent {
+		there := slices.ContainsFunc(list, func(kept registration.HubMessage) bool { return bytes.Equal(kept.Body, m.body) })
+		if m.seq != 0 && !m.settling && !there || m.settle && there {
+			r.wrong("message %d: there is %v, settled %v", m.seq, there, m.settle)
+		}
 	}
 }
 
@@ -330,6 +387,7 @@ func (r *powerRun) check(ctx context.Context, s *Store) {
 	for _, all := range r.togethers {
 		r.checkTogether(ctx, s, all)
 	}
+	r.checkSent(ctx, s)
 	for i, d := range devices {
 		// Each redemption moved the generation by one and nothing else did: with one missing in between, or half there, the counts differ.
 		if d.Generation != kept[i] {
