@@ -63,6 +63,7 @@ type checker struct {
 	scope   registration.Scope
 	devices map[[sha256.Size]byte]string // hub and device id → registration
 	homes   map[[sha256.Size]byte]string // device id → registration
+	removed map[string]bool              // device ids that were removed at a hub, as the audit log says; nil: it was not looked into yet
 }
 
 // Check walks everything and tells each problem. An error means that the store could not be read.
@@ -77,7 +78,7 @@ func Check(ctx context.Context, store Store, sealer registration.Sealer, tell fu
 		if scope.Home {
 			homes++
 		}
-		c.scope, c.devices, c.homes = scope, map[[sha256.Size]byte]string{}, map[[sha256.Size]byte]string{}
+		c.scope, c.devices, c.homes, c.removed = scope, map[[sha256.Size]byte]string{}, map[[sha256.Size]byte]string{}, nil
 		c.sum.Scopes++
 		for _, part := range []func() error{c.hubs, c.enrollments, c.groups, c.authorities, c.registrations, c.identities} {
 			if err := part(); err != nil {
@@ -112,6 +113,32 @@ func walk(next func(after string) (last string, n int, err error)) error {
 		}
 		after = last
 	}
+}
+
+// wasRemoved says whether the operator had a device removed at its hub and nobody put it there again: then it is not lost. The log is walked once, and only
+// if a device is missing.
+func (c *checker) wasRemoved(deviceID string) (bool, error) {
+	if c.removed == nil {
+		c.removed = map[string]bool{}
+		for after := uint64(0); ; {
+			rows, err := c.store.AuditPage(c.ctx, c.scope.ID, after, page)
+			if err != nil {
+				return false, err
+			}
+			for _, row := range rows {
+				switch after = row.Seq; row.Action {
+				case registration.ActionIdentityDelete, registration.ActionDeviceDelete:
+					c.removed[row.Object] = true
+				case registration.ActionIdentityPut, registration.ActionDevicePut:
+					delete(c.removed, row.Object)
+				}
+			}
+			if len(rows) < page {
+				break
+			}
+		}
+	}
+	return c.removed[deviceID], nil
 }
 
 // hubs holds the linked hubs of a scope against what the service takes.

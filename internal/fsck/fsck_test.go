@@ -141,6 +141,23 @@ func TestADeviceAtAHubOfOthersIsNotLookedForHere(t *testing.T) {
 	}
 }
 
+// A device that the operator had removed at its hub is not lost; it is if it was put there again since.
+func TestADeviceThatWasRemovedAtItsHubIsNotLost(t *testing.T) {
+	h := newHouse(t)
+	row := func(action string) string {
+		return "INSERT INTO audit (scope, at, actor, address, action, object, outcome, reason, tracking_id, detail) " +
+			"SELECT id, 1, 'service', '', '" + action + "', 'valve', 'ok', 0, '', '' FROM scopes"
+	}
+	h.damage("DELETE FROM identities WHERE device_id = 'valve'; " + row(registration.ActionIdentityDelete))
+	if problems, _ := h.check(); len(problems) > 0 {
+		t.Errorf("removed: %q", problems)
+	}
+	h.damage(row(registration.ActionIdentityPut))
+	if problems, _ := h.check(); !found(problems, "P1, .*registration valve: it is assigned, and its hub does not know") {
+		t.Errorf("put there again: %q", problems)
+	}
+}
+
 func (h *house) register(r registration.Request) {
 	h.t.Helper()
 	_, err := h.core.Register(h.t.Context(), r)

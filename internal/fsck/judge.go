@@ -240,8 +240,11 @@ func (c *checker) judgeIdentity(d registration.Device, credential registration.C
 	identity, err := c.store.Identity(c.ctx, c.scope.ID, r.Hub, r.DeviceID)
 	switch {
 	case errors.Is(err, registration.ErrNotFound):
-		add("P1", "it is assigned, and its hub does not know the device %s", r.DeviceID)
-		return nil
+		removed, err := c.wasRemoved(r.DeviceID)
+		if err == nil && !removed {
+			add("P1", "it is assigned, and its hub does not know the device %s", r.DeviceID)
+		}
+		return err
 	case err != nil:
 		return err
 	}

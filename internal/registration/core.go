@@ -56,6 +56,7 @@ type Core struct {
 	troubles  complaints    // of the store, in the log
 	ordered   chan struct{} // holds one if work was ordered that nobody has looked for
 	lines     hubLines
+	workEvery time.Duration
 
 	// The costly steps, as fields so that a test can count them.
 	parseEK  func([]byte) (*attest.EK, error)
@@ -69,7 +70,7 @@ func New(ctx context.Context, config Config) (*Core, error) {
 		store: config.Store, hub: config.Hub, sealer: config.Sealer, issuer: config.Issuer, webhooks: config.Webhooks, watch: config.Watch, log: config.Logger, now: config.Now, rand: config.Rand,
 		decisions: newDecisions(decisionEntries), refused: newDecisions(decisionEntries), parseEK: attest.ParseEK, parseSRK: attest.ParseSRK, wrap: attest.Seal,
 	}
-	c.ordered = make(chan struct{}, 1)
+	c.ordered, c.workEvery = make(chan struct{}, 1), workEvery
 	if c.watch == nil {
 		c.watch = blind{}
 	}

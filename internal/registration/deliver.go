@@ -58,7 +58,7 @@ func (c *Core) Deliver(ctx context.Context) (Delivery, error) {
 func (c *Core) Work(ctx context.Context, report func(Delivery, error)) {
 	run := &delivering{core: c, places: make(chan struct{}, outboxWorkers)}
 	defer run.workers.Wait()
-	due := time.NewTicker(workEvery)
+	due := time.NewTicker(c.workEvery)
 	defer due.Stop()
 	for {
 		select {

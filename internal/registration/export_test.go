@@ -97,3 +97,6 @@ func TrialWrite(t *Trial, id string) { t.write(id) }
 
 // TrialKept is how many ids a dry run remembers.
 func TrialKept(t *Trial) int { return len(t.newer) + len(t.before) }
+
+// WorkEvery sets how often a core looks for work that it was not told of.
+func WorkEvery(c *Core, every time.Duration) { c.workEvery = every }

@@ -288,8 +288,10 @@ func (s *tapStore) lastSince() time.Time {
 type judgingHub struct {
 	dropped []string // scope and hub
 	*tap
-	w   *world
-	far *farhub.Hubs // of the first scope, over the network
+	w       *world
+	far     *farhub.Hubs                          // of the first scope, over the network
+	refuses map[string]error                      // calls that end so, before any effect
+	hangAt  func(ctx context.Context, hub string) // in front of each EnsureDevice over the network; nil: nothing
 
 	mu      sync.Mutex
 	devices map[string]*hubDevice // by scope and device id
@@ -353,11 +355,32 @@ func (h *judgingHub) EnsureDevice(ctx context.Context, scope, hub string, d regi
 		return ctx.Err()
 	}
 	if h.far.Has(hub) {
+		if err := h.meets(ctx, "EnsureDevice "+hub, hub); err != nil {
+			return err
+		}
 		_, err := through(h.tap, "EnsureDevice "+hub, func() (struct{}, error) { return struct{}{}, h.far.EnsureDevice(ctx, scope, hub, d) })
 		return err
 	}
 	_, err := through(h.tap, "EnsureDevice", func() (struct{}, error) { return struct{}{}, h.ensure(scope, hub, d) })
 	return err
+}
+
+// meets is what a call meets before it has any effect.
+func (h *judgingHub) meets(ctx context.Context, call, hub string) error {
+	h.mu.Lock()
+	hang, err := h.hangAt, h.refuses[call]
+	h.mu.Unlock()
+	if hang != nil {
+		hang(ctx, hub)
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+func (h *judgingHub) heal() {
+	h.mu.Lock()
+	h.refuses = nil
+	h.mu.Unlock()
+	h.tap.heal()
 }
 
 func (h *judgingHub) RemoveDevice(ctx context.Context, scope, hub, deviceID string, generation uint64) error {
