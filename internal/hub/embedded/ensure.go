@@ -55,6 +55,9 @@ func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, d registratio
 	if err != nil {
 		return err
 	}
+	if d.Data != nil {
+		h.wakeDevice(key, newTwin)
+	}
 	digests := digestsOf(d.Credential)
 	if !h.boundToOther(key, digests...) {
 		h.wakeDevice(key, newTwin) // of data that came with it

@@ -339,6 +339,16 @@ func TestANewDeviceHasTheDataThatItIsGiven(t *testing.T) {
 	}
 }
 
+// A device that stays connected under the same key hears what it is to be from now on.
+func TestADeviceWhoseDataIsReplacedIsTold(t *testing.T) {
+	w, r, key := listening(t, desiredChanges, nil)
+	w.ensureWith(t, key, 2, &registration.DeviceData{Desired: json.RawMessage(`{"rate":9}`), Replace: true})
+	_, topic, _, patch := r.receive()
+	if topic != "$iothub/twin/PATCH/properties/desired/?$version=2" || object(t, []byte(patch))["rate"] != 9.0 {
+		t.Errorf("%s %s", topic, patch)
+	}
+}
+
 func TestDataThatNoTwinCanHoldIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	deep := json.RawMessage(strings.Repeat(`{"a":`, 30) + "1" + strings.Repeat("}", 30))

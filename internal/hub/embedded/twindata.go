@@ -28,7 +28,7 @@ func (h *Hub) twinOf(ctx context.Context, scope string, is *registration.Identit
 	if err != nil {
 		return nil, &registration.RefusedError{Message: "The device's twin is not one that the hub can hold: " + err.Error(), Err: err}
 	}
-	put.Hub, put.DeviceID = is.Hub, is.DeviceID
+	put.Hub, put.DeviceID, put.Outbox = is.Hub, is.DeviceID, h.newsFor(is.Hub, is.DeviceID)
 	return put, nil
 }
 
