@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,6 +19,7 @@ func (s *service) openBrokers() (*broker.Hub, error) {
 		Alone:        s.config.Store == "", // the embedded store is this process's alone: lockInstallation
 		MaxTokenLife: s.config.Hub.MaxTokenLife,
 		Dial:         s.dialHubs,
+		Remember:     filepath.Join(filepath.Dir(s.config.Database), "broker-logins"),
 	})
 }
 

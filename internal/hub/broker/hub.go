@@ -43,6 +43,9 @@ type Config struct {
 	All    func() map[string][]registration.LinkedHub
 	// Alone says that no other process answers brokers for the same store: what this one has let in is then all that there is.
 	Alone bool
+	// Remember is the file that this process writes down in, now and then and when Keep ends, whom it has let in, to know it again after a restart.
+	// Empty: it does not.
+	Remember string
 	// Dial gives what opens connections to the management APIs of a scope's hubs; nil: a net.Dialer.
 	Dial func(scope string) func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -59,6 +62,8 @@ type Hub struct {
 	metrics *Metrics
 	started time.Time
 	logins  logins
+
+	forgetful bool // Remember could not be written; Keep alone uses it
 
 	// Stand in for the key and the identity of an unknown device, so that the same work is done for it.
 	dummyKey, dummySealed []byte
@@ -98,6 +103,11 @@ func New(config Config) (*Hub, error) {
 	}
 	h := &Hub{config: config, log: config.Logger, metrics: config.Metrics, started: config.Now(), links: map[string]*link{}, dummyKey: make([]byte, 32)}
 	h.logins.byDevice = map[string]login{}
+	if config.Remember != "" {
+		if err := h.logins.load(config.Remember); err != nil {
+			h.log.Warn("logins at brokers that were written down are forgotten", "err", err)
+		}
+	}
 	rand.Read(h.dummyKey)
 	var err error
 	h.dummySealed, err = config.Sealer.Seal(dummyContext, h.dummyKey)

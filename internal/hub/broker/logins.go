@@ -9,13 +9,14 @@ import (
 type login struct {
 	at      time.Time // when the question came
 	expires time.Time // of the SAS token
-	digest  [32]byte  // of the key or certificate
+	digest  [32]byte  // of the key or certificate; zero if it was a process before this one that let it in
 }
 
 // logins are the last one of each device. Only who has proved itself gets in here, so there are at most as many as identities.
 type logins struct {
 	mu       sync.Mutex
 	byDevice map[string]login // by deviceKey
+	changed  bool             // since it was saved
 }
 
 func deviceKey(hub, deviceID string) string { return hub + "/" + deviceID }
@@ -23,7 +24,7 @@ func deviceKey(hub, deviceID string) string { return hub + "/" + deviceID }
 func (l *logins) note(hub, deviceID string, x login) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.byDevice[deviceKey(hub, deviceID)] = x
+	l.byDevice[deviceKey(hub, deviceID)], l.changed = x, true
 }
 
 func (l *logins) of(hub, deviceID string) (login, bool) {

@@ -26,8 +26,10 @@ const (
 // Of several processes each ends the connections that it has let in, whose tokens' ends it knows; of those of another, and of those from before its own start,
 // it knows that no token lives longer than MaxTokenLife.
 func (h *Hub) Keep(ctx context.Context) error {
-	tick := time.NewTicker(sweepCheck)
+	tick, note := time.NewTicker(sweepCheck), time.NewTicker(rememberEvery)
 	defer tick.Stop()
+	defer note.Stop()
+	defer h.remember()
 	turns := map[string]time.Time{}
 	var work sync.WaitGroup
 	defer work.Wait()
@@ -36,6 +38,9 @@ func (h *Hub) Keep(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-note.C:
+			h.remember()
+			continue
 		case <-tick.C:
 		}
 		for _, l := range h.due(turns) {
@@ -196,7 +201,7 @@ func (h *Hub) verdict(l *link, c seen, id registration.Identity, known bool) str
 	switch {
 	case same && !now.Before(last.expires):
 		return causeExpired
-	case same && id.Updated.After(last.at.Add(-sameLogin)) && !h.holds(l, id, last.digest):
+	case same && last.digest != [32]byte{} && id.Updated.After(last.at.Add(-sameLogin)) && !h.holds(l, id, last.digest):
 		return causeChanged
 	case !same && !c.since.IsZero() && now.Sub(c.since) > h.config.MaxTokenLife+lifeLeeway:
 		return causeExpired

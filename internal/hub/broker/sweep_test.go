@@ -1,6 +1,9 @@
 package broker_test
 
 import (
+	"context"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -129,4 +132,34 @@ func TestADroppedHubEndsWhatItKnowsOf(t *testing.T) {
 		t.Error("dropping ended too much or too little")
 	}
 	w.must(w.hub.Drop(t.Context(), testScope, testHub))
+}
+
+// A process that was restarted knows whom the one before has let in, and closes what has ended.
+func TestARestartRemembersWhenTokensEnd(t *testing.T) {
+	w := newWorld(t, broker.RabbitMQ)
+	w.config.Remember = filepath.Join(t.TempDir(), "logins")
+	w.restart()
+	w.must(w.ensure("dev-1", 1, keyOne))
+	w.must(w.ensure("dev-2", 2, keyOne))
+	w.arrive("c1", "dev-1", keyOne)
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	w.must(w.hub.Keep(ctx)) // which ends at once, and writes down what it knows
+	w.restart()
+	w.rabbit.connect("c2", "dev-2", "dev-2") // let in by a process that has not written it down
+	w.clock.pass(61 * time.Minute)
+	w.sweep(1)
+	if w.rabbit.has("c1") || !w.rabbit.has("c2") {
+		t.Fatal("the wrong one was closed")
+	}
+	// A file that is none is forgotten, and is no reason not to start.
+	for _, text := range []string{"", "something else\n", "latchkey logins at brokers 1\nx\nx/y\nx/y z 1\n \n/ 1 1\n"} {
+		w.must(os.WriteFile(w.config.Remember, []byte(text), 0o600))
+		w.restart()
+		w.sweep(0)
+	}
+	w.config.Remember = filepath.Join(t.TempDir(), "there is no such folder", "logins")
+	w.restart()
+	w.arrive("c3", "dev-1", keyOne)
+	w.must(w.hub.Keep(ctx))
 }
