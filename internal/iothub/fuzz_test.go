@@ -1,9 +1,11 @@
 package iothub_test
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,6 +30,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("HostName=hub-a.example.net;SharedAccessKeyName=latchkey;SharedAccessKey=" + b64A))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		identitiesComeBack(t, body)
+		twinsArePlain(t, body)
 		errorsAreShort(t, body)
 		if m, ok := iothub.ParseMark(string(body)); ok && m.String() != string(body) {
 			t.Errorf("%q is read as %v", body, m)
@@ -63,6 +66,24 @@ func fine(d iothub.Device) bool {
 		}
 	}
 	return false
+}
+
+func twinsArePlain(t *testing.T, body []byte) {
+	twin, err := iothub.DecodeTwinAnswer(body)
+	if err != nil {
+		return
+	}
+	for _, part := range []json.RawMessage{twin.Tags, twin.Desired, twin.Reported} {
+		var object map[string]json.RawMessage
+		if part != nil && json.Unmarshal(part, &object) != nil {
+			t.Fatalf("a part is no object: %s", part)
+		}
+		for name := range object {
+			if strings.HasPrefix(name, "$") {
+				t.Fatalf("a part has what is the hub's: %s", part)
+			}
+		}
+	}
 }
 
 func errorsAreShort(t *testing.T, body []byte) {
