@@ -77,6 +77,7 @@ func TestADisabledDeviceIsCutOffAndLetInByNothing(t *testing.T) {
 	if wrong := w.sealer.opens - opens; wrong != disabled {
 		t.Errorf("a disabled device costs %d openings, a wrong key %d", disabled, wrong)
 	}
+	w.settled()
 	if w.endings(causeDisabled) != 2 { // the session, and the login after it
 		t.Errorf("%d connections ended for it", w.endings(causeDisabled))
 	}
