@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
+	"net/url"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,7 +23,7 @@ func (s *service) openHubs() (err error) {
 	}
 	find := func(scope, name string) (registration.LinkedHub, bool) { return s.core.LinkedHub(scope, name) }
 	secret := func(scope string, hub registration.LinkedHub) ([]byte, error) { return s.core.HubSecret(scope, hub) }
-	if s.azure, err = azure.NewHubs(azure.HubsConfig{Find: find, Secret: secret, Logger: s.log.With("room", "azure"), Dial: s.dialHubs}); err != nil {
+	if s.azure, err = azure.NewHubs(azure.HubsConfig{Find: find, Secret: secret, Logger: s.log.With("room", "azure"), Dial: s.dialHubs, Proxy: s.proxyHubs}); err != nil {
 		return err
 	}
 	s.hubs, err = linked.New(linked.Config{
@@ -55,6 +57,15 @@ func (s *service) dialHubs(scope string) func(ctx context.Context, network, addr
 		}
 		return conn, err
 	}
+}
+
+// proxyHubs is the proxy through which the hubs of a scope are reached: that of the environment, for the home scope alone. It would take a tenant
+// wherever he names.
+func (s *service) proxyHubs(scope string) func(*http.Request) (*url.URL, error) {
+	if s.core.IsHome(scope) {
+		return http.ProxyFromEnvironment
+	}
+	return nil
 }
 
 // keepHubs looks at the linked hubs until ctx ends.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -21,6 +23,8 @@ type HubsConfig struct {
 	Logger *slog.Logger                                                                            // nil: nothing is logged
 	Now    func() time.Time                                                                        // nil: time.Now
 	Dial   func(scope string) func(ctx context.Context, network, address string) (net.Conn, error) // how hubs of a scope are reached; nil: over the network, wherever it is
+	// Proxy is the one through which hubs of a scope are reached; nil: none. Whoever asks a proxy is not held back by Dial.
+	Proxy func(scope string) func(*http.Request) (*url.URL, error)
 }
 
 // Hubs are all linked hubs of the kind azure. Each is made ready when it is first called, and anew when what is linked has changed. All methods are safe together.
@@ -180,6 +184,9 @@ func (h *Hubs) make(scope string, linked registration.LinkedHub, secret []byte) 
 	c := Config{Name: linked.Name, Connection: connection, Settings: settings, Log: h.config.Logger, Now: h.config.Now}
 	if h.config.Dial != nil {
 		c.Dial = h.config.Dial(scope)
+	}
+	if h.config.Proxy != nil {
+		c.Proxy = h.config.Proxy(scope)
 	}
 	return New(c)
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -202,5 +204,43 @@ func TestSettingsThatAreRefusedBeforeAHubIsLinked(t *testing.T) {
 	withPort := strings.Replace(string(secret), "Example.com", "EXAMPLE.com:8443", 1)
 	if err := h.Judge(scope, good, []byte(withPort)); err != nil {
 		t.Errorf("a port is no other name: %v", err)
+	}
+}
+
+// A proxy goes wherever it is told, past what a scope's hubs may be reached at: so it is given to those that may go anywhere, by name.
+func TestHubsAreReachedThroughAProxyWhereOneIsGivenAlone(t *testing.T) {
+	f := newFake(t)
+	var l links
+	l.hub, l.secret = f.linkedTo(1)
+	l.linked = true
+	var dialled []string
+	kind := func(proxied string) *azure.Hubs {
+		h, err := azure.NewHubs(azure.HubsConfig{
+			Find:   func(string, string) (registration.LinkedHub, bool) { return l.hub, true },
+			Secret: func(string, registration.LinkedHub) ([]byte, error) { return l.secret, nil },
+			Dial: func(string) func(context.Context, string, string) (net.Conn, error) {
+				return func(_ context.Context, _, address string) (net.Conn, error) {
+					dialled = append(dialled, address)
+					return nil, errors.New("nobody is there")
+				}
+			},
+			Proxy: func(scope string) func(*http.Request) (*url.URL, error) {
+				if scope != proxied {
+					return nil
+				}
+				return http.ProxyURL(&url.URL{Scheme: "http", Host: "proxy.example.com:3128"})
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(h.Close)
+		return h
+	}
+	for proxied, want := range map[string]string{scope: "proxy.example.com:3128", "another": "Example.com:443"} {
+		dialled = nil
+		if err := kind(proxied).DisableDevice(t.Context(), scope, name, device, 1); err == nil || len(dialled) == 0 || dialled[0] != want {
+			t.Errorf("a proxy for %s: %q was dialled, %v", proxied, dialled, err)
+		}
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,6 +64,8 @@ type Config struct {
 	// Wait pauses between tries; nil: a timer. It returns early with ctx's error.
 	Wait func(ctx context.Context, d time.Duration) error
 	Dial func(ctx context.Context, network, address string) (net.Conn, error) // nil: the network
+	// Proxy is the one through which the hub is reached, unless its settings have an address; nil: none.
+	Proxy func(*http.Request) (*url.URL, error)
 }
 
 // How a hub is treated.
@@ -195,7 +198,7 @@ func New(config Config) (*Hub, error) {
 // those of another.
 func transport(config Config, pool *x509.CertPool) *http.Transport {
 	t := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
+		Proxy:                  config.Proxy,
 		DialContext:            (&net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    dialTime,
