@@ -235,3 +235,25 @@ func TestEveryFailureIsMadeUpFor(t *testing.T) {
 		}
 	}
 }
+
+// The key is changed when a login under the old one has read the identity: it is not let in, though it matched what was read.
+func TestALoginThatMatchedWhatIsNoMoreIsRefused(t *testing.T) {
+	w := newWorld(t, broker.RabbitMQ)
+	w.must(w.ensure("dev-1", 1, keyOne))
+	w.clock.pass(time.Minute)
+	w.store.read = func() { w.must(w.ensure("dev-1", 2, keyTwo)) }
+	w.wantReason(registration.ReasonBrokerSettling, w.login("dev-1", keyOne))
+	w.wantReason(registration.ReasonTokenSignature, w.login("dev-1", keyOne))
+	w.wantReason(registration.ReasonBrokerLogin, w.login("dev-1", keyTwo))
+}
+
+// A hub that becomes a RabbitMQ lets nobody in whose id would mean another's topics there.
+func TestADeviceWithADotIsNotLetInWhereDotsAreSlashes(t *testing.T) {
+	w := newWorld(t, broker.Generic)
+	w.must(w.ensure("dev.1", 1, keyOne))
+	w.wantReason(registration.ReasonBrokerLogin, w.login("dev.1", keyOne))
+	w.linked.Settings = []byte(`{"product":"rabbitmq","managementUrl":"` + w.rabbit.server.URL + `","managementUser":"latchkey"}`)
+	w.linked.Revision++
+	w.wantReason(registration.ReasonBrokerUser, w.login("dev.1", keyOne))
+	w.wantReason(registration.ReasonBrokerUser, w.topic("dev.1"))
+}

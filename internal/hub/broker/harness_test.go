@@ -156,15 +156,22 @@ type store struct {
 	failAt int // writes until the one that fails; 0: none
 	after  bool
 	moved  func() // called once before the next write
+	read   func() // called once after the next read of an identity, before its answer
 }
 
 var errStore = errors.New("the store fails as ordered")
 
 func (s *store) Identity(ctx context.Context, scope, hub, device string) (registration.Identity, error) {
+	id, err := s.Model.Identity(ctx, scope, hub, device)
 	s.mu.Lock()
 	s.reads++
+	read := s.read
+	s.read = nil
 	s.mu.Unlock()
-	return s.Model.Identity(ctx, scope, hub, device)
+	if read != nil {
+		read()
+	}
+	return id, err
 }
 
 func (s *store) fails() (fails, after bool) {

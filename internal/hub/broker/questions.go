@@ -294,15 +294,15 @@ func (h *Hub) ended(l *link, deviceID string) bool {
 // device reads a user name: the device id, or "{hub}/{deviceId}/?api-version=…" in which the hub is this one, or the spelling of old clients without the
 // question mark or the whole rest. A module's user name has another segment and is refused.
 func (l *link) device(user string) (hubAsSent, deviceID string, ok bool) {
-	before, rest, long := strings.Cut(user, "/")
+	hubAsSent, rest, long := strings.Cut(user, "/")
 	if !long {
-		return l.Name, user, validDeviceID(user)
+		hubAsSent, rest = l.Name, user
 	}
 	deviceID, tail, _ := strings.Cut(rest, "/")
-	if tail != "" && tail[0] != '?' && !strings.HasPrefix(tail, "api-version=") {
-		return "", "", false
+	if tail != "" && tail[0] != '?' && !strings.HasPrefix(tail, "api-version=") || len(hubAsSent) > maxHubName || hostOf(hubAsSent) != l.Name || !validDeviceID(deviceID) {
+		return "", "", false // and nothing of it is told on: it could be anything, a SAS token in the wrong field too
 	}
-	return before, deviceID, len(before) <= maxHubName && hostOf(before) == l.Name && validDeviceID(deviceID)
+	return hubAsSent, deviceID, true
 }
 
 // hostOf is a hub name as it is looked up: lower case, without a port.
