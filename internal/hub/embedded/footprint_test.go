@@ -48,10 +48,12 @@ func footprint() uint64 {
 	return m.HeapAlloc + m.StackInuse
 }
 
-func TestAnIdleConnectionCostsLittle(t *testing.T) { idleCosts(t, "tls", 400, idleLimit) }
+func TestAnIdleConnectionCostsLittle(t *testing.T) { idleCosts(t, "tls", idleDevices, idleLimit) }
 
 // The frames cost what they hold of their own.
-func TestAnIdleWebSocketCostsLittleMore(t *testing.T) { idleCosts(t, "wss", 100, idleLimit+4<<10) }
+func TestAnIdleWebSocketCostsLittleMore(t *testing.T) {
+	idleCosts(t, "wss", idleDevices/5, idleLimit+4<<10)
+}
 
 // idleCosts measures so many devices (or LATCHKEY_CONNECTIONS).
 func idleCosts(t *testing.T, scheme string, devices int, limit uint64) {

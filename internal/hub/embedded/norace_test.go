@@ -2,4 +2,7 @@
 
 package embedded
 
-const idleLimit = 44 << 10
+const (
+	idleLimit   = 44 << 10
+	idleDevices = 1000
+)

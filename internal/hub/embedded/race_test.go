@@ -2,5 +2,8 @@
 
 package embedded
 
-// The race detector makes all that is alive larger.
-const idleLimit = 64 << 10
+// The race detector makes all that is alive larger, and handshakes slow.
+const (
+	idleLimit   = 64 << 10
+	idleDevices = 250
+)
