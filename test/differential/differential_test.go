@@ -160,7 +160,7 @@ var verdicts = map[string][]string{
 	"DeleteRegistration": {"applied", "conflict", "missing"}, "Redeem": {"applied", "conflict", "taken", "error"}, "Refuse": {"applied", "conflict"},
 	"Finish": {"applied", "superseded", "missing", "conflict", "taken", "error"}, "PutIdentity": {"applied", "conflict", "superseded", "other", "error"},
 	"DeleteIdentity": {"applied", "conflict", "missing", "superseded", "other", "error"}, "PutTwin": {"applied", "conflict", "missing"},
-	"EnqueueMessage": {"applied", "missing", "full", "error"}, "SettleMessage": {"applied", "missing"}, "DeliveredMessage": {"applied", "missing"},
+	"EnqueueMessage": {"applied", "missing", "full", "error"}, "SettleMessage": {"applied", "missing"}, "PutSession": {"applied", "missing"}, "DeliveredMessage": {"applied", "missing"},
 	"MoveHub": {"applied", "conflict"}, "SettleOutbox": {"applied", "conflict", "missing"}, "PostponeOutbox": {"applied", "conflict", "missing"},
 	"Operation": {"not"}, "Group": {"not"}, "Identity": {"not"}, "Twin": {"not"},
 }

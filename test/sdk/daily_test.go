@@ -1,7 +1,9 @@
 package sdk
 
 import (
+	"net"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -50,4 +52,52 @@ var day = object{
 	"afterRenewal": "m2",
 	"sent":         "MessageEnqueued",
 	"batch":        "NotImplementedError",
+}
+
+// TestNodeSDKComesBackWhenItsHubWasStartedAnew: the SDK connects by itself, and counts on its session: it does not subscribe to twins again.
+func TestNodeSDKComesBackWhenItsHubWasStartedAnew(t *testing.T) {
+	t.Parallel()
+	service := rig.New(t, rig.Config{Listen: rig.Addresses{HTTPS: freeAddress(t), MQTT: freeAddress(t)}})
+	n := newNode(t, service)
+	tpm := simtpm.NewSwtpmTCP(t).Spec()
+	identity := runJSON[struct{ RegistrationID, EndorsementKey string }](t, n, "identity.js", tpm)
+	n.run(t, "service.js", "enroll", identity.RegistrationID, identity.EndorsementKey)
+	type end struct {
+		result rig.Result
+		err    error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		result, err := n.try(t, "comeback.js", tpm, service.Host, service.IDScope)
+		ended <- end{result, err}
+	}()
+	for listening := false; !listening; time.Sleep(20 * time.Millisecond) {
+		select {
+		case e := <-ended:
+			t.Fatalf("it ended too early: %v\n%s", e.err, e.result.Stderr)
+		default:
+		}
+		messages, err := service.Telemetry()
+		listening = err == nil && len(messages) > 0
+	}
+	for _, step := range []func() error{service.Kill, service.Run} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := <-ended
+	if want := `{"received":"hello again","method":{"status":200,"payload":"pong"}}` + "\n"; e.err != nil || e.result.Stdout != want {
+		t.Errorf("%v, %s, want %s\n%s", e.err, e.result.Stdout, want, e.result.Stderr)
+	}
+}
+
+// freeAddress is a port of this machine that is free now, for a service that is started twice under it.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
 }

@@ -212,6 +212,14 @@ func (s *tapped) PutHub(ctx context.Context, a string, b registration.LinkedHub,
 	})
 }
 
+func (s *tapped) Session(ctx context.Context, a string, b string, c string) (uint32, error) {
+	return one(s.tap, ctx, "Session", func(ctx context.Context) (uint32, error) { return s.Store.Session(ctx, a, b, c) })
+}
+
+func (s *tapped) PutSession(ctx context.Context, a string, b string, c string, d uint32) (registration.Verdict, error) {
+	return one(s.tap, ctx, "PutSession", func(ctx context.Context) (registration.Verdict, error) { return s.Store.PutSession(ctx, a, b, c, d) })
+}
+
 func (s *tapped) CountMessages(ctx context.Context, a string, b string, c string) (int, error) {
 	return one(s.tap, ctx, "CountMessages", func(ctx context.Context) (int, error) { return s.Store.CountMessages(ctx, a, b, c) })
 }

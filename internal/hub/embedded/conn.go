@@ -34,6 +34,8 @@ type conn struct {
 	panicked bool   // what the library holds of it is not to be trusted
 	scolded  bool   // a refused subscription was logged
 
+	noted heard // what the session listens to, as the store has it
+
 	cause atomic.Pointer[cause] // why it ended; the first one counts
 	read  atomic.Int64          // when the device last sent something, Unix microseconds
 

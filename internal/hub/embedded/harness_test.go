@@ -44,28 +44,30 @@ func scopeOf(hub string) (string, bool) {
 type memory struct {
 	t testing.TB
 
-	mu         sync.Mutex
-	rows       map[string]registration.Identity
-	left       map[string]uint64 // generations of what was deleted
-	gone       map[string]uint64 // versions of that
-	twins      map[string]registration.Twin
-	messages   map[string][]registration.HubMessage
-	lastSeq    uint64
-	news       []registration.OutboxRow
-	audits     []registration.Audit
-	reads      int
-	failRead   error
-	failPut    error               // without effect
-	losePut    error               // after the effect
-	latePut    func(effect func()) // called in place of the effect, which comes whenever it wants; the answer is lost
-	beforePut  func()              // called without the lock
-	thenRead   func()              // called once, after the next reading, without the lock
-	owners     *register
-	beforeTwin func() // called before a twin is written, without the lock
+	mu            sync.Mutex
+	rows          map[string]registration.Identity
+	left          map[string]uint64 // generations of what was deleted
+	gone          map[string]uint64 // versions of that
+	twins         map[string]registration.Twin
+	messages      map[string][]registration.HubMessage
+	sessions      map[string]uint32
+	lastSeq       uint64
+	news          []registration.OutboxRow
+	audits        []registration.Audit
+	reads         int
+	failRead      error
+	failPut       error               // without effect
+	losePut       error               // after the effect
+	latePut       func(effect func()) // called in place of the effect, which comes whenever it wants; the answer is lost
+	beforePut     func()              // called without the lock
+	thenRead      func()              // called once, after the next reading, without the lock
+	owners        *register
+	beforeTwin    func() // called before a twin is written, without the lock
+	beforeSession func()
 }
 
 func newMemory(t testing.TB) *memory {
-	return &memory{t: t, rows: map[string]registration.Identity{}, left: map[string]uint64{}, gone: map[string]uint64{}, twins: map[string]registration.Twin{}, messages: map[string][]registration.HubMessage{}}
+	return &memory{t: t, rows: map[string]registration.Identity{}, left: map[string]uint64{}, gone: map[string]uint64{}, twins: map[string]registration.Twin{}, messages: map[string][]registration.HubMessage{}, sessions: map[string]uint32{}}
 }
 
 func rowKey(scope, hub, deviceID string) string { return scope + "|" + hub + "|" + deviceID }
@@ -113,6 +115,7 @@ func (m *memory) PutIdentity(ctx context.Context, scope string, id registration.
 		}
 		if id.Purge {
 			delete(m.messages, k)
+			delete(m.sessions, k)
 		}
 		m.audits = append(m.audits, audit)
 	}

@@ -103,6 +103,7 @@ func (h *Hub) unindex(cl *mqtt.Client, filter string) { h.server.Topics.Unsubscr
 
 // OnSubscribed comes before the SUBACK: with that the device may count on being asked and told.
 func (k *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, _ []byte) {
+	k.hub.subscribing(connOf(cl), pk.Filters)
 	k.hub.subscribed(connOf(cl), pk.Filters, hearDesired|hearMethods|hearTwinAnswers)
 	for _, s := range pk.Filters {
 		k.hub.unindex(cl, s.Filter)

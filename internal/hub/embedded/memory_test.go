@@ -57,6 +57,7 @@ func (m *memory) DeleteIdentity(_ context.Context, scope string, d registration.
 	delete(m.rows, k)
 	delete(m.twins, k)
 	delete(m.messages, k)
+	delete(m.sessions, k)
 	m.left[k], m.gone[k] = d.Generation, old.Version
 	m.audits = append(m.audits, audit)
 	return registration.Applied, m.losePut
@@ -215,4 +216,27 @@ func (m *memory) ClaimOutbox(_ context.Context, claim registration.OutboxClaim) 
 
 func (m *memory) SettleOutbox(context.Context, string, registration.Outbox, string) (registration.Verdict, error) {
 	return registration.Applied, m.failPut
+}
+
+func (m *memory) Session(_ context.Context, scope, hub, deviceID string) (uint32, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sessions[rowKey(scope, hub, deviceID)], m.failRead
+}
+
+func (m *memory) PutSession(_ context.Context, scope, hub, deviceID string, listens uint32) (registration.Verdict, error) {
+	if m.beforeSession != nil {
+		m.beforeSession()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := rowKey(scope, hub, deviceID)
+	switch _, known := m.rows[k]; {
+	case m.failPut != nil:
+		return 0, m.failPut
+	case !known:
+		return registration.Missing, nil
+	}
+	m.sessions[k] = listens
+	return registration.Applied, m.losePut
 }

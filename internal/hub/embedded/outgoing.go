@@ -84,11 +84,21 @@ func (h *Hub) listens(c *conn) {
 func (h *Hub) resume(c *conn, cl *mqtt.Client) {
 	for filter, s := range cl.State.Subscriptions.GetAll() {
 		h.listen(c, filter, min(s.Qos, 1))
+		c.noted = c.login.granted(c.noted, filter, min(s.Qos, 1))
 	}
 	if len(c.flights.ordered()) > 0 {
 		h.wake(c, newSession)
 	}
 	h.listens(c)
+}
+
+// subscribing makes a SUBSCRIBE durable, before it is answered.
+func (h *Hub) subscribing(c *conn, filters packets.Subscriptions) {
+	listens := c.noted
+	for _, s := range filters {
+		listens = c.login.granted(listens, s.Filter, min(s.Qos, 1))
+	}
+	h.noteSession(c, listens)
 }
 
 // subscribed acts on those topic filters of a SUBSCRIBE that are for what is named.
@@ -101,9 +111,12 @@ func (h *Hub) subscribed(c *conn, filters packets.Subscriptions, what heard) {
 }
 
 func (h *Hub) unsubscribed(c *conn, filters packets.Subscriptions) {
+	listens := c.noted
 	for _, s := range filters {
 		c.hears.And(^uint32(hears(s.Filter, c.login.deviceID, 1)))
+		listens &^= hears(s.Filter, c.login.deviceID, 1)
 	}
+	h.noteSession(c, listens)
 }
 
 // connection is the device's, if it has one here.

@@ -19,6 +19,7 @@ type device struct {
 	timer  *time.Timer
 
 	changed time.Time // when the connection came or went
+	login   login     // the last one, without what let it in
 	flights flights
 	calls   calls
 	dropped chan struct{} // closed when the session is gone
@@ -39,7 +40,14 @@ func (h *Hub) admit(ctx context.Context, c *conn, l *login) cause {
 		return causeUnavailable
 	}
 	h.forgetOthers(l.key(), l.digest)
-	return h.register(c, l)
+	if why := h.restore(ctx, c, l); why != "" {
+		return why
+	}
+	why := h.register(c, l)
+	if why != "" {
+		h.unprepare(l.key())
+	}
+	return why
 }
 
 // evict cuts the device's connection and returns when it is gone. The caller holds the device's lock.
@@ -126,6 +134,7 @@ func (h *Hub) register(c *conn, l *login) cause {
 		d.flights.clear()
 	}
 	c.device, c.flights = d, &d.flights
+	d.login = login{scope: l.scope, hub: l.hub, deviceID: l.deviceID}
 	d.timer = time.AfterFunc(l.expires.Sub(h.config.Now()), func() { c.cut(causeExpired) })
 	c.login = l
 	h.pending.remove(c.address)
@@ -174,6 +183,11 @@ func (h *Hub) expire(key string, d *device) {
 		return
 	}
 	h.forget(key)
+	if h.owner.serving() {
+		ctx, cancel := context.WithTimeout(h.base, deviceTimeout)
+		defer cancel()
+		h.storeSession(ctx, &d.login, 0)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.dropLocked(key)

@@ -27,6 +27,16 @@ type Identities interface {
 
 	Twins
 	Messages
+	Sessions
+}
+
+// Sessions keeps what the session of a device listens to, in whatever bits the hub has for that, so that it outlives the process. It goes with the identity, and
+// with a purge.
+type Sessions interface {
+	// Session is what was put last; 0 if nothing was.
+	Session(ctx context.Context, scope, hub, deviceID string) (listens uint32, err error)
+	// PutSession replaces it: Missing without an identity.
+	PutSession(ctx context.Context, scope, hub, deviceID string, listens uint32) (registration.Verdict, error)
 }
 
 // News is the part of registration.OutboxStore that hands out rows of registration.OutboxDevice.

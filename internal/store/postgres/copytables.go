@@ -35,7 +35,7 @@ var copyTables = []copyTable{
 	filling("identities", "scope hub device_id sealed_key generation updated cutting version created disabled status_reason status_updated iot_edge"),
 	filling("identity_generations", "scope hub device_id generation version at"),
 	filling("twins", "scope hub device_id tags desired reported desired_metadata reported_metadata desired_version reported_version version updated"),
-	filling("hub_queues", "scope hub device_id last"),
+	filling("hub_queues", "scope hub device_id last listens"),
 	filling("hub_messages", "scope hub device_id n id correlation_id user_id ack properties enqueued expires deliveries body"),
 	filling("outbox", "scope kind object created due claim attempts failure"),
 	filling("audit", "scope n place at actor address action object outcome reason tracking_id detail"),

@@ -102,3 +102,26 @@ func (s *Store) ExpireMessages(ctx context.Context, before time.Time, limit int)
 	}
 	return expired, nil
 }
+
+// Session implements embedded.Sessions.
+func (s *Store) Session(ctx context.Context, scope, hub, deviceID string) (listens uint32, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		listens = 0
+		_, err := c.one(func(r *row) { listens = uint32(r.uint()) }, `SELECT listens FROM hub_queues WHERE scope = $1 AND hub = $2 AND device_id = $3`, scope, hub, deviceID)
+		return err
+	})
+	return listens, err
+}
+
+// PutSession implements embedded.Sessions. It holds the identity, as EnqueueMessage does.
+func (s *Store) PutSession(ctx context.Context, scope, hub, deviceID string, listens uint32) (registration.Verdict, error) {
+	return s.write(ctx, func(c *conn) (registration.Verdict, error) {
+		n, err := c.exec(`INSERT INTO hub_queues (scope, hub, device_id, last, listens)
+			SELECT scope, hub, device_id, 0, $4::bigint FROM identities WHERE scope = $1 AND hub = $2 AND device_id = $3 FOR KEY SHARE
+			ON CONFLICT (scope, hub, device_id) DO UPDATE SET listens = excluded.listens`, scope, hub, deviceID, int64(listens))
+		if n == 0 || err != nil {
+			return registration.Missing, err
+		}
+		return registration.Applied, nil
+	})
+}

@@ -40,7 +40,7 @@ var copyTables = []copyTable{
 	copying("identities", "scope hub device_id sealed_key generation updated cutting? version created disabled? status_reason status_updated iot_edge?"),
 	copying("identity_generations", "scope hub device_id generation version at"),
 	copying("twins", "scope hub device_id tags desired reported desired_metadata reported_metadata desired_version reported_version version updated"),
-	copying("hub_queues", "scope hub device_id last"),
+	copying("hub_queues", "scope hub device_id last listens"),
 	copying("hub_messages", "scope hub device_id n id correlation_id user_id ack properties enqueued expires deliveries body"),
 	copying("outbox", "scope kind object created due claim attempts failure!"),
 	copying("audit", "scope n=seq place=seq at actor! address! action! object! outcome! reason tracking_id! detail!"),

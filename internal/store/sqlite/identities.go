@@ -30,8 +30,10 @@ func (s *Store) PutIdentity(ctx context.Context, scope string, put registration.
 			}
 		}
 		if put.Purge {
-			if _, err := c.exec(`DELETE FROM hub_messages WHERE scope = ?1 AND hub = ?2 AND device_id = ?3`, scope, put.Hub, put.DeviceID); err != nil {
-				return 0, err
+			for _, sql := range []string{`DELETE FROM hub_messages`, `UPDATE hub_queues SET listens = 0`} {
+				if _, err := c.exec(sql+` WHERE scope = ?1 AND hub = ?2 AND device_id = ?3`, scope, put.Hub, put.DeviceID); err != nil {
+					return 0, err
+				}
 			}
 		}
 		return registration.Applied, appendAudit(c, scope, audit)

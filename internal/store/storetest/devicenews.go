@@ -53,7 +53,7 @@ func newsComesWithWhatIsNew(w *world) {
 	}
 }
 
-// purgedWithItsIdentity: what waits for a device goes in the transition that gives it to another owner, or does not.
+// purgedWithItsIdentity: what waits for a device, and its session, goes in the transition that gives it to another owner, or does not.
 func purgedWithItsIdentity(w *world) {
 	w.putIdentity(scope, identity("hub", "dev", "key", 1), "")
 	w.putIdentity(scope, identity("hub", "other", "key", 1), "")
@@ -71,10 +71,24 @@ func purgedWithItsIdentity(w *world) {
 	put.Purge = true
 	w.verdict(registration.Conflict)(w.store.PutIdentity(w.ctx, scope, put, audit("", epoch)))
 	count("dev", 2)
+	w.verdict(registration.Missing)(w.store.PutSession(w.ctx, scope, "hub", "nobody", 7))
+	w.applied(w.store.PutSession(w.ctx, scope, "hub", "dev", 5))
+	w.applied(w.store.PutSession(w.ctx, scope, "hub", "dev", 63))
+	w.applied(w.store.PutSession(w.ctx, scope, "hub", "other", 7))
+	session := func(id string, want uint32) {
+		w.Helper()
+		listens, err := w.store.Session(w.ctx, scope, "hub", id)
+		w.ok(err)
+		w.same("session of "+id, listens, want)
+	}
+	session("dev", 63)
+	session("nobody", 0)
 	put.Was = 1
 	w.applied(w.store.PutIdentity(w.ctx, scope, put, audit("", epoch)))
 	count("dev", 0)
 	count("other", 1)
+	session("dev", 0)
+	session("other", 7)
 	seq, verdict, err := w.store.EnqueueMessage(w.ctx, scope, registration.HubMessage{Hub: "hub", DeviceID: "dev", Enqueued: epoch, Expires: epoch}, 9)
 	w.applied(verdict, err)
 	w.same("number of the next message", seq, uint64(3))

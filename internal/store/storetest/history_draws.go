@@ -22,6 +22,7 @@ var mix = []struct {
 	{"DeleteRegistration", 3, (*History).deleteRegistration}, {"PutIdentity", 8, (*History).putIdentity}, {"Identity", 2, (*History).readIdentity},
 	{"DeleteIdentity", 4, (*History).deleteIdentity}, {"Identities", 2, (*History).listIdentities}, {"IdentityGeneration", 2, (*History).readGeneration},
 	{"PutTwin", 5, (*History).putTwin}, {"Twin", 2, (*History).readTwin}, {"EnqueueMessage", 9, (*History).enqueueMessage}, {"Messages", 2, (*History).readMessages},
+	{"Session", 1, (*History).readSession}, {"PutSession", 2, (*History).putSession},
 	{"CountMessages", 1, (*History).countMessages}, {"SettleMessage", 3, (*History).settleMessage}, {"DeliveredMessage", 3, (*History).deliveredMessage},
 	{"ExpireMessages", 3, (*History).expireMessages}, {"HubLeftovers", 1, (*History).hubLeftovers},
 	{"HubOwner", 1, (*History).readHubOwner}, {"MoveHub", 4, (*History).moveHub}, {"ClaimOutbox", 4, (*History).claimOutbox},

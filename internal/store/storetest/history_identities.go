@@ -225,6 +225,26 @@ func (h *History) countMessages() call {
 	}}
 }
 
+func (h *History) readSession() call {
+	scope := h.scope()
+	id := h.deviceAtHub(scope)
+	return call{method: "Session", args: scope + " " + id, run: func(p *player) string {
+		listens, err := p.Session(h.ctx, scope, "hub", id)
+		if err != nil {
+			return p.failed(err)
+		}
+		return fmt.Sprint(listens)
+	}}
+}
+
+func (h *History) putSession() call {
+	scope, listens := h.scope(), uint32(h.draw(64, "listens"))
+	id := h.deviceAtHub(scope)
+	return call{method: "PutSession", args: fmt.Sprintf("%s %s %d", scope, id, listens), run: func(p *player) string {
+		return p.verdict(p.PutSession(h.ctx, scope, "hub", id, listens))
+	}}
+}
+
 func (h *History) expireMessages() call {
 	before, limit := h.edge("expires", h.hubHere().expiries()), h.limit()
 	return call{method: "ExpireMessages", args: fmt.Sprintf("%s, %d", show(before), limit), run: func(p *player) string {

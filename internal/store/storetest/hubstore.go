@@ -27,4 +27,7 @@ type HubStore interface {
 	SettleMessage(ctx context.Context, scope, hub, deviceID string, seq uint64) (registration.Verdict, error)
 	DeliveredMessage(ctx context.Context, scope, hub, deviceID string, seq uint64) (registration.Verdict, error)
 	ExpireMessages(ctx context.Context, before time.Time, limit int) ([]registration.ExpiredMessage, error)
+
+	Session(ctx context.Context, scope, hub, deviceID string) (listens uint32, err error)
+	PutSession(ctx context.Context, scope, hub, deviceID string, listens uint32) (registration.Verdict, error)
 }

@@ -16,6 +16,7 @@ type hubDevices struct {
 	twins      map[key]registration.Twin
 	messages   map[key][]registration.HubMessage // oldest first
 	numbers    map[key]uint64                    // of the last message
+	listens    map[key]uint32                    // what the session does; counts while there is a number
 }
 
 // leftBehind is what stays of a deleted identity.
@@ -25,7 +26,7 @@ type leftBehind struct {
 }
 
 func newHubDevices() hubDevices {
-	return hubDevices{map[key]registration.Identity{}, map[key]leftBehind{}, map[key]registration.Twin{}, map[key][]registration.HubMessage{}, map[key]uint64{}}
+	return hubDevices{map[key]registration.Identity{}, map[key]leftBehind{}, map[key]registration.Twin{}, map[key][]registration.HubMessage{}, map[key]uint64{}, map[key]uint32{}}
 }
 
 func at(scope, hub, deviceID string) key { return key{scope, hub + "\x00" + deviceID} }
@@ -68,6 +69,7 @@ func (m *Model) PutIdentity(ctx context.Context, scope string, put registration.
 	}
 	if put.Purge {
 		delete(m.messages, k)
+		delete(m.listens, k)
 	}
 	return m.note(scope, a), nil
 }
@@ -147,6 +149,7 @@ func (h *hubDevices) remove(k key) {
 	delete(h.twins, k)
 	delete(h.messages, k)
 	delete(h.numbers, k)
+	delete(h.listens, k)
 }
 
 // Twin implements HubStore.
@@ -207,6 +210,7 @@ func (m *Model) EnqueueMessage(ctx context.Context, scope string, message regist
 	if len(m.messages[k]) >= most {
 		return 0, registration.Full, nil
 	}
+	m.queue(k)
 	m.numbers[k]++
 	m.order(scope, message.Outbox)
 	message.Seq, message.Deliveries, message.Outbox = m.numbers[k], 0, nil
@@ -349,4 +353,42 @@ func (m *Model) HubLeftovers(ctx context.Context, limit int) (list []registratio
 		}
 	}
 	return list, nil
+}
+
+// queue is the row of a device's queue and session, made if there is none.
+func (h *hubDevices) queue(k key) {
+	if _, there := h.numbers[k]; !there {
+		h.numbers[k] = 0
+		delete(h.listens, k)
+	}
+}
+
+// Session implements HubStore.
+func (m *Model) Session(ctx context.Context, scope, hub, deviceID string) (uint32, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	k := at(scope, hub, deviceID)
+	if _, there := m.numbers[k]; !there {
+		return 0, nil
+	}
+	return m.listens[k], nil
+}
+
+// PutSession implements HubStore.
+func (m *Model) PutSession(ctx context.Context, scope, hub, deviceID string, listens uint32) (registration.Verdict, error) {
+	leave, err := m.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	k := at(scope, hub, deviceID)
+	if _, known := m.identities[k]; !known {
+		return registration.Missing, nil
+	}
+	m.queue(k)
+	m.listens[k] = listens
+	return registration.Applied, nil
 }

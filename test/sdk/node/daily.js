@@ -4,39 +4,13 @@
 //   node daily.js TPM PROVISIONING_HOST ID_SCOPE mqtt|ws
 'use strict';
 
-const https = require('https');
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
 const { Http } = require('azure-iot-provisioning-device-http');
 const { TpmSecurityClient, TpmAuthenticationProvider } = require('azure-iot-security-tpm');
 const { Client, Message } = require('azure-iot-device');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
-const { ConnectionString, SharedAccessSignature } = require('azure-iot-common');
 const { open } = require('./tpm');
-
-// service is an application: one call of the hub's REST interface.
-function service(hub, method, path, body, headers = {}) {
-  const policy = ConnectionString.parse(process.env.LATCHKEY_CONNECTION_STRING);
-  const expiry = Math.floor(Date.now() / 1000) + 300;
-  const authorization = SharedAccessSignature.create(hub, policy.SharedAccessKeyName, policy.SharedAccessKey, expiry).toString();
-  return new Promise((done, fail) => {
-    const request = https.request({
-      host: hub, port: 443, method, path: path + '?api-version=2021-04-12',
-      headers: Object.assign({ authorization, 'content-type': 'application/json' }, headers),
-    }, (response) => {
-      let text = '';
-      response.on('data', (data) => { text += data; });
-      response.on('end', () => {
-        if (response.statusCode >= 300) {
-          fail(new Error(method + ' ' + path + ': ' + response.statusCode + ' ' + text));
-        } else {
-          done(text ? JSON.parse(text) : null);
-        }
-      });
-    });
-    request.on('error', fail);
-    request.end(body);
-  });
-}
+const { service } = require('./application');
 
 // mailbox holds what comes until it is asked for.
 class Mailbox {
