@@ -9,6 +9,7 @@ import (
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/gorilla/websocket"
 
+	"latchkey.example/latchkey/internal/config"
 	"latchkey.example/latchkey/internal/hub/embedded"
 )
 
@@ -63,4 +64,26 @@ func TestThePeerOfAWebSocketIsTheOneInTheHeader(t *testing.T) {
 	r.log.wait(t, 0, "a stranger at the hub", func(line map[string]any) bool {
 		return line["msg"] == "hub: refused" && line["remote"] == "203.0.113.79:50000"
 	})
+}
+
+// A connection of the HTTPS listener that became the hub's gives its place back when it ends, whoever ends it.
+func TestAWebSocketGivesItsPlaceBack(t *testing.T) {
+	h := installed(t)
+	r := h.run(t, func(o *Options) {
+		o.Load = func() (config.Config, error) { return h.load(map[string]string{"limits-connections": "4"}) }
+	})
+	c := r.device(0)
+	must(t, c.whole())
+	password, err := c.password()
+	must(t, err)
+	for i := range 12 {
+		client, err := c.loginWeb(password, embedded.WebSocketPath) // every second one is cut, because the device is here again
+		must(t, err)
+		if i%2 == 0 {
+			client.Disconnect(0)
+		}
+	}
+	if status, _ := r.probe("/healthz"); status != 200 {
+		t.Errorf("status %d", status)
+	}
 }
