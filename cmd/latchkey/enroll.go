@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"text/tabwriter"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/spf13/cobra"
 
@@ -74,10 +76,29 @@ func printJSON(w io.Writer, data []byte) error {
 	if err := json.Indent(&out, data, "", "  "); err != nil {
 		return fmt.Errorf("the service's answer is not JSON: %w", err)
 	}
-	out.WriteByte('\n')
-	_, err := out.WriteTo(w)
+	_, err := io.WriteString(w, visible(out.String())+"\n")
 	return err
 }
+
+// visible is JSON text in which every rune that a terminal might obey stands escaped.
+func visible(text string) string {
+	if strings.IndexFunc(text, hidden) < 0 {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if !hidden(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, "\\u%04x", unit)
+		}
+	}
+	return b.String()
+}
+
+func hidden(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
 
 func printEnrollment(w io.Writer, data []byte) error {
 	var head struct {

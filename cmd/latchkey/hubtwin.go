@@ -51,11 +51,11 @@ func printTwin(w io.Writer, data []byte) error {
 		if p.part == nil {
 			p.part = map[string]any{}
 		}
-		text, err := json.MarshalIndent(p.part, "", "  ") // JSON escapes what a terminal would obey
+		text, err := json.MarshalIndent(p.part, "", "  ")
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(w, "\n%s%s\n%s\n", p.name, version, text); err != nil {
+		if _, err := fmt.Fprintf(w, "\n%s%s\n%s\n", p.name, version, visible(string(text))); err != nil {
 			return err
 		}
 	}

@@ -64,6 +64,10 @@ func TestAnApplicationKeepsAProvisionedDeviceOutUntilItProvesItselfAgain(t *test
 			t.Errorf("%s, and back: %v", what, now)
 		}
 	}
+	shown := r.hub(http.MethodGet, "/devices/"+c.id, "", 200)["authentication"].(map[string]any)["symmetricKey"].(map[string]any)["primaryKey"].(string)
+	if shown == "" || strings.Contains(r.log.String(), shown) {
+		t.Error("the key that was shown is in the log")
+	}
 }
 
 func TestAHubAloneServesItsHubAndNothingElse(t *testing.T) {

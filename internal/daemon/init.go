@@ -167,6 +167,7 @@ func configFor(cfg config.Config) string {
 const configText = `# Latchkey. Every key may be left out; docs/configuration.md has them all. Environment variables (LATCHKEY_HTTPS, …) and
 # flags of 'latchkey serve' come on top. Relative paths count from this directory.
 
+# provision: true       # false is the hub alone, as 'latchkey hub serve' runs it
 # https: ":443"
 # mqtt: ":8883"
 # metrics: "127.0.0.1:9464"
