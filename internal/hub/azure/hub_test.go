@@ -316,3 +316,25 @@ func TestAHubIsReachedWhereItsAddressSaysAndKnownByItsName(t *testing.T) {
 		t.Errorf("nobody listens: %v", err)
 	}
 }
+
+func TestCallsShareAConnection(t *testing.T) {
+	f := newFake(t)
+	h := f.open(nil)
+	for generation := range uint64(3) { // found and not found, made, changed, shut out, removed
+		d := data(`{"a":1}`, ``, ``)
+		want := wanted(oldKey, 4*generation+1, d)
+		ensure(t, f, h, want)
+		f.device(device).CloudToDeviceMessageCount = 1
+		ensure(t, f, h, wanted(newKey, 4*generation+2, d))
+		if _, err := h.DeviceData(t.Context(), scope, name, device); err != nil {
+			t.Fatal(err)
+		}
+		must(t, h.DisableDevice(t.Context(), scope, name, device, 4*generation+3))
+		must(t, h.RemoveDevice(t.Context(), scope, name, device, 4*generation+4))
+	}
+	f.pipes.mu.Lock()
+	defer f.pipes.mu.Unlock()
+	if n := len(f.pipes.all) / 2; n != 1 {
+		t.Errorf("it took %d connections", n)
+	}
+}
