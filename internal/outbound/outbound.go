@@ -132,6 +132,8 @@ func (c *Client) Post(ctx context.Context, call Call) (Answer, error) {
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, c.answer+1))
 	switch {
+	case ctx.Err() != nil: // a body that ends at this moment may have been cut off
+		return Answer{}, ctx.Err()
 	case err != nil:
 		return Answer{}, bare(err)
 	case int64(len(body)) > c.answer:
