@@ -70,7 +70,7 @@ func TestADeviceWithATPMWorksAtRabbitMQ(t *testing.T) {
 		}
 		must(t, simtpm.Clear(tpm))
 		door.turn(true)
-		result, err := service.Register(t.Context(), a.device, "--json", "--timeout", "2s")
+		result, err := service.Register(t.Context(), a.device, "--json", "--timeout", "1s")
 		if err == nil {
 			t.Fatalf("assigned, with the old owner's connection open: %s", result.Stdout)
 		}

@@ -82,12 +82,12 @@ func end() error {
 	return errors.Join(append(errs, rig.Cleanup())...)
 }
 
-// link makes the broker a hub. Its times are the shortest that there are: RabbitMQ's statistics are a second old here.
+// link makes the broker a hub. Its times are the shortest that there are: RabbitMQ's statistics are a third of a second old here.
 func link() error {
 	text, err := json.Marshal(map[string]any{
 		"kind": "broker", "allocate": false,
 		"settings": map[string]any{"product": "rabbitmq", "managementUrl": "https://localhost:" + door.port(), "managementUser": adminUser, "ca": string(broker.caPEM),
-			"checkEvery": "5s", "listDelay": "2s"},
+			"checkEvery": "5s", "listDelay": "1s"},
 		"secret": map[string]any{"managementPassword": adminPass, "sharedSecret": sharedSecret},
 	})
 	if err != nil {

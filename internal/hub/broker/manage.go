@@ -38,7 +38,7 @@ type connection struct {
 const (
 	managementTime = 4 * time.Second // for one request to a management API
 	maxAnswer      = 8 << 20         // bytes of one answer
-	maxPages       = 4096            // of one list; with pages of 500 that is two million connections
+	maxPages       = 2048            // of one list; with pages of 500 that is a million connections
 )
 
 // api speaks with one management API.

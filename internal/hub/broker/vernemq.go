@@ -53,10 +53,14 @@ func (v *verne) cut(ctx context.Context, deviceID string) (closed int, err error
 	return 1, nil
 }
 
+// disconnect: VerneMQ puts the client id into a query of its own as it stands, so what no device can be called is not asked for.
 func (v *verne) disconnect(ctx context.Context, clientID string, cleanup bool) error {
+	if !validDeviceID(clientID) {
+		return nil
+	}
 	query := "client-id=" + url.QueryEscape(clientID)
 	if v.mountpoint != "" {
-		query += "&mountpoint=" + url.QueryEscape(v.mountpoint)
+		query += "&--mountpoint=" + url.QueryEscape(v.mountpoint)
 	}
 	if cleanup {
 		query += "&--cleanup"
