@@ -26,13 +26,13 @@ type conn struct {
 	done          chan struct{} // closed when the library has let go of it and its session is settled
 
 	// Owned by the goroutine that serves the connection.
-	connect  []byte // the CONNECT packet, until the library has read it
-	frames   frames
-	user     string // user name as sent, for the log
-	login    *login // set once admitted, never changed
-	clean    bool   // the session ends with the connection
-	panicked bool   // what the library holds of it is not to be trusted
-	scolded  bool   // a refused subscription was logged
+	connect    []byte // the CONNECT packet, until the library has read it
+	frames     frames
+	user       string // user name as sent, for the log
+	login      *login // set once admitted, never changed
+	clean      bool   // the session ends with the connection
+	distrusted bool   // what the library holds of its session is not to be relied on
+	scolded    bool   // a refused subscription was logged
 
 	noted heard // what the session listens to, as the store has it
 

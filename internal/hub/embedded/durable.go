@@ -93,6 +93,7 @@ func (h *Hub) noteSession(c *conn, listens heard) {
 	ctx, cancel := context.WithTimeout(c.context, deviceTimeout)
 	defer cancel()
 	if why := h.storeSession(ctx, c.login, listens); why != "" {
+		c.distrusted = true // it has the subscription already: the next login begins with what is stored
 		c.cut(why)
 		return
 	}

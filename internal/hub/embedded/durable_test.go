@@ -39,6 +39,18 @@ func TestASessionOutlivesTheProcess(t *testing.T) {
 	}
 }
 
+func TestAPanicTakesNothingFromAStoredSession(t *testing.T) {
+	w, r, key := listening(t, messageFilter, nil)
+	w.sink.fail = func() error { panic("boom") }
+	r.send(publish(0x32, devTopic, 1, "1"))
+	r.expectClosed()
+	w.settled()
+	w.sink.fail = nil
+	again := w.login(w.greet("dev", key), 1)
+	w.sendTo("dev", "one")
+	again.expectMessage(false, "one")
+}
+
 func TestACleanSessionEndsTheOneBeforeForGood(t *testing.T) {
 	w, _, key := listening(t, twinAnswers, nil)
 	w = w.anew()
@@ -79,9 +91,12 @@ func TestASubscriptionThatCannotBeKeptIsNotAcknowledged(t *testing.T) {
 	r.expectClosed()
 	w.settled()
 	w.store.set(func() { w.store.failPut = nil })
-	w = w.anew()
-	again := w.login(w.greet("dev", key), 0)
+	again := w.login(w.greet("dev", key), 0) // the library had it, the store had not
 	again.subscribe(messageFilter)
+	w = w.anew()
+	again = w.login(w.greet("dev", key), 1)
+	w.sendTo("dev", "one")
+	again.expectMessage(false, "one")
 	w.store.set(func() { w.store.failRead = errors.New("no store") })
 	w = w.anew()
 	w.refusedWith(w.greet("dev", key), 3)

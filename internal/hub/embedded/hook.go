@@ -110,9 +110,9 @@ func (k *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, _ []byte) {
 	}
 }
 
-// OnUnsubscribed comes also when the library forgets a session, which has no connection then.
+// OnUnsubscribed comes before the UNSUBACK, and also when the library forgets a session, for no packet then.
 func (k *hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
-	if c := connOf(cl); c != nil && c.login != nil {
+	if c := connOf(cl); c != nil && pk.PacketID != 0 {
 		k.hub.unsubscribed(c, pk.Filters)
 	}
 }

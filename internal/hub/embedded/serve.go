@@ -51,7 +51,7 @@ func (h *Hub) serve(c *conn) {
 		if p := recover(); p != nil {
 			h.metrics.panics.Inc()
 			c.end(causePanic)
-			c.panicked = true
+			c.distrusted = true
 			h.log.Error("hub: a connection panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()), "remote", c.remote)
 		}
 		c.end(causeLost)

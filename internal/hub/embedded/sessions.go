@@ -150,7 +150,7 @@ func (h *Hub) release(c *conn) {
 	}
 	h.metrics.sessions.Dec()
 	key := c.login.key()
-	gone := c.clean || c.panicked
+	gone := c.clean || c.distrusted
 	if gone {
 		h.forget(key) // the library does so too, but not on every path
 	} else if cl, ok := h.server.Clients.Get(key); ok {
