@@ -155,17 +155,40 @@ func (m *mover) wouldEnroll(ctx context.Context, w wanted) (reason string, err e
 	return first.Message, nil
 }
 
+// wouldLead looks whether all hubs that an entry names are linked. Who may not see the hubs is not told.
+func (m *mover) wouldLead(ctx context.Context, hubs []string) (reason string, err error) {
+	hubs = slices.DeleteFunc(hubs, func(hub string) bool { return hub == "" || strings.EqualFold(hub, m.target.client.connection.HostName) })
+	if len(hubs) == 0 {
+		return "", nil
+	}
+	data, _, err := m.target.call(ctx, http.MethodGet, hubPath, nil, nil, nil)
+	var no *refused
+	if errors.As(err, &no) && no.status < http.StatusInternalServerError {
+		return "", nil
+	}
+	var linked struct{ Hubs []hubAnswer }
+	if err == nil {
+		err = json.Unmarshal(data, &linked)
+	}
+	if err != nil {
+		return "", err
+	}
+	for _, hub := range hubs {
+		if !slices.ContainsFunc(linked.Hubs, func(l hubAnswer) bool { return strings.EqualFold(l.Name, hub) }) {
+			return "iotHubs: the hub " + hub + " is not linked. Link it first (latchkey hub link).", nil
+		}
+	}
+	return "", nil
+}
+
 // wouldGroup looks at what a target can refuse of a group that was read here.
 func (m *mover) wouldGroup(ctx context.Context, w wanted) (reason string, err error) {
 	g, err := dps.DecodeGroup("", w.whole(dps.ShowKeys|dps.ShowCertificates))
 	if err != nil {
 		return err.Error(), nil
 	}
-	own := m.target.client.connection.HostName
-	for _, hub := range append(g.IotHubs, g.IotHubHostName) {
-		if hub != "" && !strings.EqualFold(hub, own) {
-			return "iotHubs: only the hub " + own + " is linked.", nil
-		}
+	if reason, err := m.wouldLead(ctx, append(g.IotHubs, g.IotHubHostName)); reason != "" || err != nil {
+		return reason, err
 	}
 	if g.Attestation.X509 == nil || g.Attestation.X509.CAReferences == nil {
 		return "", nil
