@@ -71,14 +71,14 @@ func (s *stage) searchMoves(coming string) {
 	n, other := s.start(), s.start()
 	calls := n.callsOfMove(0, journeys[0])
 	if coming == "" {
-		for nth, call := range calls {
-			s.start().cutOff(0, journeys[0], nth, call, diesAfter)
+		for nth := range calls {
+			s.start().cutOff(0, journeys[0], nth, calls, diesAfter)
 		}
 		return
 	}
 	for _, c := range comings {
 		for nth := slices.Index(calls, "Redeem") + 1; c.name == coming && nth < len(calls); nth++ {
-			s.start().meetComing(c, other, nth, calls[nth])
+			s.start().meetComing(c, other, nth, calls)
 		}
 	}
 }

@@ -42,6 +42,7 @@ type tap struct {
 	mu      sync.Mutex
 	calls   []string // since it was armed
 	at      int      // the call that is met; -1: none
+	only    string   // of the calls of this name alone; empty: of all
 	trouble trouble
 	step    func() // instead of the trouble
 	met     bool
@@ -56,7 +57,22 @@ func (t *tap) open() { t.arm(-1, 0, nil) }
 func (t *tap) arm(nth int, trouble trouble, step func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.calls, t.at, t.trouble, t.step, t.met, t.dead = nil, nth, trouble, step, false, false
+	t.calls, t.at, t.only, t.trouble, t.step, t.met, t.dead = nil, nth, "", trouble, step, false, false
+}
+
+// armAt makes the call that was the nth of those recorded meet its trouble, or a step, by its name and how often that came before: what several workers do
+// has no order.
+func (t *tap) armAt(calls []string, nth int, trouble trouble, step func()) {
+	before := 0
+	for _, call := range calls[:nth] {
+		if call == calls[nth] {
+			before++
+		}
+	}
+	t.arm(before, trouble, step)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.only = calls[nth]
 }
 
 // recorded are the calls since the tap was armed or opened, and whether one was met.
@@ -74,6 +90,12 @@ func (t *tap) enter(call string) (meets bool, trouble trouble) {
 		return true, isDead
 	}
 	meets = len(t.calls) == t.at
+	if t.only != "" {
+		meets = call == t.only && t.at == 0
+		if call == t.only && t.at > 0 {
+			t.at--
+		}
+	}
 	t.calls = append(t.calls, call)
 	step := t.step
 	if meets {
