@@ -85,6 +85,16 @@ func (f *front) readiness(ctx context.Context) error {
 	return nil
 }
 
+// wellness is what a good probe says to those on this machine: also what keeps telemetry from where it belongs, which is no reason to send devices to
+// another node.
+func (s *service) wellness() string {
+	lines := []string{s.front.well}
+	if s.sink != nil {
+		lines = append(lines, s.sink.Trouble()...)
+	}
+	return strings.Join(lines, "\n")
+}
+
 func probe(w http.ResponseWriter, well string, err error) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if err != nil {
@@ -123,7 +133,7 @@ func (s *service) serveMetrics(ctx context.Context, group *errgroup.Group, l net
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { probe(w, "ok", nil) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { probe(w, s.front.well, s.front.readiness(r.Context())) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { probe(w, s.wellness(), s.front.readiness(r.Context())) })
 	server := s.httpServer(mux)
 	s.serveUntil(ctx, group, server, func() error { return server.Serve(l) }, func() {})
 }
