@@ -32,7 +32,7 @@ type LinkedHub struct {
 	Settings, Secret   json.RawMessage // objects
 }
 
-var linkedHubAnswers = []string{"name", "etag", "own", "secretSet", "createdDateTimeUtc", "lastUpdatedDateTimeUtc", "health", "devices"}
+var linkedHubAnswers = []string{"name", "etag", "own", "secretSet", "createdDateTimeUtc", "lastUpdatedDateTimeUtc", "health", "devices", "assigning"}
 
 // DecodeLinkedHub reads such a message. Whether settings and secret are what the kind needs is not judged here. Errors are *FieldError and hold
 // nothing of the secret.

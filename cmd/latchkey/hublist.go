@@ -33,7 +33,7 @@ type hubAnswer struct {
 		State, Since, LastError, FailedAt, CheckedAt string
 		LatencyMs                                    int64
 	}
-	Devices uint64
+	Devices, Assigning uint64
 }
 
 func hubList() *cobra.Command {
@@ -41,7 +41,7 @@ func hubList() *cobra.Command {
 		Use:   "list",
 		Short: "List the hubs that the scope gives devices to, and how they do",
 		Long: `List the hubs that the scope gives devices to. STATE is how the node sees them that answers: by what it asks of them for devices, and by a look twice
-a minute. DEVICES counts registrations.`,
+a minute. DEVICES counts registrations; of these, ASSIGNING wait for what is to be done at a hub.`,
 		Args: noArgs,
 	}
 	return showAnswer(cmd, clientFlags(cmd), at(hubPath), nil, printHubs)
@@ -53,9 +53,9 @@ func printHubs(w io.Writer, data []byte) error {
 		return fmt.Errorf("the service's answer: %w", err)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "HUB\tKIND\tWEIGHT\tALLOCATION\tREGION\tDEVICES\tSTATE\tLATENCY\tLAST ERROR")
+	fmt.Fprintln(t, "HUB\tKIND\tWEIGHT\tALLOCATION\tREGION\tDEVICES\tASSIGNING\tSTATE\tLATENCY\tLAST ERROR")
 	for _, h := range all.Hubs {
-		row(t, h.Name, h.Kind, strconv.Itoa(h.Weight), h.allocation(), h.Region, strconv.FormatUint(h.Devices, 10), h.Health.State, h.latency(), h.trouble())
+		row(t, h.Name, h.Kind, strconv.Itoa(h.Weight), h.allocation(), h.Region, strconv.FormatUint(h.Devices, 10), strconv.FormatUint(h.Assigning, 10), h.Health.State, h.latency(), h.trouble())
 	}
 	return t.Flush()
 }
@@ -101,7 +101,7 @@ func printHub(w io.Writer, data []byte) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, line := range [][2]string{
 		{"Hub", h.Name}, {"Kind", h.Kind}, {"Weight", strconv.Itoa(h.Weight)}, {"Allocation", h.allocation()}, {"Region", h.Region},
-		{"Settings", string(h.Settings)}, {"Secret", map[bool]string{true: "set", false: ""}[h.SecretSet]}, {"Devices", strconv.FormatUint(h.Devices, 10)},
+		{"Settings", string(h.Settings)}, {"Secret", map[bool]string{true: "set", false: ""}[h.SecretSet]}, {"Devices", fmt.Sprintf("%d, of which %d are assigning", h.Devices, h.Assigning)},
 		{"State", h.state()}, {"Latency", h.latency()}, {"Last error", h.Health.LastError}, {"Failed", shortTime(h.Health.FailedAt)},
 		{"Last look", shortTime(h.Health.CheckedAt)}, {"Changed", shortTime(h.LastUpdatedDateTimeUtc)},
 	} {

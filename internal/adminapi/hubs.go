@@ -27,7 +27,8 @@ type LinkedHub struct {
 	Created     string          `json:"createdDateTimeUtc"`
 	LastUpdated string          `json:"lastUpdatedDateTimeUtc"`
 	Health      HubHealth       `json:"health"`
-	Devices     uint64          `json:"devices"` // registrations that are at it
+	Devices     uint64          `json:"devices"`   // registrations that are at it
+	Assigning   uint64          `json:"assigning"` // of these: what is to be done for them is not done yet
 }
 
 // HubHealth is how the hub does, as the node sees it that answers.
@@ -100,7 +101,7 @@ func linkedHub(h registration.HubShown) LinkedHub {
 	return LinkedHub{
 		Name: h.Name, Kind: string(h.Kind), Own: h.Own, Weight: h.Weight, Allocate: h.Allocate, Draining: h.Draining, Region: h.Region,
 		Settings: h.Settings, SecretSet: h.HasSecret, ETag: h.ETag, Created: dps.FormatTime(h.Created), LastUpdated: dps.FormatTime(h.Updated),
-		Health: hubHealth(h.Health), Devices: h.Devices,
+		Health: hubHealth(h.Health), Devices: h.Count.Devices, Assigning: h.Count.Assigning,
 	}
 }
 

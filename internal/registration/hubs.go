@@ -25,7 +25,7 @@ type HubShown struct {
 	HasSecret bool   // it has one
 	ETag      string // of what the operator has set
 	Health    HubHealth
-	Devices   uint64 // registrations that are at it
+	Count     HubCount // of registrations that are at it
 }
 
 func (c *Core) showHub(s *scope, hub LinkedHub) HubShown {
@@ -47,7 +47,7 @@ func (c *Core) Hubs(ctx context.Context, by Caller) ([]HubShown, error) {
 	list := make([]HubShown, 0, len(s.hubs))
 	for _, hub := range s.hubs {
 		shown := c.showHub(s, hub)
-		shown.Devices = devices[hub.Name]
+		shown.Count = devices[hub.Name]
 		list = append(list, shown)
 	}
 	return list, nil
@@ -281,7 +281,7 @@ func (c *Core) hubUnused(ctx context.Context, s *scope, name string, force bool)
 	if err != nil {
 		return c.storeFault(s, "counting devices", err)
 	}
-	if n := devices[name]; n > 0 {
+	if n := devices[name].Devices; n > 0 {
 		return c.fault(s, dps.CodeConflict, ReasonHubInUse, fmt.Sprintf("Registrations are at the hub: %d. Drain it first, or unlink it by force: its devices get another hub when they register again, and what they have there stays behind.", n), nil)
 	}
 	groups, err := c.groupsNaming(ctx, s, name)

@@ -262,7 +262,7 @@ func TestAFurtherEmbeddedHubIsServedAndDropped(t *testing.T) {
 		t.Errorf("assigned to %s", state.AssignedHub)
 	}
 	hubs, err := w.core.Hubs(w.ctx, operator)
-	if err != nil || len(hubs) != 2 || hubs[0].Name != line || hubs[0].Devices != 1 || hubs[0].Own || !hubs[1].Own {
+	if err != nil || len(hubs) != 2 || hubs[0].Name != line || hubs[0].Count != (registration.HubCount{Devices: 1}) || hubs[0].Own || !hubs[1].Own {
 		t.Errorf("listed %+v, %v", hubs, err)
 	}
 	w.wantFault(w.core.UnlinkHub(w.ctx, operator, line, "", false), dps.CodeConflict, registration.ReasonHubInUse)

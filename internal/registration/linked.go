@@ -96,7 +96,13 @@ type HubStore interface {
 	// PutWebhookKey is PutAllocation for the sealed key alone, empty for none.
 	PutWebhookKey(ctx context.Context, scope string, sealed []byte, expect *uint64, audit Audit) (AllocationSettings, Verdict, error)
 	// HubDevices counts the registrations of a scope by the hub they are at. It costs time that grows with what it counts, but holds up no transition.
-	HubDevices(ctx context.Context, scope string) (map[string]uint64, error)
+	HubDevices(ctx context.Context, scope string) (map[string]HubCount, error)
+}
+
+// HubCount says how many registrations are at a hub.
+type HubCount struct {
+	Devices   uint64 // all of them
+	Assigning uint64 // of these: what is to be done at the hub for them, or for them elsewhere, is not done yet
 }
 
 // hubsOf lists the hubs of a scope by name, its embedded one among them though no row is there.

@@ -113,8 +113,8 @@ func (s *tapped) Holdings(ctx context.Context, a string) (registration.Holdings,
 	return one(s.tap, ctx, "Holdings", func(ctx context.Context) (registration.Holdings, error) { return s.Store.Holdings(ctx, a) })
 }
 
-func (s *tapped) HubDevices(ctx context.Context, a string) (map[string]uint64, error) {
-	return one(s.tap, ctx, "HubDevices", func(ctx context.Context) (map[string]uint64, error) { return s.Store.HubDevices(ctx, a) })
+func (s *tapped) HubDevices(ctx context.Context, a string) (map[string]registration.HubCount, error) {
+	return one(s.tap, ctx, "HubDevices", func(ctx context.Context) (map[string]registration.HubCount, error) { return s.Store.HubDevices(ctx, a) })
 }
 
 func (s *tapped) HubOwner(ctx context.Context) (registration.HubOwner, error) {

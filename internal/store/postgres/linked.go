@@ -158,14 +158,23 @@ func writeAllocation(c *conn, scope string, a registration.AllocationSettings) e
 }
 
 // HubDevices implements registration.HubStore.
-func (s *Store) HubDevices(ctx context.Context, scope string) (map[string]uint64, error) {
-	devices := map[string]uint64{}
-	err := s.read(ctx, func(c *conn) error {
+func (s *Store) HubDevices(ctx context.Context, scope string) (map[string]registration.HubCount, error) {
+	devices := map[string]registration.HubCount{}
+	err := s.snapshot(ctx, func(c *conn) error {
 		clear(devices)
+		err := c.each(func(r *row) {
+			hub := r.text()
+			devices[hub] = registration.HubCount{Devices: r.uint()}
+		}, `SELECT hub, count(*) FROM device_ids WHERE scope = $1 AND hub <> '' GROUP BY hub`, scope)
+		if err != nil {
+			return err
+		}
 		return c.each(func(r *row) {
 			hub := r.text()
-			devices[hub] = r.uint()
-		}, `SELECT hub, count(*) FROM device_ids WHERE scope = $1 AND hub <> '' GROUP BY hub`, scope)
+			count := devices[hub]
+			count.Assigning = r.uint()
+			devices[hub] = count
+		}, `SELECT hub, count(*) FROM registrations WHERE scope = $1 AND status = 'assigning' AND revision > 0 AND hub <> '' GROUP BY hub`, scope)
 	})
 	if err != nil {
 		return nil, err

@@ -152,19 +152,32 @@ func writeAllocation(c *conn, scope string, a registration.AllocationSettings) e
 }
 
 // HubDevices implements registration.HubStore.
-func (s *Store) HubDevices(ctx context.Context, scope string) (map[string]uint64, error) {
-	devices := map[string]uint64{}
+func (s *Store) HubDevices(ctx context.Context, scope string) (map[string]registration.HubCount, error) {
+	devices := map[string]registration.HubCount{}
 	err := s.read(ctx, func(c *conn) error {
 		clear(devices)
-		return c.each(func(r *row) {
-			hub := r.text()
-			devices[hub] = r.uint()
-		}, `SELECT hub, count(*) FROM registrations WHERE scope = ?1 AND hub <> '' GROUP BY hub`, scope)
+		return c.snapshot(func() error { return countHubs(c, scope, devices) })
 	})
 	if err != nil {
 		return nil, err
 	}
 	return devices, nil
+}
+
+func countHubs(c *conn, scope string, devices map[string]registration.HubCount) error {
+	err := c.each(func(r *row) {
+		hub := r.text()
+		devices[hub] = registration.HubCount{Devices: r.uint()}
+	}, `SELECT hub, count(*) FROM registrations WHERE scope = ?1 AND hub <> '' GROUP BY hub`, scope)
+	if err != nil {
+		return err
+	}
+	return c.each(func(r *row) {
+		hub := r.text()
+		count := devices[hub]
+		count.Assigning = r.uint()
+		devices[hub] = count
+	}, `SELECT hub, count(*) FROM registrations WHERE scope = ?1 AND status = 'assigning' AND hub <> '' GROUP BY hub`, scope)
 }
 
 // readHubs reads the linked hubs of a scope in order of their names.

@@ -179,11 +179,14 @@ func hubDevicesAreCounted(w *world) {
 	w.redeem(otherScope, "dev", "op", epoch)
 	devices, err := w.store.HubDevices(w.ctx, scope)
 	w.ok(err)
-	w.same("devices", devices, map[string]uint64{"a.example": 2, "b.example": 1})
+	w.same("devices", devices, map[string]registration.HubCount{"a.example": {Devices: 2, Assigning: 2}, "b.example": {Devices: 1, Assigning: 1}})
 	w.applied(w.store.DeleteEnrollment(w.ctx, scope, numbered("dev", 1), nil, audit("d", epoch), ""))
+	end := finish(numbered("dev", 0), "op-"+numbered("dev", 0), registration.Assigned, epoch)
+	end.Hub = "a.example"
+	w.applied(w.store.Finish(w.ctx, scope, end))
 	devices, err = w.store.HubDevices(w.ctx, scope)
 	w.ok(err)
-	w.same("fewer devices", devices, map[string]uint64{"a.example": 2})
+	w.same("fewer devices", devices, map[string]registration.HubCount{"a.example": {Devices: 2, Assigning: 1}})
 }
 
 // hubOneWins: of two who read the same settings one changes them.

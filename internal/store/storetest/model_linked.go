@@ -120,16 +120,20 @@ func (m *Model) setAllocation(id string, settings registration.AllocationSetting
 }
 
 // HubDevices implements registration.HubStore.
-func (m *Model) HubDevices(ctx context.Context, id string) (map[string]uint64, error) {
+func (m *Model) HubDevices(ctx context.Context, id string) (map[string]registration.HubCount, error) {
 	leave, err := m.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	devices := map[string]uint64{}
+	devices := map[string]registration.HubCount{}
 	for k, r := range m.registrations {
 		if k.scope == id && r.Hub != "" {
-			devices[r.Hub]++
+			count := devices[r.Hub]
+			if count.Devices++; r.Status == registration.Assigning {
+				count.Assigning++
+			}
+			devices[r.Hub] = count
 		}
 	}
 	return devices, nil
