@@ -164,13 +164,13 @@ func hubUnlink() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unlink HUB",
 		Short: "Unlink a hub from the scope; what devices have there stays there",
-		Long: `Unlink a hub from the scope. While registrations are at it, or enrollment groups name it, that is refused; --force unlinks it all the same: its devices get another hub
+		Long: `Unlink a hub from the scope. While registrations are at it, or entries name it, that is refused; --force unlinks it all the same: its devices get another hub
 when they register next, and their twins and messages stay behind, out of reach.`,
 		Args: oneArg("name of a hub"),
 	}
 	connect := clientFlags(cmd)
 	cmd.ValidArgsFunction = completeHubs(connect)
-	force := cmd.Flags().Bool("force", false, "though devices are there, or groups name it")
+	force := cmd.Flags().Bool("force", false, "though devices are there, or entries name it")
 	query := url.Values{}
 	takeAway(cmd, connect, hubPath+"/", query, "Unlink the hub %s?", "Unlinked %s")
 	run := cmd.RunE

@@ -3,6 +3,7 @@ package adminapi_test
 import (
 	"encoding/base64"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -155,6 +156,11 @@ func TestAHubThatIsUsedIsUnlinkedByForceOnly(t *testing.T) {
 	h.owner(http.MethodPut, "/enrollmentGroups/line-4", `{"attestation":{"type":"symmetricKey"},"allocationPolicy":"static","iotHubs":["`+azureHub+`"]}`).want(200)
 	h.because(h.hub("DELETE", "/"+azureHub, "").refused(dps.CodeConflict).says("line-4"), "hub-in-use")
 	h.owner(http.MethodPut, "/enrollments/e", `{"attestation":{"type":"symmetricKey"},"allocationPolicy":"static","iotHubs":["gone.example.net"]}`).refused(dps.CodeBadRequest).says("not linked")
+	h.owner(http.MethodDelete, "/enrollmentGroups/line-4", "").want(204)
+	for i := range 7 {
+		h.owner(http.MethodPut, "/enrollments/valve-"+strconv.Itoa(i), `{"attestation":{"type":"symmetricKey"},"allocationPolicy":"hashed","iotHubs":["`+host+`","`+strings.ToUpper(azureHub)+`"]}`).want(200)
+	}
+	h.because(h.hub("DELETE", "/"+azureHub, "").refused(dps.CodeConflict).says("Enrollments name the hub: valve-0, valve-1, valve-2, valve-3, valve-4."), "hub-in-use")
 	h.hub("DELETE", "/"+azureHub+"?force=true", "").want(204)
 }
 

@@ -237,7 +237,7 @@ func (c *Core) writeHub(ctx context.Context, by Caller, s *scope, before LinkedH
 	return shown, now, true, nil
 }
 
-// UnlinkHub takes a hub from the scope. It is refused while registrations are at it or groups name it, unless by force. What is there of devices
+// UnlinkHub takes a hub from the scope. It is refused while registrations are at it or entries name it, unless by force. What is there of devices
 // stays, out of reach.
 func (c *Core) UnlinkHub(ctx context.Context, by Caller, name, ifMatch string, force bool) error {
 	name = strings.ToLower(name)
@@ -291,26 +291,65 @@ func (c *Core) hubUnused(ctx context.Context, s *scope, name string, force bool)
 	if len(groups) > 0 {
 		return c.fault(s, dps.CodeConflict, ReasonHubInUse, "Enrollment groups name the hub: "+strings.Join(groups, ", ")+". Change them first, or unlink it by force: their devices then have one hub less to choose from.", nil)
 	}
+	enrollments, err := c.enrollmentsNaming(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	if len(enrollments) > 0 {
+		return c.fault(s, dps.CodeConflict, ReasonHubInUse, "Enrollments name the hub: "+strings.Join(enrollments, ", ")+". Change them first, or unlink it by force: their devices then have one hub less to choose from.", nil)
+	}
 	return nil
+}
+
+// What is looked at of those who might miss a hub, and how many of them are told.
+const (
+	namingPage  = 1000
+	namingPages = 50
+	mostNamed   = 5
+)
+
+// enrollmentsNaming lists some of the enrollments whose iotHubs name a hub, among the first namingPages pages of them: the answer must not wait for
+// millions.
+func (c *Core) enrollmentsNaming(ctx context.Context, s *scope, name string) (ids []string, err error) {
+	after := ""
+	for range namingPages {
+		page, err := c.store.Enrollments(ctx, s.ID, after, namingPage)
+		if err != nil {
+			return nil, c.storeFault(s, "reading enrollments", err)
+		}
+		for _, row := range page {
+			after = dps.FoldID(row.Enrollment.ID)
+			if !bytes.Contains(bytes.ToLower(row.Enrollment.Document), []byte(name)) { // most do not
+				continue
+			}
+			wire, err := dps.DecodeEnrollment(row.Enrollment.ID, row.Enrollment.Document)
+			if err == nil && containsHub(append(wire.IotHubs, wire.IotHubHostName), name) {
+				ids = append(ids, row.Enrollment.ID)
+			}
+		}
+		if len(page) < namingPage || len(ids) >= mostNamed {
+			break
+		}
+	}
+	return ids[:min(len(ids), mostNamed)], nil
 }
 
 // groupsNaming lists some of the groups whose iotHubs name a hub.
 func (c *Core) groupsNaming(ctx context.Context, s *scope, name string) (ids []string, err error) {
-	const page, most = 500, 5
 	for after := ""; ; {
-		groups, err := c.store.Groups(ctx, s.ID, after, page)
+		groups, err := c.store.Groups(ctx, s.ID, after, namingPage)
 		if err != nil {
 			return nil, c.storeFault(s, "reading groups", err)
 		}
 		for _, g := range groups {
 			wire, err := dps.DecodeGroup(g.ID, g.Document)
-			if err == nil && slices.ContainsFunc(append(wire.IotHubs, wire.IotHubHostName), func(hub string) bool { return strings.EqualFold(hub, name) }) {
+			if err == nil && containsHub(append(wire.IotHubs, wire.IotHubHostName), name) {
 				ids = append(ids, g.ID)
 			}
 			after = dps.FoldID(g.ID)
 		}
-		if len(groups) < page || len(ids) >= most {
-			return ids[:min(len(ids), most)], nil
+		if len(groups) < namingPage || len(ids) >= mostNamed {
+			return ids[:min(len(ids), mostNamed)], nil
 		}
 	}
 }
