@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,10 +39,15 @@ func count(hubs []string) map[string]int {
 	return counted
 }
 
+// devices are enough for shares within one percent of the whole.
+const devices = 100_000
+
+// fiveHubs are where the devices are before anything is added.
+var fiveHubs = sync.OnceValue(func() []string { return assignments(linkedHubs(1, 2, 3, 4, 10), devices) })
+
 func TestHubsGetTheirShareByWeight(t *testing.T) {
-	const devices = 100_000
 	hubs := linkedHubs(1, 2, 3, 4, 10)
-	got, total, chi := count(assignments(hubs, devices)), 0, 0.0
+	got, total, chi := count(fiveHubs()), 0, 0.0
 	for _, hub := range hubs {
 		total += hub.Weight
 	}
@@ -59,10 +65,8 @@ func TestHubsGetTheirShareByWeight(t *testing.T) {
 }
 
 func TestANewHubTakesItsShareAndMovesNobodyElse(t *testing.T) {
-	const devices = 100_000
-	five := linkedHubs(1, 2, 3, 4, 10)
-	six := append(slices.Clone(five), LinkedHub{Name: "new.example.net", Weight: 5, Allocate: true})
-	before, after := assignments(five, devices), assignments(six, devices)
+	before := fiveHubs()
+	after := assignments(append(linkedHubs(1, 2, 3, 4, 10), LinkedHub{Name: "new.example.net", Weight: 5, Allocate: true}), devices)
 	moved := 0
 	for i := range before {
 		if before[i] == after[i] {
@@ -74,10 +78,6 @@ func TestANewHubTakesItsShareAndMovesNobodyElse(t *testing.T) {
 	}
 	if want := devices * 5 / 25; math.Abs(float64(moved-want)) > devices*0.01 {
 		t.Errorf("%d devices moved, want about %d", moved, want)
-	}
-	// And without it again, everybody is back where he was.
-	if !slices.Equal(before, assignments(five, devices)) {
-		t.Error("the same hubs do not get the same devices")
 	}
 }
 
