@@ -1,8 +1,10 @@
 // Package embedded is the hub that comes with the service: devices log in over MQTT 3.1.1 with SAS tokens signed by their hub
-// key and send telemetry, as they would at an Azure IoT Hub (section 5 of the wire facts in the design references).
+// key, send telemetry, have twins, get messages and answer direct methods, as they would at an Azure IoT Hub (section 5 of the wire facts in
+// the design references).
 //
 // It guarantees: who holds no current key of a device gets no session; a device uses its own topics only; a telemetry message
-// is acknowledged after its record is durable; when EnsureDevice has given a device another key, the sessions, subscriptions
+// is acknowledged after its record is durable; a message to a device is kept until the device has acknowledged it or its time is over; what a device is told of
+// its twin comes in the order of versions; when EnsureDevice has given a device another key, the sessions, subscriptions
 // and queues of the old key are gone before it returns; bytes from the network cost bounded memory and never stop the process.
 //
 // It trusts: the listener to be TLS already; Identities to be durable when it returns; the sealer. It does not trust the MQTT

@@ -204,7 +204,7 @@ func (h *Hub) ask(ctx context.Context, d *device, c *conn, method string, payloa
 			}
 			return a, nil
 		case <-d.dropped:
-			return answer{}, fmt.Errorf("%w: it has another owner", registration.ErrNoAnswer)
+			return answer{}, fmt.Errorf("%w: its session has ended", registration.ErrNoAnswer)
 		case <-late.C:
 			return answer{}, registration.ErrNoAnswer
 		case <-h.base.Done():
