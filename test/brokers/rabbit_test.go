@@ -41,7 +41,6 @@ type rabbit struct {
 	dir              string
 	mqtt, management string // addresses
 	ca               *x509.CertPool
-	caPEM            []byte
 	epmd, node       *rig.Background
 }
 
@@ -112,10 +111,10 @@ func (r *rabbit) certify() error {
 	if err != nil {
 		return err
 	}
-	r.caPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	r.ca = x509.NewCertPool()
-	r.ca.AppendCertsFromPEM(r.caPEM)
-	return errors.Join(r.write("chain.pem", r.caPEM), r.write("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
+	r.ca.AppendCertsFromPEM(chain)
+	return errors.Join(r.write("chain.pem", chain), r.write("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
 }
 
 func (r *rabbit) write(name string, content []byte) error {
