@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -101,7 +103,7 @@ func printHub(w io.Writer, data []byte) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, line := range [][2]string{
 		{"Hub", h.Name}, {"Kind", h.Kind}, {"Weight", strconv.Itoa(h.Weight)}, {"Allocation", h.allocation()}, {"Region", h.Region},
-		{"Settings", string(h.Settings)}, {"Secret", map[bool]string{true: "set", false: ""}[h.SecretSet]}, {"Devices", fmt.Sprintf("%d, of which %d are assigning", h.Devices, h.Assigning)},
+		{"Settings", h.settings()}, {"Secret", map[bool]string{true: "set", false: ""}[h.SecretSet]}, {"Devices", fmt.Sprintf("%d, of which %d are assigning", h.Devices, h.Assigning)},
 		{"State", h.state()}, {"Latency", h.latency()}, {"Last error", h.Health.LastError}, {"Failed", shortTime(h.Health.FailedAt)},
 		{"Last look", shortTime(h.Health.CheckedAt)}, {"Changed", shortTime(h.LastUpdatedDateTimeUtc)},
 	} {
@@ -110,6 +112,24 @@ func printHub(w io.Writer, data []byte) error {
 		}
 	}
 	return t.Flush()
+}
+
+// settings are the members of the settings, in order of their names, long values cut.
+func (h hubAnswer) settings() string {
+	const most = 60
+	var all map[string]json.RawMessage
+	if json.Unmarshal(h.Settings, &all) != nil {
+		return ""
+	}
+	var told []string
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		value := strings.Trim(string(all[name]), `"`)
+		if len(value) > most {
+			value = strings.ToValidUTF8(value[:most], "") + "…"
+		}
+		told = append(told, name+" "+value)
+	}
+	return strings.Join(told, ", ")
 }
 
 func (h hubAnswer) state() string {

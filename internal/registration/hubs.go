@@ -209,6 +209,9 @@ func (c *Core) unfit(s *scope, reason Reason, prefix string, err error) error {
 func (c *Core) writeHub(ctx context.Context, by Caller, s *scope, before LinkedHub, linked bool, hub LinkedHub) (shown HubShown, now *scope, again bool, err error) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
+	if c.hubTaken(s, hub.Name) { // before a certificate is issued for a name of another scope
+		return shown, s, false, c.takenHub(s)
+	}
 	if err := c.certifyHub(ctx, by, s, hub); err != nil {
 		return shown, s, false, err
 	}
@@ -228,13 +231,31 @@ func (c *Core) writeHub(ctx context.Context, by Caller, s *scope, before LinkedH
 	case reload != nil:
 		return shown, now, false, reload
 	case verdict == Taken:
-		return shown, now, false, c.fault(now, dps.CodeConflict, ReasonHubTaken, "The name of the hub is another scope's.", nil)
+		return shown, now, false, c.takenHub(now)
 	case verdict == Applied:
 		return c.showHub(now, stored), now, false, nil
 	case !now.trusts(by):
 		return shown, now, false, c.fault(now, dps.CodeUnauthorized, ReasonAdminToken, "", nil)
 	}
 	return shown, now, true, nil
+}
+
+func (c *Core) takenHub(s *scope) error {
+	return c.fault(s, dps.CodeConflict, ReasonHubTaken, "The name of the hub is another scope's.", nil)
+}
+
+// hubTaken says whether another scope, as far as this node knows, has a name.
+func (c *Core) hubTaken(s *scope, name string) bool {
+	table := c.scopes.Load()
+	if of, host := table.byHost[name]; host && of.ID != s.ID {
+		return true
+	}
+	for id, other := range table.byID {
+		if _, linked := other.hubNamed(name); linked && id != s.ID {
+			return true
+		}
+	}
+	return false
 }
 
 // UnlinkHub takes a hub from the scope. It is refused while registrations are at it or entries name it, unless by force. What is there of devices

@@ -302,6 +302,24 @@ func TestTheConfiguredCertificateStaysWhereItServes(t *testing.T) {
 	}
 }
 
+// A name of another scope gets no certificate, not even one that nobody is shown.
+func TestNoCertificateIsIssuedForAnothersName(t *testing.T) {
+	t.Parallel()
+	w, _ := watched(t)
+	theirs := w.newScope("plant2.example")
+	w.linkAs("line.one.hub.example", `{"kind":"embedded"}`)
+	issued := w.issuer.issued
+	wished := wish(`{"kind":"embedded"}`)
+	wished.Replace = true
+	for _, name := range []string{hubOne, "alias.one.example", "line.one.hub.example", hubTwo} {
+		_, err := w.core.PutHub(w.ctx, registration.Caller{Scope: theirs.ID, Policy: theirs.Policy}, name, wished, "")
+		w.wantFault(err, dps.CodeConflict, registration.ReasonHubTaken)
+	}
+	if w.issuer.issued != issued {
+		t.Errorf("%d certificates were issued for names of others", w.issuer.issued-issued)
+	}
+}
+
 func TestAScopeHasABoundedNumberOfHubs(t *testing.T) {
 	t.Parallel()
 	w, _ := watched(t)
