@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"latchkey.example/latchkey/internal/iothub"
 )
@@ -59,7 +60,8 @@ func TestABulkIsReadLineByLine(t *testing.T) {
 
 // What applications send to be read as one of these is read or refused; what is read is within its bounds.
 func FuzzApplicationMessages(f *testing.F) {
-	for _, text := range []string{`[{"id":"a","importMode":"create"}]`, `[]`, `{"methodName":"m","payload":{"a":1}}`, `{"query":"SELECT * FROM devices"}`, `[{"id":"a","authentication":{"symmetricKey":{"primaryKey":"AAAAAAAAAAAAAAAAAAAAAA=="}}}]`, `"]"`, `],"devices":[`} {
+	for _, text := range []string{`[{"id":"a","importMode":"create"}]`, `[]`, `{"methodName":"m","payload":{"a":1}}`, `{"query":"SELECT * FROM devices"}`, `[{"id":"a","authentication":{"symmetricKey":{"primaryKey":"AAAAAAAAAAAAAAAAAAAAAA=="}}}]`, `"]"`, `],"devices":[`,
+		"SELECT * FROM devices WHERE NOT a.b.[[c]] IN ['x', 1.5e3] AND startswith(deviceId, 'd')", "SELECT * FROM devices WHERE (((a = -1 OR b != null)))", "SELECT * FROM devices WHERE a = 'it''s' AND is_defined(tags.[[ ]])"} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
@@ -82,5 +84,22 @@ func FuzzApplicationMessages(f *testing.F) {
 		if text, err := iothub.DecodeQuery(body); err == nil && text == "" {
 			t.Fatal("a query without text")
 		}
+		askedOf(t, string(body))
 	})
+}
+
+// askedOf reads a query: it ends, at once, in a question that is the same each time, or in a refusal that is fit to be shown.
+func askedOf(t *testing.T, text string) {
+	q, err := iothub.ParseQuery(text)
+	if err != nil {
+		if s := err.Error(); len(s) > 300 || !utf8.ValidString(s) {
+			t.Fatalf("%q is refused with %q", text, s)
+		}
+		return
+	}
+	again, err := iothub.ParseQuery(q.Text())
+	twin := map[string]any{"deviceId": "d", "a": map[string]any{"b": map[string]any{"c": "x"}}, "b": nil}
+	if err != nil || again.Matches(twin) != q.Matches(twin) {
+		t.Fatalf("%q, read again: %v", text, err)
+	}
 }
