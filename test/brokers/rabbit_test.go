@@ -92,7 +92,15 @@ func (r *rabbit) trust(latchkeyCA string) error {
 
 func (r *rabbit) file(name string) string { return filepath.Join(r.dir, name) }
 
-func (r *rabbit) stop() error { return errors.Join(r.node.Stop(), r.epmd.Stop()) }
+// stop kills the server: an orderly end takes it seconds, and nobody needs what it keeps.
+func (r *rabbit) stop() error {
+	process, err := os.FindProcess(r.node.PID())
+	if err == nil {
+		err = process.Kill()
+	}
+	<-r.node.Done()
+	return errors.Join(err, r.epmd.Stop())
+}
 
 // certify makes a certificate for the broker's name, which is its own authority.
 func (r *rabbit) certify() error {
