@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -21,8 +20,8 @@ type service struct {
 	setup childSetup
 }
 
-// live runs the service, has it accept records of some devices from n on until it is killed, and gives the ids that it acknowledged.
-func (s *service) live(n *int, life time.Duration) (acknowledged []string) {
+// live runs the service, has it accept records of some devices from n on until it has acknowledged so many and is killed, and gives the ids that it acknowledged.
+func (s *service) live(n *int, life int) (acknowledged []string) {
 	s.t.Helper()
 	setup, err := json.Marshal(s.setup)
 	must(s.t, err)
@@ -45,10 +44,9 @@ func (s *service) live(n *int, life time.Duration) (acknowledged []string) {
 	}()
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
-		if acknowledged == nil {
-			time.AfterFunc(life, func() { cmd.Process.Kill() })
+		if acknowledged = append(acknowledged, lines.Text()); len(acknowledged) == life { // it is still writing and forwarding
+			cmd.Process.Kill()
 		}
-		acknowledged = append(acknowledged, lines.Text())
 	}
 	cmd.Wait()
 	return acknowledged
@@ -94,7 +92,7 @@ func killLoop(t *testing.T, lives int, passFirst bool) (wrong []string, total in
 				js.start()
 			}
 		}()
-		acknowledged = append(acknowledged, s.live(&n, time.Duration(60+rand.IntN(120))*time.Millisecond)...)
+		acknowledged = append(acknowledged, s.live(&n, 30+rand.IntN(90))...)
 		<-done
 	}
 	file := func() *arrivals {

@@ -117,7 +117,9 @@ func (s *natsSender) connect() error {
 		return fmt.Errorf("connecting to NATS: %w", err)
 	}
 	s.conn, s.lost = conn, lost
-	s.stream, err = jetstream.New(conn)
+	if s.stream, err = jetstream.New(conn); err != nil {
+		s.drop()
+	}
 	return err
 }
 

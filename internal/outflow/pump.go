@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -36,6 +38,7 @@ type pump struct {
 	longest   time.Duration
 	saved     time.Time
 	dirty     bool // something was passed since
+	unsaved   bool // what was passed could not be saved, and that was said
 
 	mu    sync.Mutex
 	stats pumpState
@@ -68,7 +71,7 @@ func (p *pump) note(change func(*pumpState)) {
 // run forwards until ctx ends. What fails is tried again for ever.
 func (p *pump) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := p.step(ctx)
+		err := p.stepped(ctx)
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
@@ -77,6 +80,17 @@ func (p *pump) run(ctx context.Context) {
 			p.works()
 		}
 	}
+}
+
+// stepped is step; a panic, of a client library maybe, is a failure of this output and of nothing else.
+func (p *pump) stepped(ctx context.Context) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			p.log.Error("telemetry: the output panicked", "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", cause)
+		}
+	}()
+	return p.step(ctx)
 }
 
 // step forwards one batch, or saves what was passed when there is nothing to forward.
@@ -121,10 +135,7 @@ func (p *pump) next(ctx context.Context) ([]spool.Record, error) {
 		return nil, ctx.Err()
 	}
 	if p.dirty && time.Since(p.saved) >= saveEvery {
-		if err := p.cursor.Save(); err != nil {
-			return nil, err
-		}
-		p.dirty, p.saved = false, time.Now()
+		p.save()
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, nil
@@ -205,8 +216,8 @@ func (p *pump) failed(ctx context.Context, err error) {
 	} else {
 		p.log.Debug("telemetry: the output still fails", "error", err, "next", rest.Round(time.Millisecond))
 	}
-	if p.dirty && p.cursor.Save() == nil {
-		p.dirty = false
+	if p.dirty {
+		p.save()
 	}
 	timer := time.NewTimer(rest)
 	defer timer.Stop()
@@ -214,6 +225,15 @@ func (p *pump) failed(ctx context.Context, err error) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+}
+
+// save makes durable what was passed. That it fails, on a full disk maybe, is no reason not to forward: it costs repetitions after a crash.
+func (p *pump) save() {
+	err := p.cursor.Save()
+	if err != nil && !p.unsaved {
+		p.log.Warn("telemetry: how far the output has come cannot be written: look after the disk; it is tried again, and after a crash records come again", "error", err)
+	}
+	p.dirty, p.saved, p.unsaved = err != nil, time.Now(), err != nil
 }
 
 func (p *pump) works() {

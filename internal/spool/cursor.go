@@ -61,7 +61,7 @@ func (l *Log) readCursors(names []string) error {
 // had not passed, or with the next that comes: so one that was renamed misses nothing.
 func (l *Log) settleCursors() error {
 	start := l.end
-	if passed, any := l.passed(); any {
+	if passed, any := l.passed(saved); any {
 		start = max(passed, l.segments[0].first)
 	} else if len(l.segments) > 1 || l.segments[0].size > 0 {
 		start = l.segments[0].first
@@ -217,12 +217,17 @@ func (c *Cursor) Pass(next uint64) {
 	c.next = max(c.next, next)
 }
 
-// Save makes durable what was passed, and lets the log remove what no reader needs.
+// Save makes durable what was passed, and lets the log remove what no reader needs. If it cannot be written, as on a full disk, what all readers have
+// passed is removed all the same, which makes room for it: their receivers have it.
 func (c *Cursor) Save() error {
-	if err := c.save(); err != nil {
-		return err
+	err := c.save()
+	if err == nil {
+		return c.log.trim(saved)
 	}
-	return c.log.trim()
+	if c.log.trim(func(c *Cursor) uint64 { return c.next }) == nil {
+		err = c.save()
+	}
+	return err
 }
 
 func (c *Cursor) save() error {

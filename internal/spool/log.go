@@ -137,7 +137,7 @@ func (l *Log) sizeOf(first uint64) (int64, error) {
 
 // dropPassed removes what all readers have passed. The power's loss may bring back such a segment, and not the one after it: so it comes first.
 func (l *Log) dropPassed() error {
-	passed, any := l.passed()
+	passed, any := l.passed(saved)
 	for any && len(l.segments) > 1 && l.segments[1].first <= passed {
 		if err := l.options.FS.Remove(l.path(segmentName(l.segments[0].first))); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -310,11 +310,11 @@ func (l *Log) commit(batch [][]byte) error {
 	return nil
 }
 
-// trim removes what all readers have durably passed.
-func (l *Log) trim() error {
+// trim removes what all readers have passed.
+func (l *Log) trim(by func(*Cursor) uint64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	passed, any := l.passed()
+	passed, any := l.passed(by)
 	freed := false
 	for any && len(l.segments) > 1 && l.segments[1].first <= passed {
 		if err := l.options.FS.Remove(l.path(segmentName(l.segments[0].first))); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -339,15 +339,17 @@ func (l *Log) freeLocked() {
 	}
 }
 
-// passed is the lowest number that all readers have durably reached.
-func (l *Log) passed() (lowest uint64, any bool) {
+// passed is the lowest number that all readers have reached.
+func (l *Log) passed(by func(*Cursor) uint64) (lowest uint64, any bool) {
 	for _, c := range l.cursors {
-		if !any || c.saved < lowest {
-			lowest, any = c.saved, true
+		if at := by(c); !any || at < lowest {
+			lowest, any = at, true
 		}
 	}
 	return lowest, any
 }
+
+func saved(c *Cursor) uint64 { return c.saved }
 
 // LogState is how a log stands.
 type LogState struct {

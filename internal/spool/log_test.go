@@ -208,6 +208,41 @@ func TestAFullDiskOrAFailedSyncIsRefusedAndLeavesNothingBehind(t *testing.T) {
 	}
 }
 
+// A full disk must not keep the log from getting smaller.
+func TestAReaderMakesRoomOnAFullDisk(t *testing.T) {
+	p := newPower()
+	l, err := OpenLog("/d", LogOptions{FS: p, Segment: 256, Readers: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, l, 0, 50)
+	p.full = 0
+	before := l.State().Bytes
+	c := l.Cursor("a")
+	for n := 0; n < 45; n++ {
+		all, err := c.Next(t.Context(), 1, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Pass(all[0].Seq + 1)
+	}
+	if err := c.Save(); err == nil {
+		t.Error("saved on a full disk")
+	}
+	if after := l.State().Bytes; after > before/3 {
+		t.Errorf("%d bytes of %d are left", after, before)
+	}
+	p.full = -1
+	put(t, l, 50, 55)
+	take(t, c, 45, 48)
+	l.Close()
+	if l, err = OpenLog("/d", LogOptions{FS: p, Readers: []string{"a"}}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	take(t, l.Cursor("a"), 48, 55)
+}
+
 // Every byte of a log that was acknowledged counts: one that is changed is found, at the start or when it is read, and nothing is passed over.
 func TestDamageIsFoundAndNeverPassedOver(t *testing.T) {
 	folder := t.TempDir()
