@@ -251,7 +251,7 @@ func (f *hubFlags) settingsOf(cmd *cobra.Command, there json.RawMessage) (map[st
 		}
 		there = data
 	}
-	if len(there) > 0 && json.Unmarshal(there, &settings) != nil {
+	if (f.settings != "" || len(there) > 0) && (json.Unmarshal(there, &settings) != nil || settings == nil) {
 		return nil, fmt.Errorf("%s: the settings must be a JSON object", inputName(f.settings))
 	}
 	for name, value := range map[string]struct {
@@ -290,7 +290,7 @@ func (f *hubFlags) secretOf(cmd *cobra.Command) (json.RawMessage, error) {
 		if err != nil {
 			return nil, err
 		}
-		if object := map[string]json.RawMessage{}; json.Unmarshal(data, &object) != nil {
+		if object := map[string]json.RawMessage{}; json.Unmarshal(data, &object) != nil || object == nil {
 			return nil, fmt.Errorf("%s: the secret must be a JSON object", inputName(f.secret)) // the cause could quote it
 		}
 		return data, nil
