@@ -30,6 +30,7 @@ const (
 	causeQoS2     cause = "qos2"
 	causeTwin     cause = "twin"     // a twin request that cannot be answered
 	causeMethod   cause = "method"   // an answer to a direct method that makes no sense
+	causeFlood    cause = "flood"    // it subscribes and unsubscribes without end
 	causeStalled  cause = "stalled"  // it does not read what it is sent
 	causeSink     cause = "sink"     // the telemetry record could not be written
 	causeShutdown cause = "shutdown" // also before login

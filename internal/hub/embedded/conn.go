@@ -34,7 +34,8 @@ type conn struct {
 	distrusted bool   // what the library holds of its session is not to be relied on
 	scolded    bool   // a refused subscription was logged
 
-	noted heard // what the session listens to, as the store has it
+	noted  heard // what the session listens to, as the store has it
+	budget budget
 
 	cause atomic.Pointer[cause] // why it ended; the first one counts
 	read  atomic.Int64          // when the device last sent something, Unix microseconds

@@ -90,6 +90,11 @@ func (h *Hub) noteSession(c *conn, listens heard) {
 	if c.clean || listens == c.noted {
 		return
 	}
+	if !c.budget.take(h.config.Now()) {
+		c.distrusted = true
+		c.cut(causeFlood)
+		return
+	}
 	ctx, cancel := context.WithTimeout(c.context, deviceTimeout)
 	defer cancel()
 	if why := h.storeSession(ctx, c.login, listens); why != "" {

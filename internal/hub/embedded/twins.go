@@ -210,9 +210,12 @@ func (h *Hub) takeTwinRequest(c *conn, topic string, payload []byte) cause {
 	defer cancel()
 	var status, more string
 	var body []byte
-	if strings.HasPrefix(topic, twinReport) {
+	switch {
+	case !c.budget.take(h.config.Now()):
+		status, body = "429", iothub.DeviceError(iothub.ThrottlingException, "the device asks for its twin too often")
+	case strings.HasPrefix(topic, twinReport):
 		status, more, body = h.takeReport(ctx, c.login, topic, payload)
-	} else {
+	default:
 		status, body = h.answerTwin(ctx, c.login)
 	}
 	h.metrics.twinRequests.WithLabelValues(status).Inc()
