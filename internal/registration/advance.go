@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"latchkey.example/latchkey/attest"
@@ -136,6 +137,7 @@ func (c *Core) finish(ctx context.Context, scopeID string, o Operation, p plan, 
 
 // fail ends an operation without an assignment. What is shown of the registration says so; where its device may be, it keeps.
 func (c *Core) fail(ctx context.Context, scopeID string, o Operation, code dps.Code, reason Reason, sentence string) (Operation, error) {
+	sentence = shownText(sentence)
 	told, err := json.Marshal(struct {
 		Operation string `json:"operation"`
 		Hub       string `json:"hub,omitempty"`
@@ -146,6 +148,15 @@ func (c *Core) fail(ctx context.Context, scopeID string, o Operation, code dps.C
 	}
 	return c.end(ctx, scopeID, o, Finish{Status: Failed, Hub: o.Hub, ErrorCode: int(code), ErrorMessage: sentence,
 		Audit: Audit{Outcome: OutcomeRefused, Reason: reason, Detail: string(told)}})
+}
+
+// maxFailureText bounds what a registration tells of its failure, in bytes: part of it may be a hub's own.
+const maxFailureText = 1024
+
+// shownText makes text that any store takes of what a hub said.
+func shownText(said string) string {
+	said = strings.ToValidUTF8(strings.ReplaceAll(said, "\x00", ""), "")
+	return strings.ToValidUTF8(said[:min(len(said), maxFailureText)], "")
 }
 
 func (c *Core) end(ctx context.Context, scopeID string, o Operation, f Finish) (Operation, error) {
@@ -486,7 +497,7 @@ func (c *Core) advanceInTime(ctx context.Context, scopeID string, o Operation) (
 		}
 	}
 	if o.Hub == "" {
-		span += webhookTime
+		span, hubs = webhookTime, []string{webhooks}
 	}
 	advanced = o
 	err = c.overTheNetwork(ctx, span, scopeID, hubs, func(ctx context.Context) error {

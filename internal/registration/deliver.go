@@ -15,10 +15,10 @@ import (
 // How the outbox is worked off. Work that was claimed begins at once or goes back, so that it is over before its lease.
 const (
 	outboxBatch   = 64
-	outboxWorkers = 64               // at a time
+	outboxWorkers = 256              // at a time
 	outboxTime    = 5 * time.Second  // for one row, where the hub is ours
 	remoteTime    = 15 * time.Second // for one row that calls hubs over the network
-	webhookTime   = 25 * time.Second // that calls a webhook before
+	webhookTime   = 25 * time.Second // for one row that calls a webhook; the hubs' turn comes after that
 	outboxLease   = time.Minute
 	workEvery     = 500 * time.Millisecond
 
@@ -27,6 +27,8 @@ const (
 	maxFailure        = 200 // bytes of the reason that a row keeps
 	// lookAgain is longer than a call can take, whoever makes it and for whom the lease is over: what it did is then to be seen.
 	lookAgain = 90 * time.Second
+	// shutOutLife is how long a device that was shut out is waited for.
+	shutOutLife = 24 * time.Hour
 )
 
 // Delivery says what became of the rows that were claimed.
@@ -276,7 +278,7 @@ func (c *Core) advanceOrdered(ctx context.Context, row OutboxRow) error {
 	}
 	o, err = c.resume(ctx, Unfinished{Scope: row.Scope, Operation: o}, true)
 	switch {
-	case errors.Is(err, errShutOut) && !c.overNetwork(row.Scope, o): // if he lets it in again the sweep goes on
+	case errors.Is(err, errShutOut) && (row.Age > shutOutLife || !c.overNetwork(row.Scope, o)): // if he lets it in again the sweep goes on, or the device begins anew
 		return nil
 	case err != nil || o.Status == Assigning: // it has a hub by now, and another row
 		return err
@@ -321,7 +323,5 @@ func unlessMissing(err error) error {
 
 // overTheNetwork does work that calls hubs over the network, within its time.
 func (c *Core) overTheNetwork(ctx context.Context, span time.Duration, scope string, hubs []string, work func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, span)
-	defer cancel()
-	return c.atHubs(ctx, scope, hubs, work)
+	return c.atHubs(ctx, span, scope, hubs, work)
 }

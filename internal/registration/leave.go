@@ -122,7 +122,7 @@ func (c *Core) unlinked(ctx context.Context, scopeID, hub string) (bool, error) 
 	err := c.FollowScopes(ctx)
 	s, known := c.scope(scopeID)
 	if err != nil || !known {
-		return known, err
+		return !known, err // with its scope
 	}
 	_, linked := s.hubNamed(hub)
 	return !linked, nil

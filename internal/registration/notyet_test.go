@@ -22,12 +22,13 @@ func TestAHubThatIsNotDoneYetDoesNotRest(t *testing.T) {
 		var lines hubLines
 		now := time.Unix(1_772_366_400, 0)
 		keys := []string{lineOf("0ne", "broker.example")}
-		if _, ok := lines.enter(keys, now); !ok {
-			t.Fatal("a hub that was never called rests")
+		at := func(after time.Duration) func() time.Time { return func() time.Time { return now.Add(after) } }
+		if err := lines.enter(t.Context(), keys, at(0)); err != nil {
+			t.Fatalf("a hub that was never called: %v", err)
 		}
 		lines.exit(keys, failed, after, now)
-		if _, ok := lines.enter(keys, now.Add(time.Millisecond)); ok == c.rests {
-			t.Errorf("%s: the next call is let through: %v", name, ok)
+		if err := lines.enter(t.Context(), keys, at(time.Millisecond)); (err != nil) != c.rests {
+			t.Errorf("%s: the next call meets %v", name, err)
 		}
 	}
 }

@@ -238,8 +238,8 @@ func (s *tapStore) SaveMove(ctx context.Context, scope string, m registration.Sa
 
 func (s *tapStore) judgeFinish(ctx context.Context, scope string, f registration.Finish) {
 	o, err := s.Store.Operation(ctx, scope, f.OperationID)
-	if errors.Is(err, registration.ErrNotFound) {
-		return // deleted meanwhile: there is nothing to finish
+	if errors.Is(err, registration.ErrNotFound) || ctx.Err() != nil {
+		return // deleted meanwhile: there is nothing to finish; or nobody wants it any more
 	}
 	if err != nil {
 		s.w.Errorf("Finish of operation %s: %v", f.OperationID, err)
