@@ -181,6 +181,22 @@ func allocationBody(cmd *cobra.Command, policy, regions string) ([]byte, error) 
 	return body, nil
 }
 
+// warnOfHubs tells on standard error what of the hubs and their choice is likely to be a mistake.
+func (c *client) warnOfHubs(cmd *cobra.Command) error {
+	data, err := c.call(cmd.Context(), http.MethodGet, allocationPath, nil, "", nil)
+	if err != nil {
+		return err
+	}
+	var a allocationAnswer
+	if err := json.Unmarshal(data, &a); err != nil {
+		return fmt.Errorf("the service's answer: %w", err)
+	}
+	for _, warning := range a.Warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "Warning: "+printable(warning))
+	}
+	return nil
+}
+
 // connection is the secret of an azure hub, and notes its name. The text is in no error.
 func (f *hubFlags) connection(text, from string) (json.RawMessage, error) {
 	text = strings.TrimSpace(text)

@@ -104,7 +104,10 @@ are tried before they take the place of the old ones, unless --no-check says oth
 		if err != nil {
 			return err
 		}
-		return tell(cmd, *asJSON, data, "Changed %s", before.Name)
+		if err := tell(cmd, *asJSON, data, "Changed %s", printable(before.Name)); err != nil {
+			return err
+		}
+		return c.warnOfHubs(cmd)
 	}
 	return cmd
 }
@@ -155,7 +158,10 @@ them; 'latchkey hub list' counts who is left. --undo lets the hub take devices a
 		if *undo {
 			done = "takes devices again"
 		}
-		return tell(cmd, *asJSON, data, "%s %s", printable(h.Name), done)
+		if err := tell(cmd, *asJSON, data, "%s %s", printable(h.Name), done); err != nil {
+			return err
+		}
+		return c.warnOfHubs(cmd)
 	}
 	return cmd
 }
