@@ -103,8 +103,12 @@ func (h *Hub) unindex(cl *mqtt.Client, filter string) { h.server.Topics.Unsubscr
 
 // OnSubscribed comes before the SUBACK: with that the device may count on being asked and told.
 func (k *hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, _ []byte) {
-	k.hub.subscribing(connOf(cl), pk.Filters)
-	k.hub.subscribed(connOf(cl), pk.Filters, hearDesired|hearMethods|hearTwinAnswers)
+	c, now := connOf(cl), hearDesired|hearMethods|hearTwinAnswers
+	if c.listens(hearMessages) {
+		now |= hearMessages // another QoS counts at once
+	}
+	k.hub.subscribing(c, pk.Filters)
+	k.hub.subscribed(c, pk.Filters, now)
 	for _, s := range pk.Filters {
 		k.hub.unindex(cl, s.Filter)
 	}

@@ -58,16 +58,22 @@ func (c *conn) listens(to heard) bool { return heard(c.hears.Load())&to == to }
 // listen notes a topic filter, if it is one that is granted.
 func (h *Hub) listen(c *conn, filter string, qos byte) {
 	to := hears(filter, c.login.deviceID, qos)
-	if to&hearMessages != 0 {
-		spelled, _, _ := cutDevice(filter, c.login.deviceID)
-		c.inbox.Store(&spelled)
-		c.hears.And(^uint32(hearMessagesSurely)) // the last SUBSCRIBE decides about the QoS
-	}
 	if to&hearDesired != 0 {
 		h.beginDesired(c)
 		return
 	}
-	c.hears.Or(uint32(to))
+	drop := heard(0)
+	if to&hearMessages != 0 {
+		spelled, _, _ := cutDevice(filter, c.login.deviceID)
+		c.inbox.Store(&spelled)
+		drop = hearMessagesSurely // the last SUBSCRIBE decides about the QoS
+	}
+	for { // in one step: a message may be on its way out
+		old := c.hears.Load()
+		if c.hears.CompareAndSwap(old, old&^uint32(drop)|uint32(to)) {
+			return
+		}
+	}
 }
 
 // listens acts on what the device listens to by now.
