@@ -106,7 +106,11 @@ func TestAnOrderDoesNotReachWhoRegistersAfterIt(t *testing.T) {
 	}
 	m.hub.heal()
 	m.work()
-	m.has(farA, "initialAssignment", worked)
+	if r := m.snapshot("press").Registration; r.Status != registration.Assigned || r.Hub != farA {
+		t.Errorf("it is %s at %s", r.Status, r.Hub)
+	}
+	m.is(farA, worked[0], worked[1], worked[2])
+	m.waiting(0)
 	m.told("order", registration.ActionHubRemove, "registered again since")
 }
 
