@@ -30,7 +30,7 @@ func (s *service) openHubs() (err error) {
 		Drivers: map[registration.HubKind]linked.Driver{
 			registration.HubEmbedded: linked.Local{Embedded: s.hub}, registration.HubAzure: s.azure, registration.HubBroker: s.brokers,
 		},
-		Find: find, Secret: secret,
+		Find: find, Secret: secret, Forget: s.hub.Forget,
 		All:    func() map[string][]registration.LinkedHub { return s.core.LinkedHubs() },
 		Logger: s.log.With("room", "hubs"),
 	})

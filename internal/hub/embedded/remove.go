@@ -56,6 +56,33 @@ func (h *Hub) RemoveDevice(ctx context.Context, scope, hub, deviceID string, gen
 	return err
 }
 
+// Forget removes the identity of a device at a hub that the scope has linked no more, of whatever kind it was, with its twin and its messages; nil if there is
+// none, ErrStale as RemoveDevice. Its sessions ended with the hub (Drop).
+func (h *Hub) Forget(ctx context.Context, scope, hub, deviceID string, generation uint64) error {
+	hub = hostOf(hub)
+	if owner, ok := h.config.Names(hub); ok && owner == scope {
+		return fmt.Errorf("hub: %q is linked again", clip(hub))
+	}
+	unlock, err := h.logins.lock(ctx, deviceKey(hub, deviceID))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	_, err = repeated(func() (registration.Identity, error) {
+		stored, err := h.config.Identities.Identity(ctx, scope, hub, deviceID)
+		switch {
+		case errors.Is(err, registration.ErrNotFound):
+			return stored, nil
+		case err != nil:
+			return stored, fmt.Errorf("hub: reading the identity: %w", err)
+		case stored.Generation > generation:
+			return stored, registration.ErrStale
+		}
+		return stored, h.remove(ctx, scope, stored, generation)
+	})
+	return err
+}
+
 // shut makes sure that nobody can log in as the device by an older proof than the given one, and that nobody is: durably first, then the sessions
 // are cut, also those of a call before this one that was half done. It returns the identity as it is then; ErrNotFound if there is none. The caller
 // has locked the device.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -415,4 +416,50 @@ func TestTheNewestProofDecidesWhatADeviceIs(t *testing.T) {
 		t.Errorf("row %+v, failed: %v", row, slices.Compact(failed))
 	}
 	w.login(w.greet("dev", key), 0)
+}
+
+func TestADeviceThatWentElsewhereIsNotThereWhenItsHubIsLinkedAgain(t *testing.T) {
+	linked := atomic.Bool{}
+	linked.Store(true)
+	w, r, key := oneDevice(t, func(c *Config) {
+		c.Names = func(hub string) (string, bool) {
+			scope, ok := scopeOf(hub)
+			return scope, ok && linked.Load()
+		}
+	})
+	forget := func(deviceID string, generation uint64) error {
+		return within(t, func(ctx context.Context) error { return w.Forget(ctx, testScope, testHub, deviceID, generation) })
+	}
+	if err := forget("dev", 5); err == nil {
+		t.Error("a device was forgotten at a hub that is linked")
+	}
+	linked.Store(false)
+	if err := within(t, func(ctx context.Context) error { return w.Drop(ctx, testScope, testHub) }); err != nil {
+		t.Fatal(err)
+	}
+	r.expectClosed()
+	// Who proved himself later is not touched; the proof of now is.
+	w.store.set(func() {
+		at := rowKey(testScope, testHub, "dev")
+		id := w.store.rows[at]
+		id.Generation = 9
+		w.store.rows[at] = id
+	})
+	if err := forget("dev", 5); !errors.Is(err, registration.ErrStale) {
+		t.Errorf("a call that came late ended with %v", err)
+	}
+	for range 2 {
+		if err := forget("dev", 9); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := forget("nobody", 1); err != nil {
+		t.Error(err)
+	}
+	linked.Store(true)
+	w.settled()
+	w.refusedWith(w.greet("dev", key), 5)
+	if _, there := w.store.row("dev"); there {
+		t.Error("the identity is still there")
+	}
 }

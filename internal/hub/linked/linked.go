@@ -26,7 +26,7 @@ type Driver interface {
 	Probe(ctx context.Context, scope string, hub registration.LinkedHub, secret []byte) error
 }
 
-// Config is what a Hub needs. Drivers, Find, All and Secret have no default.
+// Config is what a Hub needs. Drivers, Find, All, Secret and Forget have no default.
 type Config struct {
 	Drivers map[registration.HubKind]Driver
 	// Find gives a linked hub by its name in any case. It must not wait.
@@ -35,6 +35,8 @@ type Config struct {
 	All func() map[string][]registration.LinkedHub
 	// Secret opens the secret of a linked hub.
 	Secret func(scope string, hub registration.LinkedHub) ([]byte, error)
+	// Forget removes what the store of this installation holds of a device at a hub that is linked no more; nil if that is nothing, ErrStale as RemoveDevice.
+	Forget func(ctx context.Context, scope, hub, deviceID string, generation uint64) error
 
 	Logger *slog.Logger     // nil: nothing is logged
 	Now    func() time.Time // nil: time.Now
@@ -56,8 +58,8 @@ var (
 
 // New makes a hub of its drivers, which the caller closes.
 func New(config Config) (*Hub, error) {
-	if config.Drivers == nil || config.Find == nil || config.All == nil || config.Secret == nil {
-		return nil, errors.New("linked hubs: Drivers, Find, All and Secret must be given")
+	if config.Drivers == nil || config.Find == nil || config.All == nil || config.Secret == nil || config.Forget == nil {
+		return nil, errors.New("linked hubs: Drivers, Find, All, Secret and Forget must be given")
 	}
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
@@ -75,9 +77,17 @@ func (h *Hub) EnsureDevice(ctx context.Context, scope, hub string, device regist
 	return h.hand(scope, hub, "ensure", func(d Driver, name string) error { return d.EnsureDevice(ctx, scope, name, device) })
 }
 
-// RemoveDevice implements registration.Mover.
+// RemoveDevice implements registration.Mover. A hub that is unlinked may be linked again: of one whose devices are in our store none is left that has
+// gone elsewhere meanwhile, with a key that an owner before may hold.
 func (h *Hub) RemoveDevice(ctx context.Context, scope, hub, deviceID string, generation uint64) error {
-	return h.hand(scope, hub, "remove", func(d Driver, name string) error { return d.RemoveDevice(ctx, scope, name, deviceID, generation) })
+	err := h.hand(scope, hub, "remove", func(d Driver, name string) error { return d.RemoveDevice(ctx, scope, name, deviceID, generation) })
+	if !errors.Is(err, registration.ErrUnlinked) {
+		return err
+	}
+	if failed := h.config.Forget(ctx, scope, hub, deviceID, generation); failed != nil {
+		return failed
+	}
+	return err
 }
 
 // DisableDevice implements registration.Mover.

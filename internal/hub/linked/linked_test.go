@@ -98,6 +98,8 @@ type world struct {
 	embedded, azure *driver
 	mu              sync.Mutex
 	hubs            map[string][]registration.LinkedHub
+	forgotten       []string
+	forgetFails     error
 }
 
 func newWorld(t *testing.T, hubs map[string][]registration.LinkedHub) *world {
@@ -120,6 +122,10 @@ func newWorld(t *testing.T, hubs map[string][]registration.LinkedHub) *world {
 		All: w.all,
 		Secret: func(_ string, hub registration.LinkedHub) ([]byte, error) {
 			return []byte("secret of " + hub.Name), nil
+		},
+		Forget: func(_ context.Context, scope, hub, deviceID string, generation uint64) error {
+			w.forgotten = append(w.forgotten, fmt.Sprint(scope, " ", hub, " ", deviceID, " ", generation))
+			return w.forgetFails
 		},
 	})
 	if err != nil {
@@ -191,6 +197,28 @@ func TestWhatIsNotLinkedIsNotReached(t *testing.T) {
 	}
 	if got := w.Reach("s1", "gone.example"); got != registration.Here {
 		t.Errorf("a hub that is gone is reached %v: its answer needs nobody", got)
+	}
+}
+
+// An unlinked hub that is linked again must not let in a device that has gone elsewhere: what our store holds of it goes when it leaves.
+func TestADeviceIsForgottenAtAHubThatIsLinkedNoMore(t *testing.T) {
+	w := newWorld(t, two)
+	if err := w.RemoveDevice(t.Context(), "s1", "gone.example", "d", 7); !errors.Is(err, registration.ErrUnlinked) {
+		t.Errorf("it ended with %v", err)
+	}
+	w.forgetFails = registration.ErrStale
+	if err := w.RemoveDevice(t.Context(), "s1", "gone.example", "d", 6); !errors.Is(err, registration.ErrStale) {
+		t.Errorf("it ended with %v", err)
+	}
+	w.forgetFails = errors.New("the disk is full") // then it is not left, and tried again
+	if err := w.RemoveDevice(t.Context(), "s1", "gone.example", "d", 8); err == nil || errors.Is(err, registration.ErrUnlinked) {
+		t.Errorf("it ended with %v", err)
+	}
+	if err := w.RemoveDevice(t.Context(), "s1", "far.example", "d", 9); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"s1 gone.example d 7", "s1 gone.example d 6", "s1 gone.example d 8"}; !slices.Equal(w.forgotten, want) {
+		t.Errorf("forgotten: %q", w.forgotten)
 	}
 }
 
