@@ -192,11 +192,20 @@ func (r *refused) Error() string {
 	case dps.Code(r.body.ErrorCode) == dps.CodeGroupExists:
 		message = "EnrollmentGroup already exists. To change it, use `latchkey group set`."
 	}
+	message = strings.Replace(message, "send its etag or * in If-Match", "use `"+r.changes()+"`", 1)
 	code := fmt.Sprintf("errorCode %d", r.body.ErrorCode)
 	if r.name != "" {
 		code = printable(r.name)
 	}
 	return fmt.Sprintf("the service refused: %s (%s)%s\nlatchkey why %s", message, code, advice, printable(r.body.TrackingID))
+}
+
+// changes is the command that changes what is there already.
+func (r *refused) changes() string {
+	if r.name != "" {
+		return "latchkey hub devices set"
+	}
+	return "latchkey hub set"
 }
 
 func refusal(answer *http.Response, data []byte) error {

@@ -59,7 +59,7 @@ func hubSend() *cobra.Command {
 			header.Set("X-Latchkey-Properties", bag)
 		}
 		if *expires < 0 || *expires > iothub.MaxMessageLife {
-			return usageError{errors.New("--expires: at most 48h")}
+			return usageError{errors.New("--expires: must lie ahead, by at most 48h")}
 		}
 		if *expires > 0 {
 			header.Set("iothub-expiry", time.Now().Add(*expires).UTC().Format(time.RFC3339))

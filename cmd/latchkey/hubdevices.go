@@ -11,11 +11,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"latchkey.example/latchkey/internal/iothub"
 )
@@ -347,9 +349,14 @@ The device is written as it was read: if somebody else changes it at the same ti
 	cmd.Flags().BoolVar(&want.noEdge, "no-edge", false, "it may not act as an IoT Edge device")
 	cmd.Flags().BoolVar(&want.newPrimary, "new-primary-key", false, "give it a fresh primary key")
 	cmd.Flags().BoolVar(&want.newSecondary, "new-secondary-key", false, "give it a fresh secondary key")
+	var changes []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { changes = append(changes, f.Name) })
 	asJSON := jsonFlag(cmd, "print the identity as JSON, with its keys")
 	cmd.ValidArgsFunction = completeDevices(connect)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !slices.ContainsFunc(changes, cmd.Flags().Changed) {
+			return usageError{errors.New("say what is to change; see --help")}
+		}
 		c, err := connect()
 		if err != nil {
 			return err

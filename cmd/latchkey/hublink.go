@@ -23,7 +23,7 @@ func hubLink() *cobra.Command {
 
 azure     an Azure IoT Hub, or what has its REST interface, such as 'latchkey hub serve' on another machine. The connection string of an access policy
           with RegistryRead, RegistryWrite and ServiceConnect comes from --hub-connection-file or ` + hubConnectionVariable + `.
-broker    an MQTT broker that asks over HTTP who may log in: --settings and --secret name files with JSON; docs/hubs describes them.
+broker    an MQTT broker that asks over HTTP who may log in: --settings and --secret name files with JSON; docs/hubs/brokers.md describes them.
 embedded  a further name of the hub that is built in; the installation's CA issues a certificate for it.
 
 Before it is linked the hub is asked once whether it lets the service do what it will have to, and the refusal says what is wrong. --no-check leaves that
@@ -203,7 +203,7 @@ func (f *hubFlags) add(cmd *cobra.Command) {
 	flags.BoolVar(&f.allocate, "allocate", true, "take part in allocation; false: only an enrollment that names the hub leads there")
 	flags.StringVar(&f.region, "region", "", "name of its region, for geoLatency")
 	flags.StringVar(&f.connectionFile, "hub-connection-file", "", "file with the connection string of an azure hub, - for standard input")
-	flags.StringVar(&f.ca, "hub-ca-file", "", "PEM file of the CA that an azure hub's certificate comes from, beside the system's")
+	flags.StringVar(&f.ca, "hub-ca-file", "", "PEM file of the CA that the certificate of an azure hub, or of a broker's management API, comes from, beside the system's")
 	flags.StringVar(&f.address, "hub-address", "", "host:port of an azure hub's REST interface where its name does not lead there")
 	flags.StringVar(&f.settings, "settings", "", "file with the settings as JSON, - for standard input")
 	flags.StringVar(&f.secret, "secret", "", "file with the secret as JSON, - for standard input")

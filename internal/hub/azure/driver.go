@@ -198,7 +198,7 @@ func (h *Hubs) Judge(_ string, hub registration.LinkedHub, secret []byte) error 
 }
 
 // Probe asks a hub whether it is an IoT hub and reads its registry for us. One of revision 0, which is about to be linked or changed, is also asked whether it
-// would let us write and see twins. It changes nothing there.
+// would let us write devices and twins. It changes nothing there.
 func (h *Hubs) Probe(ctx context.Context, scope string, hub registration.LinkedHub, secret []byte) error {
 	if hub.Revision != 0 { // linked as it is here; a client that is kept costs the hub one request and no handshake
 		one, err := h.of(scope, hub.Name)

@@ -126,7 +126,7 @@ func TestAHubIsTriedBeforeItIsLinkedAndLookedAtAfterwards(t *testing.T) {
 			t.Errorf("it was asked %q", got)
 		}
 	}
-	all := []string{"GET /devices/latchkey.probe", "DELETE /devices/latchkey.probe", "GET /twins/latchkey.probe"}
+	all := []string{"GET /devices/latchkey.probe", "DELETE /devices/latchkey.probe", "PATCH /twins/latchkey.probe"}
 	probe(all...)
 	l.linked, l.hub.Revision = true, 1
 	if err := h.EnsureDevice(t.Context(), scope, name, wanted(oldKey, 1, nil)); err != nil {
@@ -147,7 +147,7 @@ func TestAHubIsTriedBeforeItIsLinkedAndLookedAtAfterwards(t *testing.T) {
 func TestWhatIsLackingIsSaidBeforeAHubIsLinked(t *testing.T) {
 	for at, says := range map[string][2]string{
 		"GET /devices/latchkey.probe": {"reading the device", "RegistryRead"}, "DELETE /devices/latchkey.probe": {"asking for RegistryWrite", "lacks RegistryWrite"},
-		"GET /twins/latchkey.probe": {"asking for ServiceConnect", "lacks ServiceConnect"},
+		"PATCH /twins/latchkey.probe": {"asking for ServiceConnect", "lacks ServiceConnect"},
 	} {
 		f := newFake(t)
 		var l links

@@ -267,6 +267,9 @@ func (f *fakeHub) twin(r *http.Request, d *fakeDevice, body []byte) (int, string
 	if r.Method == "GET" {
 		return 200, d.show()
 	}
+	if d.DeviceID == "latchkey.probe" { // asked for on a condition that no twin meets
+		return f.refuse(iothub.PreconditionFailed)
+	}
 	if r.Header.Get("If-Match") != "*" {
 		f.t.Errorf("%s of a twin on the condition %q", r.Method, r.Header.Get("If-Match"))
 	}

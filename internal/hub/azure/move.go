@@ -105,16 +105,18 @@ func permitted(err error) bool {
 	return err == nil || errors.Is(err, errAbsent) || errors.Is(err, errRaced) || errors.As(err, &judged) && judged.Status == http.StatusBadRequest
 }
 
-// ProbeRights says whether the hub would let us write identities and twins. It asks to remove a device that is not there, on a condition that no device meets, and to see
-// its twin.
+// ProbeRights says whether the hub would let us write identities and twins. It asks to remove a device that is not there, and to change its twin, on a condition that no
+// device meets. To read a twin would not do: some hubs show twins to whoever has RegistryRead.
 func (h *Hub) ProbeRights(ctx context.Context) error {
 	return h.persist(ctx, func(ctx context.Context) error {
 		err := h.call(ctx, request{method: "DELETE", path: iothub.DevicePath(probeID), ifMatch: probeETag, expect: http.StatusNoContent})
 		if !permitted(err) {
 			return lacks("asking for RegistryWrite", "the connection string lets us read devices and not write them: its access policy lacks RegistryWrite", err)
 		}
-		if _, err := h.readTwin(ctx, probeID); err != nil && !errors.Is(err, registration.ErrNotFound) {
-			return lacks("asking for ServiceConnect", "the connection string does not let us see twins: its access policy lacks ServiceConnect", err)
+		err = h.call(ctx, request{method: "PATCH", path: iothub.TwinPath(probeID), ifMatch: probeETag, body: []byte(`{"tags":{}}`), most: iothub.MaxTwinAnswer,
+			read: func(body []byte) error { return twinOf(probeID, body, nil) }})
+		if !permitted(err) {
+			return lacks("asking for ServiceConnect", "the connection string does not let us change twins: its access policy lacks ServiceConnect", err)
 		}
 		return nil
 	})

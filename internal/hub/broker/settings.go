@@ -102,6 +102,9 @@ const (
 // ParseSettings reads settings with all defaults filled in. The error is a sentence for whoever links the hub.
 func ParseSettings(text []byte) (Settings, error) {
 	var s Settings
+	if len(text) == 0 {
+		return s, errors.New(`a broker needs settings, such as {"product": "rabbitmq", …}: docs/hubs/brokers.md says what they hold`)
+	}
 	if err := decode(text, &s); err != nil {
 		return Settings{}, fmt.Errorf("the settings of the broker cannot be read: %w", err)
 	}
