@@ -27,3 +27,12 @@ func (b *budget) take(now time.Time) bool {
 	b.spent++
 	return true
 }
+
+// afford takes one from the budget for what a SUBSCRIBE or UNSUBSCRIBE makes the store do, or ends the connection.
+func (h *Hub) afford(c *conn) bool {
+	if c.budget.take(h.config.Now()) {
+		return true
+	}
+	c.cut(causeFlood)
+	return false
+}

@@ -90,9 +90,8 @@ func (h *Hub) noteSession(c *conn, listens heard) {
 	if c.clean || listens == c.noted {
 		return
 	}
-	if !c.budget.take(h.config.Now()) {
+	if !h.afford(c) {
 		c.distrusted = true
-		c.cut(causeFlood)
 		return
 	}
 	ctx, cancel := context.WithTimeout(c.context, deviceTimeout)

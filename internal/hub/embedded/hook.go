@@ -123,10 +123,15 @@ func (k *hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
 
 // OnPacketProcessed comes after the SUBACK, which messages that wait are to follow.
 func (k *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error) {
-	if err == nil && pk.FixedHeader.Type == packets.Subscribe {
-		k.hub.subscribed(connOf(cl), pk.Filters, hearMessages)
-		k.hub.listens(connOf(cl))
+	if err != nil || pk.FixedHeader.Type != packets.Subscribe {
+		return
 	}
+	c := connOf(cl)
+	k.hub.subscribed(c, pk.Filters, hearMessages)
+	if c.listens(hearMessages) && !k.hub.afford(c) { // they are looked for
+		return
+	}
+	k.hub.listens(c)
 }
 
 // judgePublish judges topic and size; properties are read when the message is written.

@@ -59,7 +59,9 @@ func (c *conn) listens(to heard) bool { return heard(c.hears.Load())&to == to }
 func (h *Hub) listen(c *conn, filter string, qos byte) {
 	to := hears(filter, c.login.deviceID, qos)
 	if to&hearDesired != 0 {
-		h.beginDesired(c)
+		if !c.listens(hearDesired) { // else it is told what changes already, maybe at this moment
+			h.beginDesired(c)
+		}
 		return
 	}
 	drop := heard(0)

@@ -232,7 +232,16 @@ func (h *Hub) RemoveKnown(ctx context.Context, scope, hub, deviceID string, was 
 	case was != 0 && before.Version != was:
 		return registration.ErrChanged
 	}
-	if _, err = h.shut(ctx, scope, hub, deviceID, before.Generation, causeRemoved); err != nil {
+	_, err = h.shut(ctx, scope, hub, deviceID, before.Generation, causeRemoved)
+	switch {
+	case errors.Is(err, errMoved), errors.Is(err, registration.ErrStale): // somebody else was faster
+		return registration.ErrChanged
+	case errors.Is(err, registration.ErrNotFound):
+		return err
+	case err != nil:
+		if unknownOutcome(err) {
+			h.doubt(scope, hub, deviceID, causeRemoved)
+		}
 		return err
 	}
 	stored, known, err := h.readIdentity(ctx, scope, hub, deviceID) // of which version it is

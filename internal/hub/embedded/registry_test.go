@@ -197,6 +197,7 @@ func TestAWriteWhoseAnswerWasLostEndsTheSessionInTheEnd(t *testing.T) {
 			_, err := w.tryWrite(registration.DeviceWrite{DeviceID: "dev", Credential: d.Credential, Disabled: true, Was: d.Version})
 			return err
 		},
+		"removed": func(w *world, d registration.KnownDevice) error { return w.tryRemove("dev", d.Version) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w, r, key := oneDevice(t, nil)

@@ -159,6 +159,9 @@ func changeTwin(t *registration.Twin, change registration.TwinChange, now time.T
 // beginDesired has the device listen to desired properties, and notes what it can read now: it is told what changes after that. Whoever has changed
 // the twin before it listens has done so before it is read here; whoever does it after that wakes one who waits until it was.
 func (h *Hub) beginDesired(c *conn) {
+	if !h.afford(c) {
+		return
+	}
 	c.telling.Lock()
 	defer c.telling.Unlock()
 	c.hears.Or(uint32(hearDesired))
