@@ -21,8 +21,8 @@ func TestAnotherKeyEndsWhatTheOldOneLetIn(t *testing.T) {
 		t.Fatal("the connection was ended though its key is unchanged")
 	}
 	w.must(w.ensure("dev-1", 7, keyTwo))
-	if w.rabbit.has("c1") || w.rabbit.queues["mqtt-subscription-dev-1qos1"] {
-		t.Fatal("the connection or the session of the old key is still there")
+	if w.rabbit.has("c1") || w.rabbit.queues["mqtt-subscription-dev-1qos1"] || w.rabbit.queues["mqtt-will-dev-1"] {
+		t.Fatal("the connection, the session or the will of the old key is still there")
 	}
 	if id := w.identity("dev-1"); id.Cutting || id.Generation != 7 {
 		t.Fatalf("the identity is %+v", id)

@@ -116,6 +116,7 @@ func (r *fakeRabbit) connect(name, user, client string) {
 	defer r.mu.Unlock()
 	r.conns[name] = fakeConn{user, client, r.clock.now()}
 	r.queues["mqtt-subscription-"+client+"qos1"] = true
+	r.queues["mqtt-will-"+client] = true // of a connection before, whose will is to come later
 }
 
 func (r *fakeRabbit) has(name string) bool {

@@ -127,6 +127,22 @@ func TestVerneMQIsAskedInItsWords(t *testing.T) {
 		"pass: GET /api/v1/session/disconnect?client-id=dev-1&--mountpoint=plant+one&--cleanup")
 }
 
+// VerneMQ says of no list that it has an end. One that is full may lack the connection that is looked for.
+func TestAListThatMayLackConnectionsIsNoList(t *testing.T) {
+	sessions := 100_000
+	m, _ := managed(t, VerneMQ, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"table":[{"client_id":"a","user":"a"}%s]}`, strings.Repeat(`,{}`, sessions-1))
+	})
+	ignore := func([]connection) {}
+	if err := m.list(t.Context(), ignore); err == nil || !strings.Contains(err.Error(), "100000") {
+		t.Errorf("a full list: %v", err)
+	}
+	sessions--
+	if err := m.list(t.Context(), ignore); err != nil {
+		t.Errorf("one less: %v", err)
+	}
+}
+
 // The answers of the probe are those of RabbitMQ 3.10.8.
 func TestRabbitMQIsProbedForWhatWillBeNeeded(t *testing.T) {
 	tags, permissions := `["administrator"]`, http.StatusOK

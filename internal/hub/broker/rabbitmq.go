@@ -85,8 +85,8 @@ func (r *rabbit) end(ctx context.Context, c connection) error {
 	return err
 }
 
-// cut ends the connections first, then removes the queues that an MQTT session without clean flag leaves: what waits in them is not for the next
-// owner.
+// cut ends the connections first, then removes the queues that an MQTT session without clean flag leaves, and a will that waits for its delay (MQTT 5):
+// what waits there is neither for the next owner nor in his name.
 func (r *rabbit) cut(ctx context.Context, deviceID string) (closed int, err error) {
 	var found []connection
 	err = r.list(ctx, func(page []connection) {
@@ -105,8 +105,8 @@ func (r *rabbit) cut(ctx context.Context, deviceID string) (closed int, err erro
 		}
 		closed++
 	}
-	for _, quality := range []string{"0", "1"} {
-		if _, err := r.remove(ctx, "/api/queues/"+url.PathEscape(r.host)+"/"+url.PathEscape("mqtt-subscription-"+deviceID+"qos"+quality)); err != nil {
+	for _, queue := range []string{"mqtt-subscription-" + deviceID + "qos0", "mqtt-subscription-" + deviceID + "qos1", "mqtt-will-" + deviceID} {
+		if _, err := r.remove(ctx, "/api/queues/"+url.PathEscape(r.host)+"/"+url.PathEscape(queue)); err != nil {
 			return closed, fmt.Errorf("removing the session: %w", err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -22,16 +23,19 @@ type verneSessions struct {
 }
 
 // verneLimit is how many sessions are asked for: its lists have no pages.
-const verneLimit = "100000"
+const verneLimit = 100_000
 
 func (v *verne) list(ctx context.Context, page func([]connection)) error {
-	flags := []string{"--client_id", "--user", "--is_online=true", "--limit=" + verneLimit}
+	flags := []string{"--client_id", "--user", "--is_online=true", "--limit=" + strconv.Itoa(verneLimit)}
 	if v.mountpoint != "" {
 		flags = append(flags, "--mountpoint="+url.QueryEscape(v.mountpoint))
 	}
 	var answer verneSessions
 	if _, err := v.call(ctx, http.MethodGet, "/api/v1/session/show?"+strings.Join(flags, "&"), &answer); err != nil {
 		return fmt.Errorf("listing sessions: %w", err)
+	}
+	if len(answer.Table) >= verneLimit {
+		return fmt.Errorf("listing sessions: there are %d or more", verneLimit)
 	}
 	connections := make([]connection, 0, len(answer.Table))
 	for _, item := range answer.Table {
