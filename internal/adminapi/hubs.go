@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"time"
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
@@ -106,7 +107,7 @@ func linkedHub(h registration.HubShown) LinkedHub {
 }
 
 func hubHealth(h registration.HubHealth) HubHealth {
-	shown := HubHealth{State: string(h.State), LastError: h.LastError, LatencyMS: h.Latency.Milliseconds()}
+	shown := HubHealth{State: string(h.State), LastError: h.LastError, LatencyMS: (h.Latency + time.Millisecond - 1).Milliseconds()} // a hub nearby is not one that was never measured
 	if !h.Since.IsZero() {
 		shown.Since = dps.FormatTime(h.Since)
 	}

@@ -139,7 +139,7 @@ func (r *rabbit) configure(latchkeyHost, latchkeyPort string, ports []int) error
 		"enabled_plugins": nil,
 		"advanced.config": {"/etc/rabbitmq/tls/", r.dir + "/"},
 		"rabbitmq.conf": {
-			"/etc/rabbitmq/tls/", r.dir + "/", "SHARED-SECRET-16", sharedSecret, "@latchkey.example/", "@" + latchkeyHost + ":" + latchkeyPort + "/",
+			"/etc/rabbitmq/tls/", r.dir + "/", "SHARED-SECRET", sharedSecret, "@latchkey.example/", "@" + latchkeyHost + ":" + latchkeyPort + "/",
 			"/broker/broker.example/", "/broker/" + brokerName + "/", "mqtt.listeners.ssl.default = 8883", "mqtt.listeners.ssl.default = " + r.mqtt,
 			"collect_statistics_interval = 5000", "collect_statistics_interval = 300",
 			"127.0.0.1:5672", fmt.Sprintf("127.0.0.1:%d", ports[2]), "management.ssl.port = 15671", fmt.Sprintf("management.ssl.ip = 127.0.0.1\nmanagement.ssl.port = %d", ports[1]),

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"os"
 	"strings"
 	"testing"
@@ -79,7 +80,8 @@ func TestSecretsAreJudgedAndNeverRepeated(t *testing.T) {
 	}
 }
 
-// The files beside the pages of docs/hubs are settings and secrets, but for their names.
+// The files beside the pages of docs/hubs are settings and secrets, but for their names. Who forgets to put a secret of his own in place of the one that all the world can
+// read there is told so.
 func TestTheDocumentedSettingsAreSettings(t *testing.T) {
 	for _, product := range []Product{RabbitMQ, EMQX, VerneMQ, NanoMQ, Mosquitto} {
 		folder := "../../../docs/hubs/" + string(product)
@@ -95,7 +97,11 @@ func TestTheDocumentedSettingsAreSettings(t *testing.T) {
 		if err != nil || s.Product != product {
 			t.Errorf("%s: %+v, %v", product, s, err)
 		}
-		if _, err := ParseSecret(secret, product); err != nil {
+		if _, err := ParseSecret(secret, product); err == nil || !strings.Contains(err.Error(), "sharedSecret must have 16") {
+			t.Errorf("%s: the secret of the page is taken: %v", product, err)
+		}
+		own := bytes.ReplaceAll(secret, []byte("SHARED-SECRET"), []byte("0123456789abcdef"))
+		if _, err := ParseSecret(own, product); err != nil {
 			t.Errorf("%s: %v", product, err)
 		}
 	}
