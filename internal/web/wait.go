@@ -11,6 +11,9 @@ import (
 // WaitPlaces is how many requests of a process may wait for others at once, outside the gate: for the answer of a device to a direct method.
 const WaitPlaces = 256
 
+// WaitPlacesPerScope is how many of these one scope may take, so that no tenant has all of them for itself.
+const WaitPlacesPerScope = WaitPlaces / 2
+
 // Wait is the part of a request that waits for somebody else. The request was admitted and judged; now it leaves the gate, so that those who wait
 // keep nobody out, and takes one of a bounded number of places. Its context ends with Most, when the client hangs up, and when the service drains.
 type Wait struct {
@@ -20,12 +23,10 @@ type Wait struct {
 
 // wait runs it. The answer may come later than the server's limits allow for others.
 func (s *Server) wait(w http.ResponseWriter, call Call, route Route, wait Wait) (reply Reply, err error) {
-	select {
-	case s.shared.waits <- struct{}{}:
-	default:
+	if !s.shared.enterWait(route.Scope) {
 		return Reply{}, s.overloaded(route)
 	}
-	defer func() { <-s.shared.waits }()
+	defer s.shared.leaveWait(route.Scope)
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait.Most + 10*time.Second)) // unsupported only by test recorders
 	ctx, cancel := context.WithTimeout(call.Context(), wait.Most)
 	defer cancel()
@@ -37,4 +38,24 @@ func (s *Server) wait(w http.ResponseWriter, call Call, route Route, wait Wait) 
 		}
 	}()
 	return wait.For(ctx)
+}
+
+func (s *Shared) enterWait(scope string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting >= WaitPlaces || s.waits[scope] >= WaitPlacesPerScope {
+		return false
+	}
+	s.waiting++
+	s.waits[scope]++
+	return true
+}
+
+func (s *Shared) leaveWait(scope string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting--
+	if s.waits[scope]--; s.waits[scope] == 0 {
+		delete(s.waits, scope)
+	}
 }

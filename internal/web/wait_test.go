@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -33,21 +34,39 @@ func TestWhoWaitsForOthersKeepsNobodyOut(t *testing.T) {
 		return web.Reply{Status: http.StatusOK, Body: []byte(`"late"`), Reason: registration.ReasonManaged}, nil
 	})
 	var all sync.WaitGroup
-	for range web.WaitPlaces {
-		all.Go(func() {
-			if w := h.serve(t.Context(), slow); w.Code != 200 || w.Body.String() != `"late"` {
-				t.Errorf("status %d, %s", w.Code, w.Body)
-			}
-		})
-		<-begun
+	wait := func(scope string) {
+		slow := slow
+		slow.Scope = scope
+		for range web.WaitPlacesPerScope {
+			all.Go(func() {
+				if w := h.serve(t.Context(), slow); w.Code != 200 || w.Body.String() != `"late"` {
+					t.Errorf("status %d, %s", w.Code, w.Body)
+				}
+			})
+			<-begun
+		}
+		if w := h.serve(t.Context(), slow); w.Code != 429 || w.Header().Get("Retry-After") == "" {
+			t.Errorf("one more of scope %s: status %d", scope, w.Code)
+		}
+	}
+	for n := range web.WaitPlaces / web.WaitPlacesPerScope { // one scope has not all places
+		wait(strconv.Itoa(n))
 	}
 	if w := h.serve(t.Context(), route(false)); w.Code != 200 {
 		t.Errorf("beside those who wait: status %d", w.Code)
 	}
+	slow.Scope = "another"
 	if w := h.serve(t.Context(), slow); w.Code != 429 || w.Header().Get("Retry-After") == "" {
-		t.Errorf("one more: status %d", w.Code)
+		t.Errorf("one more of another scope: status %d", w.Code)
 	}
 	close(release)
+	all.Wait()
+	all.Go(func() {
+		if w := h.serve(t.Context(), slow); w.Code != 200 {
+			t.Errorf("after all: status %d", w.Code)
+		}
+	})
+	<-begun
 	all.Wait()
 }
 

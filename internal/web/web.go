@@ -65,19 +65,20 @@ type Shared struct {
 	bodies  *semaphore.Weighted // bytes of bodies above the usual size that may be in memory: they are read before the gate
 	streams chan struct{}       // holds one for each stream under way
 	lives   chan struct{}       // holds one for each live stream under way
-	waits   chan struct{}       // holds one for each answer that is waited for
 	ending  context.Context     // ends with the drain
 	end     context.CancelFunc
 
 	mu       sync.Mutex
 	draining bool
 	reading  map[*Stream]struct{} // those under way whose body is read
+	waiting  int                  // answers that are waited for
+	waits    map[string]int       // of these, by scope
 }
 
 // NewShared makes the shared limits.
 func NewShared(l Limits) *Shared {
 	ending, end := context.WithCancel(context.Background())
-	s := &Shared{ending: ending, end: end, bodies: semaphore.NewWeighted(BodyBudget), streams: make(chan struct{}, StreamPlaces), lives: make(chan struct{}, LivePlaces), waits: make(chan struct{}, WaitPlaces), reading: map[*Stream]struct{}{}}
+	s := &Shared{ending: ending, end: end, bodies: semaphore.NewWeighted(BodyBudget), streams: make(chan struct{}, StreamPlaces), lives: make(chan struct{}, LivePlaces), waits: map[string]int{}, reading: map[*Stream]struct{}{}}
 	s.Set(l)
 	return s
 }
