@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -26,15 +28,18 @@ connection string of an access policy that has RegistryRead, RegistryWrite and S
 	data := dataFlag(cmd)
 	file := configFlag(cmd)
 	settings := settingFlags(cmd.Flags())
+	cmd.Flags().Lookup("provision").Hidden = true
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := needData(*data); err != nil {
 			return err
 		}
+		said := settings()["provision"]
+		if on, err := strconv.ParseBool(said); said != "" && (on || err != nil) {
+			return usageError{errors.New("this is the hub alone: leave --provision out, or take `latchkey serve`")}
+		}
 		load := func() (config.Config, error) {
 			given := settings()
-			if given["provision"] == "" {
-				given["provision"] = "false"
-			}
+			given["provision"] = "false"
 			return config.Load(*data, *file, os.Getenv, given)
 		}
 		return daemon.Run(cmd.Context(), daemon.Options{Load: load, Reload: hangups, Log: os.Stderr, NotifySocket: os.Getenv("NOTIFY_SOCKET")})

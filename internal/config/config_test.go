@@ -179,6 +179,8 @@ func TestRefusals(t *testing.T) {
 		{"fraction for a number", "limits: {parked: 1.5}\n", `line 1: "1.5" is not a whole number`},
 		{"number for a duration", "limits: {wait: 5}\n", `line 1: "5" is not a duration such as 5s or 24h`},
 		{"text for a duration", "limits: {wait: soon}\n", `line 1: "soon" is not a duration such as 5s or 24h`},
+		{"text for a choice", "provision: perhaps\n", `line 1: "perhaps" is not true or false`},
+		{"number for a choice", "hub: {serve: 1}\n", `line 1: "1" is not true or false`},
 		{"list for a text", "https: [a, b]\n", "line 1: the value is not a text"},
 		{"text for a section", "limits: 5\n", "line 1: keys are expected here"},
 		{"list for the file", "- a\n", "line 1: keys are expected here"},

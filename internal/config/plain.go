@@ -16,7 +16,7 @@ var (
 )
 
 // kinds say what a value must be, by the Go type that the library names.
-var kinds = map[string]string{"int": "a whole number", "time.Duration": "a duration such as 5s or 24h", "string": "a text"}
+var kinds = map[string]string{"bool": "true or false", "int": "a whole number", "time.Duration": "a duration such as 5s or 24h", "string": "a text"}
 
 // plainer makes one sentence of a YAML error, without Go's type names.
 func plainer(err error) error {
