@@ -16,6 +16,12 @@ const (
 	mqttWindow  = 100   // messages on their way to a broker
 	brokerWait  = 20 * time.Second
 	mqttWrite   = 3 * time.Second // the library waits so long for a connection that is gone
+
+	// A broker of MQTT 3.1.1 has no other way to say that a message is too large than to end the connection. One of more bytes than mqttLarge that has
+	// ended so many one after the other, the later ones when it was alone on its way, is refused. Brokers that come and go seldom meet the same large one each time.
+	mqttLarge = 8 << 10
+	mqttAlone = 3
+	mqttEnds  = 8
 )
 
 // ToMQTT publishes each record to an MQTT 3.1.1 broker with QoS 1.
@@ -52,6 +58,9 @@ type mqttSender struct {
 	topic  template
 	client mqtt.Client // nil: none
 	stale  atomic.Bool // secrets were read anew
+
+	suspect string // id of the message that was the first without acknowledgement when the last connection ended
+	ends    int    // how many one after the other ended so
 }
 
 func (s *mqttSender) options() (*mqtt.ClientOptions, error) {
@@ -84,16 +93,37 @@ func (s *mqttSender) send(ctx context.Context, messages []message) (n int, err e
 		return 0, err
 	}
 	for n < len(messages) && err == nil {
-		window := messages[n:min(n+mqttWindow, len(messages))]
+		most := mqttWindow
+		if s.ends >= mqttAlone && messages[n].ID == s.suspect {
+			most = 1
+		}
 		var accepted int
-		accepted, err = s.publish(ctx, window)
+		accepted, err = s.publish(ctx, messages[n:min(n+most, len(messages))])
 		n += accepted
 	}
 	if err != nil {
 		s.drop()
 	}
+	if errors.Is(err, errEnded) {
+		err = s.ended(messages[n], err)
+	}
 	return n, err
 }
+
+// ended notes that a connection has ended before a message was acknowledged, and refuses one that ends each.
+func (s *mqttSender) ended(m message, err error) error {
+	if s.suspect != m.ID {
+		s.suspect, s.ends = m.ID, 0
+	}
+	if s.ends++; s.ends < mqttEnds || len(s.to.Payload.of(m)) <= mqttLarge {
+		return err
+	}
+	s.suspect, s.ends = "", 0
+	return &refused{fmt.Errorf("the broker has ended %d connections at this message of %d bytes", mqttEnds, len(s.to.Payload.of(m))), true}
+}
+
+// errEnded says that the connection ended, and not that the broker is silent.
+var errEnded = errors.New("the connection was lost")
 
 func (s *mqttSender) connect(ctx context.Context) error {
 	if s.stale.Swap(false) {
@@ -125,12 +155,14 @@ func (s *mqttSender) publish(ctx context.Context, window []message) (int, error)
 		tokens = append(tokens, s.client.Publish(s.topic.fill(m, mqttSpecial), 1, false, s.to.Payload.of(m)))
 	}
 	for i, token := range tokens {
-		if err := await(ctx, token); err != nil {
+		if err := await(ctx, token); err != nil && ctx.Err() == nil {
+			return i, fmt.Errorf("publishing to the broker: %w: %w", errEnded, err)
+		} else if err != nil {
 			return i, fmt.Errorf("publishing to the broker: %w", err)
 		}
 	}
 	if len(tokens) < len(window) {
-		return len(tokens), errors.New("publishing to the broker: the connection was lost")
+		return len(tokens), fmt.Errorf("publishing to the broker: %w", errEnded)
 	}
 	return len(window), nil
 }

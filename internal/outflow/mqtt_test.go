@@ -15,7 +15,7 @@ import (
 )
 
 // mosquitto is the real broker, with a password, and a gate in front of it.
-func mosquitto(t *testing.T) (*server, *gate) {
+func mosquitto(t *testing.T, settings ...string) (*server, *gate) {
 	t.Helper()
 	folder := t.TempDir()
 	addr := freeAddr(t)
@@ -26,7 +26,7 @@ func mosquitto(t *testing.T) (*server, *gate) {
 		t.Fatalf("%v: %s", err, output)
 	}
 	config := filepath.Join(folder, "mosquitto.conf")
-	must(t, os.WriteFile(config, []byte(fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous false\npassword_file %s\nuser root\nmax_inflight_messages 0\nmax_queued_messages 0\n", port, passwords)), 0o600))
+	must(t, os.WriteFile(config, []byte(fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous false\npassword_file %s\nuser root\nmax_inflight_messages 0\nmax_queued_messages 0\n%s\n", port, passwords, strings.Join(settings, "\n"))), 0o600))
 	s := &server{t: t, name: "mosquitto", args: []string{"-c", config}, addr: addr}
 	s.start()
 	return s, newGate(t, addr)
@@ -90,6 +90,34 @@ func TestAnMQTTBrokerThatIsKilledAndCutGetsEverything(t *testing.T) {
 		t.Errorf("the password is in the log:\n%s", log.String())
 	}
 	t.Logf("%d came twice", got.twice)
+}
+
+// A broker of MQTT 3.1.1 that takes no message of this size can only end the connection. One device that sends such a message stops no other.
+func TestARecordThatEndsEachConnectionToABrokerIsSetAside(t *testing.T) {
+	t.Parallel()
+	broker, g := mosquitto(t, "max_packet_size 20000")
+	g.set(true)
+	secret, folder := filepath.Join(t.TempDir(), "password"), t.TempDir()
+	must(t, os.WriteFile(secret, []byte("canary\n"), 0o600))
+	f := openFlow(t, Config{Folder: folder, Outputs: []Output{{Name: "bridge", To: ToMQTT{
+		URL: "mqtt://" + g.addr(), ClientID: "latchkey-bridge", Topic: "t/{deviceId}", Payload: PayloadRecord, Username: "latchkey", PasswordFile: secret}}}})
+	defer f.Close()
+	got := newArrivals()
+	listen(t, broker.addr, func(_ string, payload []byte) { got.take(payload) })
+	acknowledged := sendAll(t, f, 2, 0, 20)
+	if _, err := f.Write(record("0ne00000001", "device09", 0, `"`+strings.Repeat("x", 30_000)+`"`)); err != nil {
+		t.Fatal(err)
+	}
+	acknowledged = append(acknowledged, sendAll(t, f, 2, 20, 40)...)
+	eventually(t, "a record of one device stops the others", func() bool { return got.count() == 80 })
+	if wrong := got.missing(acknowledged); len(wrong) > 0 {
+		t.Error(wrong)
+	}
+	aside := newArrivals()
+	readLines(t, filepath.Join(folder, "refused.bridge.ndjson"), aside.take)
+	if wrong := aside.missing([]string{"0ne00000001-device09-000000"}); len(wrong) > 0 || aside.count() != 1 {
+		t.Errorf("%d set aside, %v", aside.count(), wrong)
+	}
 }
 
 func TestAnMQTTBrokerGetsTheBodyAloneIfThatIsAsked(t *testing.T) {
