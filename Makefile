@@ -62,7 +62,7 @@ check: setup-demo ## under a minute: format, vet, staticcheck, import rules, uni
 	$(SUITE) -- -short -timeout 5m $$($(GO) list ./... | grep -Ev '/test/|/store/postgres$$') # what needs setup-test is left to make test
 
 test: setup-test check ## everything is proven: check, all tests under the race detector, every fuzz target for some seconds
-	$(SUITE) -noskip -fuzz 4s -- -race -count=1 -timeout 10m ./...
+	$(SUITE) -noskip -fuzz 2s -- -race -count=1 -timeout 10m ./...
 
 test-unit: ## as root: the Debian package under its own systemd unit, in a systemd that is booted in namespaces
 	$(GO) test -tags systemd -count=1 -run 'LivesUnderItsUnit|UnitWithLess' ./test/packaging

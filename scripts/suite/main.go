@@ -1,7 +1,7 @@
 // Command suite runs the tests for the Makefile: go test once for each group of arguments, then every fuzz target
 // for a while, then one line that counts what was run.
 //
-//	go run ./scripts/suite [-noskip] [-show] [-fuzz 4s] [-- go test arguments]...
+//	go run ./scripts/suite [-noskip] [-show] [-fuzz 2s] [-- go test arguments]...
 //
 // It prints what go test prints without -v: a line for each package, and the whole output of whatever failed. The
 // exit code is that of the first go test that failed. It trusts go test's JSON events (go doc test2json) and adds
