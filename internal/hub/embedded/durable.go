@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -96,12 +97,36 @@ func (h *Hub) noteSession(c *conn, listens heard) {
 	}
 	ctx, cancel := context.WithTimeout(c.context, deviceTimeout)
 	defer cancel()
-	if why := h.storeSession(ctx, c.login, listens); why != "" {
+	why := h.storeSession(ctx, c.login, listens)
+	if why == "" {
+		why = h.keepSession(ctx, c.login)
+	}
+	if why != "" {
 		c.distrusted = true // it has the subscription already: the next login begins with what is stored
 		c.cut(why)
 		return
 	}
 	c.noted = listens
+}
+
+// keepSession takes back what was stored of a session whose key the device has no more. Another key purges what is stored in its own transaction, and is durable before
+// the session has ended: so either that came later and has purged this too, or it is seen here.
+func (h *Hub) keepSession(ctx context.Context, l *login) cause {
+	identity, known, err := h.readIdentity(ctx, l.scope, l.hub, l.deviceID)
+	if err != nil || !known {
+		return causeUnavailable // of a device that is not there nothing is stored
+	}
+	credential, err := h.credentialOf(l.scope, identity)
+	if err != nil {
+		return causeUnavailable
+	}
+	if slices.Contains(digestsOf(credential), l.digest) {
+		return ""
+	}
+	if why := h.storeSession(ctx, l, 0); why != "" {
+		return why
+	}
+	return causeRekeyed
 }
 
 func (h *Hub) storeSession(ctx context.Context, l *login, listens heard) cause {

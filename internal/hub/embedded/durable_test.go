@@ -51,6 +51,33 @@ func TestAPanicTakesNothingFromAStoredSession(t *testing.T) {
 	again.expectMessage(false, "one")
 }
 
+// A new key is durable before the session of the old one has ended, and the process may die in between. What the old owner subscribes to then is not
+// found by the new one.
+func TestWhatASessionSubscribesToAfterTheKeyHasChangedIsNotLeftBehind(t *testing.T) {
+	for name, next := range map[string]func(*world) *world{
+		"the change is repeated": func(w *world) *world { return w },
+		"the process has died":   func(w *world) *world { return w.anew() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, r, _ := oneDevice(t, nil)
+				newer := newKey()
+				w.store.set(func() { w.store.losePut = errors.New("connection lost") })
+				if err := w.tryEnsure("dev", newer, 2); err == nil {
+					t.Fatal("the answer was not lost")
+				}
+				w.store.set(func() { w.store.losePut = nil })
+				r.send(subscribe(7, messageFilter))
+				r.expectClosed()
+				w = next(w)
+				w.ensure("dev", newer, 2)
+				w.login(w.greet("dev", newer), 0)
+				w.shut()
+			})
+		})
+	}
+}
+
 func TestACleanSessionEndsTheOneBeforeForGood(t *testing.T) {
 	w, _, key := listening(t, twinAnswers, nil)
 	w = w.anew()
