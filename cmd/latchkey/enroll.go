@@ -130,6 +130,7 @@ func printEnrollment(w io.Writer, data []byte) error {
 	} else {
 		row("Proof", proofOf(e.Attestation))
 	}
+	steeringRows(row, e.AllocationPolicy, e.IotHubs, e.ReprovisionPolicy, e.InitialTwin, e.Capabilities)
 	row("Created", head.CreatedDateTimeUtc)
 	row("Updated", head.LastUpdatedDateTimeUtc)
 	if s := head.RegistrationState; s != nil {

@@ -143,6 +143,12 @@ func groupShow(connect func() (*client, error)) *cobra.Command {
 		if proof := proofOf(g.Attestation); proof != "" {
 			fmt.Fprintf(t, "Proof\t%s\n", printable(proof))
 		}
+		row := func(name, value string) {
+			if value != "" {
+				fmt.Fprintf(t, "%s\t%s\n", name, printable(value))
+			}
+		}
+		steeringRows(row, g.AllocationPolicy, g.IotHubs, g.ReprovisionPolicy, g.InitialTwin, g.Capabilities)
 		fmt.Fprintf(t, "Created\t%s\nUpdated\t%s\n", shortTime(created), shortTime(updated))
 		return t.Flush()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -24,6 +25,23 @@ type steeringFlags struct {
 // reprovisions are the words of --reprovision; none takes the policy away.
 var reprovisions = map[string]*dps.ReprovisionPolicy{
 	"migrate": {UpdateHubAssignment: true, MigrateDeviceData: true}, "reset": {UpdateHubAssignment: true}, "never": {}, "none": nil,
+}
+
+// steeringRows show what an entry says of hubs, and nothing of what it leaves to the scope.
+func steeringRows(row func(name, value string), allocation string, hubs []string, policy *dps.ReprovisionPolicy, twin *dps.InitialTwin, can *dps.Capabilities) {
+	row("Allocation", allocation)
+	row("Linked hubs", strings.Join(hubs, ", "))
+	for word, means := range reprovisions {
+		if policy != nil && means != nil && policy.UpdateHubAssignment == means.UpdateHubAssignment && (policy.MigrateDeviceData == means.MigrateDeviceData || !means.UpdateHubAssignment) {
+			row("Reprovision", word)
+		}
+	}
+	if twin != nil {
+		row("Initial twin", "set")
+	}
+	if can != nil && can.IotEdge {
+		row("IoT Edge", "yes")
+	}
 }
 
 func (f *steeringFlags) add(cmd *cobra.Command) {

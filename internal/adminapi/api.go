@@ -81,7 +81,7 @@ type endpoint struct {
 const served = "This service has /enrollments, /enrollmentGroups, /registrations and what /latchkey/v1/openapi.json describes."
 
 // servedAlone is what a wrong path is told at a hub alone.
-const servedAlone = "This process is a hub alone (provision: false): nothing is provisioned here. It has /devices and /twins, and of /latchkey/v1 what is about access policies, audit and scopes."
+const servedAlone = "This process is a hub alone (provision: false): nothing is provisioned here. It has /devices and /twins, and of /latchkey/v1 what is about access policies, audit, scopes and telemetry."
 
 // route finds the endpoint of a path and method. `query` is a legal registration id, so the method decides: GET /enrollments/query is an
 // enrollment of that name.

@@ -2,6 +2,7 @@ package hubapi
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"latchkey.example/latchkey/dps"
@@ -56,7 +57,7 @@ func (a *API) refuse(by registration.Caller, doing string, err error) error {
 	case errors.Is(err, registration.ErrChanged):
 		return a.fault(by, iothub.PreconditionFailed, registration.ReasonEtag, "The etag is not the current one; read the device again.")
 	case errors.Is(err, registration.ErrFull):
-		return a.fault(by, iothub.DeviceMaximumQueueDepthExceeded, registration.ReasonQueueFull, "As many messages wait for the device as may wait.")
+		return a.fault(by, iothub.DeviceMaximumQueueDepthExceeded, registration.ReasonQueueFull, fmt.Sprintf("%d messages wait for the device, and more may not: it must take some first, or an application removes them (DELETE /devices/{id}/commands).", iothub.MaxWaitingMessages))
 	case errors.Is(err, registration.ErrElsewhere):
 		return a.core.Fault(by.Scope, dps.CodeUnavailable, registration.ReasonHubElsewhere, "Another node serves the hub, and this one could not do it. Wait as long as Retry-After says, or ask that node.", err)
 	case errors.As(err, &twin):
