@@ -20,6 +20,7 @@ type API struct {
 	server *web.Server
 	now    func() time.Time
 	shown  reveals
+	walks  walks
 }
 
 // New makes the service side of the embedded hub.
@@ -117,7 +118,7 @@ func (a *API) endpoints(segments []string) (methods map[string]endpoint, id stri
 	switch {
 	case first == "devices" && n == 1:
 		return map[string]endpoint{
-			http.MethodGet:  {"device-list", registryRead, bodiless, 0, a.listDevices},
+			http.MethodGet:  {"device-list", registryRead, bodiless, 0, a.walking(a.listDevices)},
 			http.MethodPost: {"device-bulk", registryWrite, message, iothub.MaxBulk, a.bulk},
 		}, ""
 	case first == "devices" && n == 2:
@@ -137,9 +138,9 @@ func (a *API) endpoints(segments []string) (methods map[string]endpoint, id stri
 	case first == "twins" && rest == "methods":
 		return map[string]endpoint{http.MethodPost: {"method-invoke", serviceConnect, message, maxMethodBody, a.invoke(id)}}, id
 	case first == "statistics" && n == 2 && strings.EqualFold(segments[1], "devices"):
-		return map[string]endpoint{http.MethodGet: {"device-statistics", registryRead, bodiless, 0, a.statistics}}, ""
+		return map[string]endpoint{http.MethodGet: {"device-statistics", registryRead, bodiless, 0, a.walking(a.statistics)}}, ""
 	case first == "statistics" && n == 2 && strings.EqualFold(segments[1], "service"):
-		return map[string]endpoint{http.MethodGet: {"service-statistics", registryRead, bodiless, 0, a.serviceStatistics}}, ""
+		return map[string]endpoint{http.MethodGet: {"service-statistics", registryRead, bodiless, 0, a.walking(a.serviceStatistics)}}, ""
 	}
 	return a.unoffered(first, segments)
 }
@@ -151,7 +152,7 @@ func (a *API) deviceEndpoints(id string) map[string]endpoint {
 		http.MethodDelete: {"device-delete", registryWrite, bodiless, 0, a.deleteDevice(id)},
 	}
 	if strings.EqualFold(id, "query") {
-		methods[http.MethodPost] = endpoint{"device-query", eitherRead, message, maxQuery, a.query}
+		methods[http.MethodPost] = endpoint{"device-query", eitherRead, message, maxQuery, a.walking(a.query)}
 	}
 	return methods
 }
