@@ -90,6 +90,9 @@ const served = "The service side of this hub has /devices, /twins and /statistic
 // route finds the endpoint of a path and method. `query` is a legal device id: POST /devices/query is the query, GET and PUT are the device of that name.
 func (a *API) route(r *http.Request) web.Route {
 	scope := a.core.HostScope(host(r)) // whose operator may ask why
+	if scope == "" {
+		scope, _ = a.core.HubScope(host(r))
+	}
 	segments, ok := web.Segments(r.URL)
 	if !ok || len(segments) == 0 {
 		return a.server.NotFound(scope, served)
@@ -186,14 +189,14 @@ func (a *API) unoffered(first string, segments []string) (methods map[string]end
 // guarded lets a handler run only for a token that may.
 func (a *API) guarded(e endpoint) func(context.Context, web.Call) (web.Reply, error) {
 	return func(ctx context.Context, request web.Call) (web.Reply, error) {
-		by, err := a.core.AuthorizeAny(ctx, host(request.Request), request.URL.Path, request.Header.Get("Authorization"), request.Address, request.Arrived, e.rights...)
+		by, err := a.core.AuthorizeHub(ctx, host(request.Request), request.URL.Path, request.Header.Get("Authorization"), request.Address, request.Arrived, e.rights...)
 		if err != nil {
 			return web.Reply{}, err
 		}
 		if versions := request.URL.Query()["api-version"]; len(versions) != 1 || !iothub.ValidAPIVersion(versions[0]) {
 			return web.Reply{}, a.fault(by, iothub.InvalidProtocolVersion, registration.ReasonAPIVersion, "The query needs one api-version, such as api-version="+iothub.APIVersion+".")
 		}
-		reply, err := e.handle(ctx, call{request, by, a.core.OwnHub(by.Scope)})
+		reply, err := e.handle(ctx, call{request, by, a.core.HubAt(by.Scope, host(request.Request))})
 		if reply.Wait != nil {
 			later := reply.Wait.For
 			reply.Wait.For = func(ctx context.Context) (web.Reply, error) {

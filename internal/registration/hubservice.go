@@ -75,11 +75,14 @@ func (c *Core) HubFault(by Caller, doing string, err error) *Fault {
 	return c.storeFault(s, doing, err)
 }
 
-// OwnHub is the name of the embedded hub of a scope.
-func (c *Core) OwnHub(scopeID string) string {
+// HubAt is the name of the embedded hub of a scope whose service side is under a host name: the further one of that name, else the scope's own.
+func (c *Core) HubAt(scopeID, host string) string {
 	s, known := c.scope(scopeID)
 	if !known {
 		return ""
+	}
+	if of, further := c.HubScope(host); further && of == s.ID {
+		return host
 	}
 	return s.Hosts[0]
 }

@@ -35,6 +35,24 @@ func (c *Core) AuthorizeAny(ctx context.Context, host, path, authorization, addr
 	}
 	table := c.scopes.Load()
 	s, known := table.byHost[host]
+	return c.authorized(table, s, known, host, path, authorization, address, arrived, enough)
+}
+
+// AuthorizeHub is AuthorizeAny for the service side of embedded hubs, which is under the names of further ones too.
+func (c *Core) AuthorizeHub(ctx context.Context, host, path, authorization, address string, arrived time.Time, enough ...Right) (Caller, error) {
+	if err := c.FollowScopes(ctx); err != nil {
+		return Caller{}, c.storeFault(c.scopes.Load().nobody, "following the scopes", err)
+	}
+	table := c.scopes.Load()
+	s, known := table.byHost[host]
+	if !known {
+		s, known = table.byHub[host]
+	}
+	return c.authorized(table, s, known, host, path, authorization, address, arrived, enough)
+}
+
+// authorized judges a token at a scope; of one that is not known the same work is done.
+func (c *Core) authorized(table *scopeTable, s *scope, known bool, host, path, authorization, address string, arrived time.Time, enough []Right) (Caller, error) {
 	if !known {
 		s = table.nobody
 	}
