@@ -305,6 +305,9 @@ func (c *Core) hubUnused(ctx context.Context, s *scope, name string, force bool)
 	if n := devices[name].Devices; n > 0 {
 		return c.fault(s, dps.CodeConflict, ReasonHubInUse, fmt.Sprintf("Registrations are at the hub: %d. Drain it first, or unlink it by force: its devices get another hub when they register again, and what they have there stays behind.", n), nil)
 	}
+	if n := devices[name].Leaving; n > 0 { // what they take along, and a key that is still good, would stay behind
+		return c.fault(s, dps.CodeConflict, ReasonHubInUse, fmt.Sprintf("Registrations are on their way from the hub to another: %d. They have left when they are assigned there; those that failed must register again. Or unlink it by force: what they have there stays behind.", n), nil)
+	}
 	groups, err := c.groupsNaming(ctx, s, name)
 	if err != nil {
 		return err

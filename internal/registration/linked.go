@@ -95,7 +95,7 @@ type HubStore interface {
 	PutAllocation(ctx context.Context, scope string, settings AllocationSettings, expect *uint64, audit Audit) (AllocationSettings, Verdict, error)
 	// PutWebhookKey is PutAllocation for the sealed key alone, empty for none.
 	PutWebhookKey(ctx context.Context, scope string, sealed []byte, expect *uint64, audit Audit) (AllocationSettings, Verdict, error)
-	// HubDevices counts the registrations of a scope by the hub they are at. It costs time that grows with what it counts, but holds up no transition.
+	// HubDevices counts the registrations of a scope by the hub they are at, and by those they leave. It costs time that grows with what it counts, but holds up no transition.
 	HubDevices(ctx context.Context, scope string) (map[string]HubCount, error)
 }
 
@@ -103,6 +103,7 @@ type HubStore interface {
 type HubCount struct {
 	Devices   uint64 // all of them
 	Assigning uint64 // of these: what is to be done at the hub for them, or for them elsewhere, is not done yet
+	Leaving   uint64 // others that have not left it yet: Registration.Leaving names it
 }
 
 // hubsOf lists the hubs of a scope by name, its embedded one among them though no row is there.

@@ -44,6 +44,23 @@ func TestThereIsNoHubForADevice(t *testing.T) {
 	m.has(farB, "deviceDataMigrated", worked)
 }
 
+// Nobody is at the hub any more, but what a device takes along is there, and so is its key.
+func TestAHubIsNotUnlinkedUnderDevicesThatAreLeavingIt(t *testing.T) {
+	t.Parallel()
+	m := newMover(t, "migrate")
+	m.hurry()
+	m.hub.far.Trouble(farB, farhub.ErrDown)
+	m.move(farB)
+	m.work()
+	m.is(farA, worked[0], worked[1], worked[2])
+	m.wantFault(m.core.UnlinkHub(m.ctx, operator, farA, "", false), dps.CodeConflict, registration.ReasonHubInUse)
+	m.hub.far.Trouble(farB, nil)
+	m.clock.advance(2 * time.Minute)
+	m.work()
+	m.has(farB, "deviceDataMigrated", worked)
+	m.must(m.core.UnlinkHub(m.ctx, operator, farA, "", false))
+}
+
 // The first registration, too; two such devices are not in each other's way though both are to have one device id.
 func TestDevicesWithoutAHubAreNotInEachOthersWay(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
@@ -169,12 +170,24 @@ func (s *Store) HubDevices(ctx context.Context, scope string) (map[string]regist
 		if err != nil {
 			return err
 		}
-		return c.each(func(r *row) {
+		err = c.each(func(r *row) {
 			hub := r.text()
 			count := devices[hub]
 			count.Assigning = r.uint()
 			devices[hub] = count
 		}, `SELECT hub, count(*) FROM registrations WHERE scope = $1 AND status = 'assigning' AND revision > 0 AND hub <> '' GROUP BY hub`, scope)
+		if err != nil {
+			return err
+		}
+		// Who is assigned has left.
+		return c.each(func(r *row) {
+			leaving, n := strings.Fields(r.text()), r.uint()
+			for _, hub := range leaving {
+				count := devices[hub]
+				count.Leaving += n
+				devices[hub] = count
+			}
+		}, `SELECT leaving, count(*) FROM registrations WHERE scope = $1 AND status IN ('assigning', 'failed') AND revision > 0 AND leaving <> '' GROUP BY leaving`, scope)
 	})
 	if err != nil {
 		return nil, err

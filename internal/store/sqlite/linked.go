@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"strings"
 
 	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/internal/registration"
@@ -172,12 +173,24 @@ func countHubs(c *conn, scope string, devices map[string]registration.HubCount) 
 	if err != nil {
 		return err
 	}
-	return c.each(func(r *row) {
+	err = c.each(func(r *row) {
 		hub := r.text()
 		count := devices[hub]
 		count.Assigning = r.uint()
 		devices[hub] = count
 	}, `SELECT hub, count(*) FROM registrations WHERE scope = ?1 AND status = 'assigning' AND hub <> '' GROUP BY hub`, scope)
+	if err != nil {
+		return err
+	}
+	// Who is assigned has left.
+	return c.each(func(r *row) {
+		leaving, n := strings.Fields(r.text()), r.uint()
+		for _, hub := range leaving {
+			count := devices[hub]
+			count.Leaving += n
+			devices[hub] = count
+		}
+	}, `SELECT leaving, count(*) FROM registrations WHERE scope = ?1 AND status IN ('assigning', 'failed') AND leaving <> '' GROUP BY leaving`, scope)
 }
 
 // readHubs reads the linked hubs of a scope in order of their names.

@@ -173,13 +173,15 @@ func hubDevicesAreCounted(w *world) {
 		e := w.enroll(scope, id)
 		r := redemption(id, registration.Device{Enrollment: &e}, "op-"+id, epoch)
 		r.Registration.Hub = hub
+		r.Registration.Leaving = [][]string{{"old.example", "older.example"}, {"older.example"}, nil, nil}[i]
 		w.redeemed(w.store.Redeem(w.ctx, scope, r))
 	}
 	w.enroll(otherScope, "dev")
 	w.redeem(otherScope, "dev", "op", epoch)
 	devices, err := w.store.HubDevices(w.ctx, scope)
 	w.ok(err)
-	w.same("devices", devices, map[string]registration.HubCount{"a.example": {Devices: 2, Assigning: 2}, "b.example": {Devices: 1, Assigning: 1}})
+	w.same("devices", devices, map[string]registration.HubCount{"a.example": {Devices: 2, Assigning: 2}, "b.example": {Devices: 1, Assigning: 1},
+		"old.example": {Leaving: 1}, "older.example": {Leaving: 2}})
 	w.applied(w.store.DeleteEnrollment(w.ctx, scope, numbered("dev", 1), nil, audit("d", epoch), ""))
 	end := finish(numbered("dev", 0), "op-"+numbered("dev", 0), registration.Assigned, epoch)
 	end.Hub = "a.example"

@@ -135,6 +135,13 @@ func (m *Model) HubDevices(ctx context.Context, id string) (map[string]registrat
 			}
 			devices[r.Hub] = count
 		}
+		for _, hub := range r.Leaving {
+			if k.scope == id && r.Status != registration.Assigned {
+				count := devices[hub]
+				count.Leaving++
+				devices[hub] = count
+			}
+		}
 	}
 	return devices, nil
 }
