@@ -61,6 +61,35 @@ func TestAHubIsNotUnlinkedUnderDevicesThatAreLeavingIt(t *testing.T) {
 	m.must(m.core.UnlinkHub(m.ctx, operator, farA, "", false))
 }
 
+// A call for an operation whose place another one took can come late. What it has made is removed, though the operator has shut the device out meanwhile.
+func TestWhatALateCallHasMadeIsRemovedOfADisabledEntryToo(t *testing.T) {
+	t.Parallel()
+	m := newMover(t, "migrate")
+	m.hurry()
+	m.hub.far.Trouble(farB, farhub.ErrDown)
+	m.move(farB)
+	m.work()
+	late := registration.HubDevice{DeviceID: "press", Credential: registration.Credential{Primary: []byte(firstKey)}, Generation: m.snapshot("press").Operation.Revision}
+	m.hub.far.Trouble(farB, nil)
+	m.clock.advance(time.Minute)
+	m.move(farA)
+	for m.snapshot("press").Registration.Status == registration.Assigning {
+		m.work()
+		m.clock.advance(2 * time.Second)
+	}
+	m.hub.far.Judge = nil // for a moment it is at two hubs
+	m.must(m.hub.far.EnsureDevice(m.ctx, scopeOne, farB, late))
+	_, err := m.put("press", keysBody(firstKey, secondKey, `,"provisioningStatus":"disabled"`), "*")
+	m.must(err)
+	for range 3 {
+		m.clock.advance(2 * time.Minute)
+		m.work()
+	}
+	if where := m.hub.far.Where("press"); len(where) != 1 || where[0] != farA {
+		t.Errorf("it is at %v", where)
+	}
+}
+
 // The first registration, too; two such devices are not in each other's way though both are to have one device id.
 func TestDevicesWithoutAHubAreNotInEachOthersWay(t *testing.T) {
 	t.Parallel()

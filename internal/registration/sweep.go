@@ -96,8 +96,8 @@ func (c *Core) resume(ctx context.Context, u Unfinished, far bool) (Operation, e
 	switch {
 	case err != nil:
 		return o, err
-	case standing == ReasonSuperseded:
-		return superseded(o), nil
+	case standing == ReasonSuperseded, standing != ReasonNone && (device.Registration == nil || device.Registration.OperationID != o.ID):
+		return superseded(o), nil // shut out or not: what it may have made is to be cleaned up
 	case standing != ReasonNone:
 		return o, errShutOut
 	case !far && c.overNetwork(u.Scope, o):
