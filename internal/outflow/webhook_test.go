@@ -127,6 +127,7 @@ func TestAWebhookThatFailsInEveryWayGetsEverything(t *testing.T) {
 		Outputs: []Output{{Name: "hook", To: ToWebhook{URL: h.URL + "/telemetry?key=canary", Format: Lines}}}})
 	acknowledged := sendAll(t, f, 4, 0, 25)
 	eventually(t, "not everything came", func() bool { return h.got.count() == 100 })
+	eventually(t, "the answer to the last was not heard", func() bool { return log.count("works again") > 0 })
 	must(t, f.Close())
 	if wrong := h.got.missing(acknowledged); len(wrong) > 0 {
 		t.Error(wrong)

@@ -36,8 +36,8 @@ func (d *disk) killed(t testing.TB) *disk {
 // write of a commit and its sync leaves rows that can be read and that nothing else would ever sync.
 func TestPowerLossLosesNothingThatARestartedServiceHasSeen(t *testing.T) {
 	t.Parallel()
-	first, seen := firstSeed(t), 0
-	for i := range runs(60, 3000) {
+	first, seen, least := firstSeed(t), 0, 10
+	for i := 0; i < runs(60, 3000) || seen < least && i < 600; i++ { // on a busy machine a kill finds less between a write and its sync
 		run := powerRun{seed: first + uint64(i)}
 		seen += run.killRestartLose(t)
 		if len(run.found) > 0 {
@@ -45,7 +45,7 @@ func TestPowerLossLosesNothingThatARestartedServiceHasSeen(t *testing.T) {
 		}
 	}
 	t.Logf("%d redemptions never acknowledged, seen after the restart and kept", seen)
-	if seen < 10 {
+	if seen < least {
 		t.Fatalf("only %d redemptions were seen that had not been acknowledged: the test tests little", seen)
 	}
 }
