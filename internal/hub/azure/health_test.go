@@ -196,20 +196,35 @@ func TestManyCallersShareFewCalls(t *testing.T) {
 			time.Sleep(time.Second)
 			out.Add(-1)
 		}
-		var callers sync.WaitGroup
-		var failed atomic.Int32
-		for range 40 {
-			callers.Go(func() {
-				ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
-				defer cancel()
-				if h.Probe(ctx) != nil {
-					failed.Add(1)
+		var patient, hasty sync.WaitGroup
+		for range 24 {
+			patient.Go(func() {
+				if err := h.Probe(t.Context()); err != nil {
+					t.Error(err)
 				}
 			})
 		}
-		callers.Wait()
-		if most.Load() != 8 || failed.Load() != 40-3*8 {
-			t.Errorf("%d calls at a time, %d callers went", most.Load(), failed.Load())
+		synctest.Wait()
+		for range 16 { // there is no call for them before two seconds are over
+			hasty.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+				defer cancel()
+				if err := h.Probe(ctx); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("who waits longer than he wanted to: %v", err)
+				}
+			})
+		}
+		begun := time.Now()
+		hasty.Wait()
+		if took := time.Since(begun); took != 500*time.Millisecond {
+			t.Errorf("they went after %v", took)
+		}
+		patient.Wait()
+		if took := time.Since(begun); took != 3*time.Second || most.Load() != 8 {
+			t.Errorf("%d calls at a time, all of them in %v", most.Load(), took)
+		}
+		if n := len(f.requests()); n != 24 {
+			t.Errorf("%d calls went out for 24 callers", n)
 		}
 		if s := h.State(); s.Circuit != azure.Closed {
 			t.Errorf("those who went without a call count against the hub: %+v", s)
