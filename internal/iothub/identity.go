@@ -80,35 +80,6 @@ func DecodeDevice(body []byte) (Device, error) {
 	return decodeDevice(bytes.TrimSpace(body))
 }
 
-// DecodeDevices reads a list of identities, as GET /devices answers it: at most most of them.
-func DecodeDevices(body []byte, most int) ([]Device, error) {
-	wrapped := append(append([]byte(`{"devices":`), body...), '}') // the one check there is reads objects
-	if err := dps.CheckObject(wrapped, most*MaxIdentity); err != nil {
-		return nil, err
-	}
-	var devices []Device
-	err := dps.EachMember(wrapped, func(name, value []byte) error {
-		if string(name) != "devices" || value[0] != '[' {
-			return refuse("", "the message must be a JSON array")
-		}
-		return dps.EachElement(value, func(value []byte) error {
-			if len(devices) == most {
-				return refuse("", "the array has more than %d elements", most)
-			}
-			if value[0] != '{' || len(value) > MaxIdentity {
-				return refuse("", "an element is not an identity")
-			}
-			d, err := decodeDevice(value)
-			devices = append(devices, d)
-			return err
-		})
-	})
-	if err != nil {
-		return nil, err
-	}
-	return devices, nil
-}
-
 func decodeDevice(object []byte) (Device, error) {
 	d := Device{Status: Enabled, ConnectionState: Disconnected, Authentication: Authentication{Type: SAS}}
 	if err := objectMembers("", object, d.member); err != nil {

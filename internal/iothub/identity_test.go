@@ -128,23 +128,6 @@ func TestARequestHoldsNothingThatOnlyTheHubSets(t *testing.T) {
 	}
 }
 
-func TestAListOfIdentities(t *testing.T) {
-	one := iothub.Device{DeviceID: "a", Status: iothub.Enabled, ConnectionState: iothub.Disconnected, Authentication: iothub.Authentication{Type: iothub.SAS}}
-	list := fmt.Sprintf(" [%s,\n%s] ", one.Answer(), one.Answer())
-	got, err := iothub.DecodeDevices([]byte(list), 2)
-	if err != nil || len(got) != 2 || got[1].DeviceID != "a" {
-		t.Errorf("the list is %v, %v", got, err)
-	}
-	for _, bad := range []string{list, `{}`, `[1]`, `[],"devices":[]`, `[{}]`, `null`, ``} {
-		if _, err := iothub.DecodeDevices([]byte(bad), 1); err == nil {
-			t.Errorf("taken: %s", bad)
-		}
-	}
-	if got, err := iothub.DecodeDevices([]byte(`[]`), 1); err != nil || len(got) != 0 {
-		t.Errorf("an empty list is %v, %v", got, err)
-	}
-}
-
 func TestMarks(t *testing.T) {
 	for _, m := range []iothub.Mark{{}, {Generation: 42}, {Generation: 7, Stage: iothub.New}, {Generation: 1<<64 - 1, Stage: iothub.Rekeyed}} {
 		s := m.String()

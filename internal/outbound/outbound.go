@@ -162,9 +162,6 @@ func Signature(key []byte, id, timestamp string, body []byte) []byte {
 	return mac.Sum(nil)
 }
 
-// KeyText is a signing key as receivers' libraries take it.
-func KeyText(key []byte) string { return "whsec_" + base64.StdEncoding.EncodeToString(key) }
-
 // bare takes the URL out of an error.
 func bare(err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
