@@ -19,6 +19,7 @@ type Identity struct {
 	closer   io.Closer // nil if the caller keeps the transport
 	progress Progress
 	ek, srk  *primary
+	auth     Auth // a copy of ours, wiped by Close
 
 	mu     sync.Mutex // held over commands that belong together
 	keys   map[*Key]struct{}
@@ -31,6 +32,7 @@ type Option func(*options)
 type options struct {
 	algorithm Algorithm // empty: any that is found, RSA2048 if created
 	transient bool
+	auth      Auth
 	progress  Progress
 }
 
@@ -73,7 +75,10 @@ func OpenTransport(tpm transport.TPM, opts ...Option) (*Identity, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	id := &Identity{tpm: &steady{tpm: tpm}, progress: o.progress, keys: make(map[*Key]struct{})}
+	if err := o.auth.valid(); err != nil {
+		return nil, err
+	}
+	id := &Identity{tpm: &steady{tpm: tpm}, auth: o.auth.clone(), progress: o.progress, keys: make(map[*Key]struct{})}
 	var err error
 	if id.ek, err = openPrimary(id.tpm, ekPlace, o); err != nil {
 		return nil, err
@@ -119,6 +124,7 @@ func (id *Identity) Close() error {
 	if id.closer != nil {
 		errs = append(errs, id.closer.Close())
 	}
+	id.auth.Wipe()
 	return errors.Join(errs...)
 }
 
