@@ -18,10 +18,11 @@ type tpmFlags struct {
 	algorithm string
 	transient bool
 	verbose   bool
+	auth      *authFlags
 }
 
 func addTPMFlags(cmd *cobra.Command) *tpmFlags {
-	f := new(tpmFlags)
+	f := &tpmFlags{auth: addAuthFlags(cmd)}
 	flags := cmd.Flags()
 	flags.StringVar(&f.spec, "tpm", defaultTPM, "device file, unix:PATH or swtpm:HOST:PORT (swtpm), tcp:HOST:PORT (simulator)")
 	flags.StringVar(&f.algorithm, "algorithm", "",
@@ -33,7 +34,12 @@ func addTPMFlags(cmd *cobra.Command) *tpmFlags {
 }
 
 func (f *tpmFlags) open(progress device.Progress) (*device.Identity, error) {
-	opts := []device.Option{device.WithProgress(progress)}
+	auth, err := f.auth.read()
+	if err != nil {
+		return nil, err
+	}
+	defer auth.Wipe() // the Identity keeps a copy
+	opts := []device.Option{device.WithProgress(progress), device.WithAuth(auth)}
 	if f.transient {
 		opts = append(opts, device.WithTransientKeys())
 	}
