@@ -38,6 +38,7 @@ type IndividualEnrollment struct {
 	AllocationPolicy          string             // absent: the scope's
 	IotHubs                   []string           // host names; absent: all linked hubs
 	CustomAllocation          *CustomAllocation
+	Latchkey                  *Extension // on input nil leaves the EKs that are there; answers have it where there are some
 }
 
 // Attestation says how the device proves itself. The member that Type names is
@@ -123,6 +124,9 @@ func (e *IndividualEnrollment) appendTo(b []byte, idName string, show Show) []by
 	}
 	if e.CustomAllocation != nil {
 		b = e.CustomAllocation.appendTo(appendName(b, "customAllocationDefinition"))
+	}
+	if e.Latchkey != nil {
+		b = e.Latchkey.appendTo(appendName(b, extensionName))
 	}
 	return append(b, '}')
 }

@@ -44,7 +44,7 @@ func decodeEnrollment(pathID string, object []byte) (IndividualEnrollment, error
 
 var enrollmentMembers = []string{"registrationId", "deviceId", "optionalDeviceInformation", "attestation",
 	"capabilities", "iotHubHostName", "initialTwin", "provisioningStatus", "reprovisionPolicy", "allocationPolicy",
-	"iotHubs", "customAllocationDefinition"}
+	"iotHubs", "customAllocationDefinition", extensionName}
 
 func (e *IndividualEnrollment) member(name, value []byte) (err error) {
 	n := string(name)
@@ -79,6 +79,8 @@ func (e *IndividualEnrollment) member(name, value []byte) (err error) {
 		e.IotHubs, err = hostsValue(n, value)
 	case "customAllocationDefinition":
 		e.CustomAllocation, err = decodeCustom(value)
+	case extensionName:
+		e.Latchkey, err = decodeExtension(value)
 	}
 	return err
 }
@@ -106,6 +108,8 @@ func (e *IndividualEnrollment) check() error {
 		return refuse("attestation", "is missing")
 	case e.Attestation.X509 != nil && (e.Attestation.X509.Client == nil || e.Attestation.X509.Signing != nil || e.Attestation.X509.CAReferences != nil):
 		return refuse("attestation.x509", "must hold clientCertificates and nothing else; CAs belong to an enrollment group")
+	case e.Attestation.TPM == nil && e.Latchkey != nil && len(e.Latchkey.ExtraKeys) > 0:
+		return refuse(extraKeysPath, "must be left out of an enrollment that is not of a TPM")
 	}
 	return e.checkAllocation()
 }

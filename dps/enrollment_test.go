@@ -212,7 +212,7 @@ func TestEnrollmentsThatAreRefused(t *testing.T) {
 // other letters would leave, say, a device enabled that was meant to be disabled.
 func TestEveryOtherLetterCaseOfAMemberIsRefused(t *testing.T) {
 	for _, member := range []string{"registrationId", "deviceId", "optionalDeviceInformation", "attestation", "capabilities", "iotHubHostName",
-		"initialTwin", "provisioningStatus", "reprovisionPolicy", "allocationPolicy", "iotHubs", "customAllocationDefinition"} {
+		"initialTwin", "provisioningStatus", "reprovisionPolicy", "allocationPolicy", "iotHubs", "customAllocationDefinition", "latchkey"} {
 		body := fmt.Sprintf(`{%q:"x",%s}`, strings.ToUpper(member), tpmOnly)
 		_, err := dps.DecodeEnrollment("a", []byte(body))
 		checkRefusal(t, err, member, "spelled")
@@ -225,6 +225,7 @@ func FuzzDecodeEnrollment(f *testing.F) {
 	f.Add("Line4-Press-07", full.Encode())
 	f.Add("a", []byte(`{"attestation":{"type":"symmetricKey","symmetricKey":{}},"iotHubs":[],"reprovisionPolicy":{}}`))
 	f.Add("", []byte(`{"registrationId":"a","initialTwin":{"properties":{}},`+tpmOnly+`}`))
+	f.Add("a", withExtra(`{"endorsementKeys":[{"endorsementKey":"AAEC","hierarchy":"owner","note":"n"}]}`))
 	f.Fuzz(func(t *testing.T, path string, body []byte) {
 		e, err := dps.DecodeEnrollment(path, body)
 		if err != nil {
