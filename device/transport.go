@@ -23,9 +23,13 @@ const (
 	commandTimeout = 2 * time.Minute // an RSA key pair takes long on some chips
 )
 
+// tbs is the spec of the one TPM that Windows offers.
+const tbs = "tbs"
+
 // OpenTPM opens the TPM that spec names:
 //
 //	/dev/tpmrm0        a TPM's device file, or the unix socket of a swtpm
+//	tbs                the TPM of a Windows machine, by TPM Base Services
 //	unix:PATH          the unix socket of a swtpm
 //	swtpm:HOST:PORT    the TCP port of a swtpm
 //	tcp:HOST:PORT      a simulator with Microsoft's framing; HOST:PORT is its
@@ -44,8 +48,11 @@ func OpenTPM(spec string) (transport.TPMCloser, error) {
 			return openMicrosoft(address)
 		}
 	}
+	if spec == tbs {
+		return openTBS()
+	}
 	if !strings.HasPrefix(spec, "/") {
-		return nil, fmt.Errorf("unknown TPM %q: want a device file such as /dev/tpmrm0, unix:PATH, swtpm:HOST:PORT or tcp:HOST:PORT", spec)
+		return nil, fmt.Errorf("unknown TPM %q: want a device file such as /dev/tpmrm0, tbs (on Windows), unix:PATH, swtpm:HOST:PORT or tcp:HOST:PORT", spec)
 	}
 	if info, err := os.Stat(spec); err == nil && info.Mode()&os.ModeSocket != 0 {
 		return openStream("unix", spec)

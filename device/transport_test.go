@@ -87,6 +87,7 @@ func TestTPMThatIsNotThere(t *testing.T) {
 		"tpmrm0":                     nil,
 		"serial:/dev/ttyS0":          nil,
 		"tcp:nowhere":                nil,
+		"tbs":                        nil,
 	} {
 		_, err := device.Open(spec)
 		if err == nil || (want != nil && !errors.Is(err, want)) || !strings.Contains(err.Error(), spec) {

@@ -10,8 +10,6 @@ import (
 	"latchkey.example/latchkey/device"
 )
 
-const defaultTPM = "/dev/tpmrm0"
-
 // tpmFlags say which TPM to use and how.
 type tpmFlags struct {
 	spec      string
@@ -24,7 +22,7 @@ type tpmFlags struct {
 func addTPMFlags(cmd *cobra.Command) *tpmFlags {
 	f := &tpmFlags{auth: addAuthFlags(cmd)}
 	flags := cmd.Flags()
-	flags.StringVar(&f.spec, "tpm", defaultTPM, "device file, unix:PATH or swtpm:HOST:PORT (swtpm), tcp:HOST:PORT (simulator)")
+	flags.StringVar(&f.spec, "tpm", device.DefaultTPM, "device file, unix:PATH or swtpm:HOST:PORT (swtpm), tcp:HOST:PORT (simulator)")
 	flags.StringVar(&f.algorithm, "algorithm", "",
 		"kind of keys to insist on: rsa2048, ecc-p256 or rsa3072 (default: what is there, rsa2048 if nothing is)")
 	flags.BoolVar(&f.transient, "transient", false,
