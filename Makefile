@@ -12,13 +12,26 @@ SUITE    := $(GO) run ./scripts/suite
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help build build-demo deb image demo cluster cluster-stop check test test-unit test-long faults fuzz bench bench-import bench-connections cover clean setup-demo setup-cluster setup-test
+.PHONY: help build build-demo release-device deb image demo cluster cluster-stop check test test-unit test-long faults fuzz bench bench-import bench-connections cover clean setup-demo setup-cluster setup-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build bin/latchkey and bin/latchkey-device, both static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/latchkey ./cmd/latchkey-device
+
+# What a device may run on. The version is put in by the linker and nothing else that git knows, so that an unpacked archive of the sources gives the
+# same bytes as a clone.
+DEVICES ?= linux/amd64 linux/arm64 linux/arm linux/riscv64 windows/amd64
+
+release-device: ## build bin/device/latchkey-device_VERSION_OS_ARCH for every machine in DEVICES, stripped; the same sources give the same bytes
+	@mkdir -p $(PACKAGES)/device
+	@for device in $(DEVICES); do \
+	  os=$${device%/*} arch=$${device#*/}; name=$$arch suffix=; [ $$arch != arm ] || name=armv7; [ $$os != windows ] || suffix=.exe; \
+	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch GOARM=7 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' \
+	    -o $(PACKAGES)/device/latchkey-device_$(VERSION)_$${os}_$$name$$suffix ./cmd/latchkey-device || exit; \
+	done
+	@cd $(PACKAGES)/device && sha256sum latchkey-device_$(VERSION)_* >SHA256SUMS
 
 # GOARCH=arm64 and others work too: nothing here runs what was built for another machine.
 ARCH     := $(or $(GOARCH),$(shell $(GO) env GOARCH))
