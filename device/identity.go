@@ -78,7 +78,7 @@ func OpenTransport(tpm transport.TPM, opts ...Option) (*Identity, error) {
 	if err := o.auth.valid(); err != nil {
 		return nil, err
 	}
-	id := &Identity{tpm: &steady{tpm: tpm}, auth: o.auth.clone(), progress: o.progress, keys: make(map[*Key]struct{})}
+	id := &Identity{tpm: steadied(tpm), auth: o.auth.clone(), progress: o.progress, keys: make(map[*Key]struct{})}
 	var err error
 	if id.ek, err = openPrimary(id.tpm, ekPlace, o); err != nil {
 		return nil, err

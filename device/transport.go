@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
@@ -112,44 +111,4 @@ func startup(tpm transport.TPM) error {
 		return nil
 	}
 	return tpmError("TPM2_Startup", err)
-}
-
-// steady is the transport that an Identity uses: one command at a time, and
-// again if the TPM asks for that.
-type steady struct {
-	mu  sync.Mutex
-	tpm transport.TPM
-}
-
-const (
-	retryTimes = 10
-	retryFirst = 2 * time.Millisecond
-)
-
-// Send resends a command that the TPM has not begun: TPM_RC_RETRY, YIELDED and
-// TESTING say so (TPM 2.0 Part 2, 6.6.3).
-func (s *steady) Send(command []byte) ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	pause := retryFirst
-	for range retryTimes {
-		response, err := s.tpm.Send(command)
-		if err != nil || !unbegun(response) {
-			return response, err
-		}
-		time.Sleep(pause)
-		pause *= 2
-	}
-	return s.tpm.Send(command)
-}
-
-func unbegun(response []byte) bool {
-	if len(response) < responseHeader {
-		return false
-	}
-	switch tpm2.TPMRC(binary.BigEndian.Uint32(response[6:])) {
-	case tpm2.TPMRCRetry, tpm2.TPMRCYielded, tpm2.TPMRCTesting:
-		return true
-	}
-	return false
 }
