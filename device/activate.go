@@ -14,6 +14,19 @@ import (
 //
 // The caller closes the Key.
 func (id *Identity) Activate(activationBlob []byte) (*Key, error) {
+	return id.activate(activationBlob, secretIn, finally)
+}
+
+// activateToSign is Activate for a key that signs in a moment, as the key of a
+// challenge does: the session of the activation stays for that, and ends with
+// the signature or the key.
+func (id *Identity) activateToSign(challenge []byte) (*Key, error) {
+	return id.activate(challenge, secretIn)
+}
+
+// activate opens a blob; ending says how its session goes with the last command
+// that carries a secret.
+func (id *Identity) activate(activationBlob []byte, ending ...how) (*Key, error) {
 	b, err := parseBlob(activationBlob)
 	if err != nil {
 		return nil, err
@@ -23,11 +36,20 @@ func (id *Identity) Activate(activationBlob []byte) (*Key, error) {
 	if id.closed {
 		return nil, ErrClosed
 	}
+	key, err := id.activateLocked(b, ending)
+	if err != nil {
+		return nil, errors.Join(err, id.guard.end())
+	}
+	return key, nil
+}
+
+func (id *Identity) activateLocked(b *blob, ending []how) (*Key, error) {
 	inner, err := id.activateCredential(b)
 	if err != nil {
 		return nil, err
 	}
-	private, err := id.importKey(b, inner)
+	defer clear(inner)
+	private, err := id.importKey(b, inner, ending)
 	if err != nil {
 		return nil, err
 	}
@@ -39,17 +61,16 @@ func (id *Identity) Activate(activationBlob []byte) (*Key, error) {
 func (id *Identity) activateCredential(b *blob) (inner []byte, err error) {
 	done := id.progress.timed(StepActivateCredential)
 	defer func() { done(fmt.Sprintf("inner key of %d bits", 8*len(inner)), err) }()
-	auth, release, err := id.ekAuth()
+	auth, cover, err := id.ekAuth()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, release()) }()
 	answer, err := tpm2.ActivateCredential{
-		ActivateHandle: id.srk.named(),
-		KeyHandle:      tpm2.AuthHandle{Handle: id.ek.handle, Name: id.ek.name, Auth: auth},
+		ActivateHandle: id.srk.withAuth(id.guard.prove(nil)),
+		KeyHandle:      id.ek.withAuth(auth),
 		CredentialBlob: tpm2.TPM2BIDObject{Buffer: b.credential},
 		Secret:         tpm2.TPM2BEncryptedSecret{Buffer: b.credentialSecret},
-	}.Execute(id.tpm)
+	}.Execute(id.tpm, cover...)
 	if err != nil {
 		return nil, id.unopened("TPM2_ActivateCredential", err)
 	}
@@ -81,30 +102,29 @@ func (id *Identity) unopened(command string, err error) error {
 
 // ekAuth satisfies the EK's role USER: with the empty password if it allows
 // that (high range templates), else with PolicySecret of the endorsement
-// hierarchy. The caller calls release when done.
-func (id *Identity) ekAuth() (auth tpm2.Session, release func() error, err error) {
+// hierarchy. What the EK decrypts leaves the TPM encrypted by the policy
+// session, or by the session that covers the command beside the password.
+func (id *Identity) ekAuth() (auth tpm2.Session, cover []tpm2.Session, err error) {
 	if id.ek.area.ObjectAttributes.UserWithAuth {
-		return tpm2.PasswordAuth(nil), func() error { return nil }, nil
+		return id.guard.prove(nil), []tpm2.Session{id.guard.cover(secretOut)}, nil
 	}
-	const nonceSize = 16
-	session, flushSession, err := tpm2.PolicySession(id.tpm, id.ek.area.NameAlg, nonceSize)
+	policy, err := id.guard.policy(id.ek.area.NameAlg)
 	if err != nil {
-		return nil, nil, tpmError("TPM2_StartAuthSession", err)
+		return nil, nil, err
 	}
-	release = func() error { return tpmError("TPM2_FlushContext", flushSession()) }
 	_, err = tpm2.PolicySecret{
-		AuthHandle:    tpm2.TPMRHEndorsement,
-		PolicySession: session.Handle(),
-		NonceTPM:      session.NonceTPM(),
+		AuthHandle:    tpm2.AuthHandle{Handle: tpm2.TPMRHEndorsement, Auth: id.guard.prove(id.auth.Endorsement, finally)},
+		PolicySession: policy.handle,
+		NonceTPM:      policy.nonceTPM,
 	}.Execute(id.tpm)
 	if err != nil {
-		return nil, nil, errors.Join(tpmError("TPM2_PolicySecret", err), release())
+		return nil, nil, tpmError("TPM2_PolicySecret", err)
 	}
-	return session, release, nil
+	return id.guard.satisfy(policy, secretOut), nil, nil
 }
 
 // importKey turns the duplicate into a private area under the SRK.
-func (id *Identity) importKey(b *blob, inner []byte) (private tpm2.TPM2BPrivate, err error) {
+func (id *Identity) importKey(b *blob, inner []byte, ending []how) (private tpm2.TPM2BPrivate, err error) {
 	done := id.progress.timed(StepImport)
 	defer func() { done("key wrapped under the SRK", err) }()
 	symmetric, err := innerWrapper(inner)
@@ -112,13 +132,13 @@ func (id *Identity) importKey(b *blob, inner []byte) (private tpm2.TPM2BPrivate,
 		return private, err
 	}
 	answer, err := tpm2.Import{
-		ParentHandle:  id.srk.named(),
+		ParentHandle:  id.srk.withAuth(id.guard.prove(nil)),
 		EncryptionKey: tpm2.TPM2BData{Buffer: inner},
 		ObjectPublic:  b.public,
 		Duplicate:     tpm2.TPM2BPrivate{Buffer: b.duplicate},
 		InSymSeed:     tpm2.TPM2BEncryptedSecret{Buffer: b.duplicateSecret},
 		Symmetric:     symmetric,
-	}.Execute(id.tpm)
+	}.Execute(id.tpm, id.guard.cover(ending...))
 	if err != nil {
 		return private, id.unopened("TPM2_Import", err)
 	}

@@ -67,16 +67,18 @@ func (e *TPMError) Unwrap() []error {
 }
 
 func tpmError(command string, err error) error {
-	if err == nil {
-		return nil
-	}
-	failure := &TPMError{Command: command, Err: err}
-	errors.As(err, &failure.Code)
-	return failure
+	return tpmErrorMeaning(command, err, nil)
 }
 
 // tpmErrorMeaning is tpmError with a reason, for the given response codes.
 func tpmErrorMeaning(command string, err, reason error, codes ...tpm2.TPMRC) error {
+	var inner *TPMError // what had to come before the command
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &inner):
+		return inner
+	}
 	failure := &TPMError{Command: command, Err: err}
 	errors.As(err, &failure.Code)
 	for _, code := range codes {

@@ -16,6 +16,7 @@ import (
 // methods, and those of its Keys, may be called from several goroutines.
 type Identity struct {
 	tpm      *steady
+	guard    *guard
 	closer   io.Closer // nil if the caller keeps the transport
 	progress Progress
 	ek, srk  *primary
@@ -33,6 +34,7 @@ type options struct {
 	algorithm Algorithm // empty: any that is found, RSA2048 if created
 	transient bool
 	auth      Auth
+	exposed   exposure // for tests
 	progress  Progress
 }
 
@@ -78,15 +80,35 @@ func OpenTransport(tpm transport.TPM, opts ...Option) (*Identity, error) {
 	if err := o.auth.valid(); err != nil {
 		return nil, err
 	}
-	id := &Identity{tpm: steadied(tpm), auth: o.auth.clone(), progress: o.progress, keys: make(map[*Key]struct{})}
-	var err error
-	if id.ek, err = openPrimary(id.tpm, ekPlace, o); err != nil {
-		return nil, err
-	}
-	if id.srk, err = openPrimary(id.tpm, srkPlace, o); err != nil {
-		return nil, errors.Join(err, id.ek.flush(id.tpm))
+	o.auth = o.auth.clone()
+	steady := steadied(tpm)
+	id := &Identity{tpm: steady, guard: &guard{tpm: steady, exposed: o.exposed}, auth: o.auth,
+		progress: o.progress, keys: make(map[*Key]struct{})}
+	err := id.openKeys(o)
+	if err = errors.Join(err, id.guard.end()); err != nil {
+		id.auth.Wipe()
+		return nil, errors.Join(err, id.flushPrimaries())
 	}
 	return id, nil
+}
+
+func (id *Identity) openKeys(o options) (err error) {
+	if id.ek, err = openPrimary(id.guard, ekPlace, o); err != nil {
+		return err
+	}
+	id.guard.salt = id.ek
+	id.srk, err = openPrimary(id.guard, srkPlace, o)
+	return err
+}
+
+func (id *Identity) flushPrimaries() error {
+	var errs []error
+	for _, p := range []*primary{id.srk, id.ek} {
+		if p != nil {
+			errs = append(errs, p.flush(id.tpm))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // EK is the public area of the endorsement key: TPM2B_PUBLIC with its size
@@ -120,7 +142,7 @@ func (id *Identity) Close() error {
 	for key := range id.keys {
 		errs = append(errs, key.flushLocked())
 	}
-	errs = append(errs, id.srk.flush(id.tpm), id.ek.flush(id.tpm))
+	errs = append(errs, id.guard.end(), id.flushPrimaries())
 	if id.closer != nil {
 		errs = append(errs, id.closer.Close())
 	}

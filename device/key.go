@@ -91,11 +91,13 @@ func (k *Key) Sign(message []byte) (mac []byte, err error) {
 	}
 	done := k.id.progress.timed(StepSign)
 	defer func() { done(fmt.Sprintf("%d bytes signed inside the TPM", len(message)), err) }()
+	// A signature is the password at the hub: the session hides it and ends.
+	defer func() { err = errors.Join(err, k.id.guard.end()) }()
 	if len(message) > maxHMACInput {
 		return k.signLong(message)
 	}
 	answer, err := tpm2.Hmac{Handle: k.auth(), Buffer: tpm2.TPM2BMaxBuffer{Buffer: message},
-		HashAlg: tpm2.TPMAlgSHA256}.Execute(k.id.tpm)
+		HashAlg: tpm2.TPMAlgSHA256}.Execute(k.id.tpm, k.id.guard.cover(secretOut, finally))
 	if err != nil {
 		return nil, tpmError("TPM2_HMAC", err)
 	}
@@ -130,7 +132,7 @@ func (k *Key) feed(handle tpm2.TPMHandle, message []byte) ([]byte, error) {
 		message = message[maxHMACInput:]
 	}
 	answer, err := tpm2.SequenceComplete{SequenceHandle: sequence, Buffer: tpm2.TPM2BMaxBuffer{Buffer: message},
-		Hierarchy: tpm2.TPMRHNull}.Execute(k.id.tpm)
+		Hierarchy: tpm2.TPMRHNull}.Execute(k.id.tpm, k.id.guard.cover(secretOut, finally))
 	if err != nil {
 		return nil, tpmError("TPM2_SequenceComplete", err)
 	}
@@ -153,5 +155,5 @@ func (k *Key) flushLocked() error {
 	}
 	k.closed = true
 	delete(k.id.keys, k)
-	return flush(k.id.tpm, k.handle)
+	return errors.Join(k.id.guard.end(), flush(k.id.tpm, k.handle))
 }

@@ -15,13 +15,16 @@ type place struct {
 	what               string
 	handle             tpm2.TPMHandle
 	hierarchy          tpm2.TPMHandle
+	auth               func(Auth) []byte // of the hierarchy
 	template           func(Algorithm) tpm2.TPMTPublic
 	stepRead, stepMake string
 }
 
 var (
-	ekPlace  = place{"EK", HandleEK, tpm2.TPMRHEndorsement, ekTemplate, StepReadEK, StepCreateEK}
-	srkPlace = place{"SRK", HandleSRK, tpm2.TPMRHOwner, srkTemplate, StepReadSRK, StepCreateSRK}
+	ekPlace = place{"EK", HandleEK, tpm2.TPMRHEndorsement, func(a Auth) []byte { return a.Endorsement },
+		ekTemplate, StepReadEK, StepCreateEK}
+	srkPlace = place{"SRK", HandleSRK, tpm2.TPMRHOwner, func(a Auth) []byte { return a.Owner },
+		srkTemplate, StepReadSRK, StepCreateSRK}
 )
 
 // primary is a loaded EK or SRK.
@@ -39,6 +42,11 @@ func (p *primary) named() tpm2.NamedHandle {
 	return tpm2.NamedHandle{Handle: p.handle, Name: p.name}
 }
 
+// withAuth authorises the use of the key by s.
+func (p *primary) withAuth(s tpm2.Session) tpm2.AuthHandle {
+	return tpm2.AuthHandle{Handle: p.handle, Name: p.name, Auth: s}
+}
+
 func (p *primary) flush(tpm transport.TPM) error {
 	if !p.transient {
 		return nil
@@ -46,13 +54,13 @@ func (p *primary) flush(tpm transport.TPM) error {
 	return flush(tpm, p.handle)
 }
 
-func openPrimary(tpm transport.TPM, at place, o options) (*primary, error) {
+func openPrimary(g *guard, at place, o options) (*primary, error) {
 	if o.transient {
-		return createTransient(tpm, at, o)
+		return createTransient(g, at, o)
 	}
-	p, err := readPrimary(tpm, at, o)
+	p, err := readPrimary(g.tpm, at, o)
 	if errors.Is(err, tpm2.TPMRCHandle) { // nothing there
-		return createPersistent(tpm, at, o)
+		return createPersistent(g, at, o)
 	}
 	return p, err
 }
@@ -108,21 +116,24 @@ func (p *primary) fits(at place, want Algorithm) error {
 	return nil
 }
 
-func createTransient(tpm transport.TPM, at place, o options) (*primary, error) {
+func createTransient(g *guard, at place, o options) (*primary, error) {
 	done := o.progress.timed(at.stepMake)
-	p, err := create(tpm, at, o.algorithm)
+	p, err := create(g, at, o)
 	done("for now, not kept in the TPM", err)
 	return p, err
 }
 
-func create(tpm transport.TPM, at place, a Algorithm) (*primary, error) {
-	answer, err := tpm2.CreatePrimary{PrimaryHandle: at.hierarchy, InPublic: tpm2.New2B(at.template(a))}.Execute(tpm)
+func create(g *guard, at place, o options) (*primary, error) {
+	answer, err := tpm2.CreatePrimary{
+		PrimaryHandle: tpm2.AuthHandle{Handle: at.hierarchy, Auth: g.prove(at.auth(o.auth))},
+		InPublic:      tpm2.New2B(at.template(o.algorithm)),
+	}.Execute(g.tpm)
 	if err != nil {
 		return nil, tpmError("TPM2_CreatePrimary", err)
 	}
-	p, err := inspect(tpm, answer.ObjectHandle)
+	p, err := inspect(g.tpm, answer.ObjectHandle)
 	if err != nil {
-		return nil, errors.Join(err, flush(tpm, answer.ObjectHandle))
+		return nil, errors.Join(err, flush(g.tpm, answer.ObjectHandle))
 	}
 	p.transient = true
 	return p, nil
@@ -130,22 +141,22 @@ func create(tpm transport.TPM, at place, a Algorithm) (*primary, error) {
 
 // createPersistent puts the new key where every SDK of Azure DPS looks for it.
 // If another program has put one there since we looked, that is the one.
-func createPersistent(tpm transport.TPM, at place, o options) (*primary, error) {
+func createPersistent(g *guard, at place, o options) (*primary, error) {
 	done := o.progress.timed(at.stepMake)
-	p, err := create(tpm, at, o.algorithm)
+	p, err := create(g, at, o)
 	if err != nil {
 		done("", err)
 		return nil, err
 	}
-	err = persist(tpm, p, at.handle)
+	err = persist(g, o.auth.Owner, p, at.handle)
 	rival := errors.Is(err, tpm2.TPMRCNVDefined)
 	if rival {
 		err = nil
 	}
-	err = errors.Join(err, p.flush(tpm))
+	err = errors.Join(err, p.flush(g.tpm))
 	if rival && err == nil {
 		done("another program was faster", nil)
-		return readPrimary(tpm, at, o)
+		return readPrimary(g.tpm, at, o)
 	}
 	done(fmt.Sprintf("kept at 0x%08x", at.handle), err)
 	if err != nil {
@@ -155,9 +166,13 @@ func createPersistent(tpm transport.TPM, at place, o options) (*primary, error) 
 	return p, nil
 }
 
-func persist(tpm transport.TPM, p *primary, at tpm2.TPMHandle) error {
+func persist(g *guard, owner []byte, p *primary, at tpm2.TPMHandle) error {
 	named := p.named()
-	_, err := tpm2.EvictControl{Auth: tpm2.TPMRHOwner, ObjectHandle: &named, PersistentHandle: at}.Execute(tpm)
+	_, err := tpm2.EvictControl{
+		Auth:             tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: g.prove(owner)},
+		ObjectHandle:     &named,
+		PersistentHandle: at,
+	}.Execute(g.tpm)
 	return tpmError("TPM2_EvictControl", err)
 }
 

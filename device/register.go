@@ -167,7 +167,7 @@ func (p *proof) answerChallenge(ctx context.Context) error {
 	if err := p.close(); err != nil { // the stale challenge's
 		return err
 	}
-	if p.key, err = p.id.Activate(challenge.Blob); err != nil {
+	if p.key, err = p.id.activateToSign(challenge.Blob); err != nil {
 		return err
 	}
 	p.keyName, p.ahead = challenge.KeyName, 0
