@@ -135,6 +135,8 @@ func curveName(id tpm2.TPMECCCurve) Algorithm {
 		return ECCP256
 	case tpm2.TPMECCNistP384:
 		return "ecc-p384"
+	case tpm2.TPMECCNistP521:
+		return "ecc-p521"
 	}
 	return Algorithm(fmt.Sprintf("ecc-0x%04x", uint16(id)))
 }
