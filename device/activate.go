@@ -14,19 +14,17 @@ import (
 //
 // The caller closes the Key.
 func (id *Identity) Activate(activationBlob []byte) (*Key, error) {
-	return id.activate(activationBlob, secretIn, finally)
+	return id.activate(activationBlob, false)
 }
 
 // activateToSign is Activate for a key that signs in a moment, as the key of a
 // challenge does: the session of the activation stays for that, and ends with
 // the signature or the key.
 func (id *Identity) activateToSign(challenge []byte) (*Key, error) {
-	return id.activate(challenge, secretIn)
+	return id.activate(challenge, true)
 }
 
-// activate opens a blob; ending says how its session goes with the last command
-// that carries a secret.
-func (id *Identity) activate(activationBlob []byte, ending ...how) (*Key, error) {
+func (id *Identity) activate(activationBlob []byte, toSign bool) (key *Key, err error) {
 	b, err := parseBlob(activationBlob)
 	if err != nil {
 		return nil, err
@@ -36,24 +34,32 @@ func (id *Identity) activate(activationBlob []byte, ending ...how) (*Key, error)
 	if id.closed {
 		return nil, ErrClosed
 	}
-	key, err := id.activateLocked(b, ending)
+	var private tpm2.TPM2BPrivate
+	err = id.withRoom([]*object{&id.ek.object, &id.srk.object}, func() error {
+		private, err = id.open(b, toSign)
+		return err
+	})
+	if err == nil {
+		key, err = id.loadInRoom(b.public, private)
+	}
 	if err != nil {
 		return nil, errors.Join(err, id.guard.end())
 	}
 	return key, nil
 }
 
-func (id *Identity) activateLocked(b *blob, ending []how) (*Key, error) {
+// open turns a blob into a private area that the SRK can load.
+func (id *Identity) open(b *blob, toSign bool) (private tpm2.TPM2BPrivate, err error) {
 	inner, err := id.activateCredential(b)
 	if err != nil {
-		return nil, err
+		return private, err
 	}
 	defer clear(inner)
-	private, err := id.importKey(b, inner, ending)
-	if err != nil {
-		return nil, err
+	how := []how{secretIn}
+	if !toSign {
+		how = append(how, finally)
 	}
-	return id.loadLocked(b.public, private)
+	return id.importKey(b, inner, how)
 }
 
 // activateCredential gives the key of the inner wrapper, which is bound to the
@@ -106,7 +112,7 @@ func (id *Identity) unopened(command string, err error) error {
 // session, or by the session that covers the command beside the password.
 func (id *Identity) ekAuth() (auth tpm2.Session, cover []tpm2.Session, err error) {
 	if id.ek.area.ObjectAttributes.UserWithAuth {
-		return id.guard.prove(nil), []tpm2.Session{id.guard.cover(secretOut)}, nil
+		return id.guard.prove(nil), id.guard.cover(secretOut), nil
 	}
 	policy, err := id.guard.policy(id.ek.area.NameAlg)
 	if err != nil {
@@ -124,7 +130,7 @@ func (id *Identity) ekAuth() (auth tpm2.Session, cover []tpm2.Session, err error
 }
 
 // importKey turns the duplicate into a private area under the SRK.
-func (id *Identity) importKey(b *blob, inner []byte, ending []how) (private tpm2.TPM2BPrivate, err error) {
+func (id *Identity) importKey(b *blob, inner []byte, protection []how) (private tpm2.TPM2BPrivate, err error) {
 	done := id.progress.timed(StepImport)
 	defer func() { done("key wrapped under the SRK", err) }()
 	symmetric, err := innerWrapper(inner)
@@ -138,7 +144,7 @@ func (id *Identity) importKey(b *blob, inner []byte, ending []how) (private tpm2
 		Duplicate:     tpm2.TPM2BPrivate{Buffer: b.duplicate},
 		InSymSeed:     tpm2.TPM2BEncryptedSecret{Buffer: b.duplicateSecret},
 		Symmetric:     symmetric,
-	}.Execute(id.tpm, id.guard.cover(ending...))
+	}.Execute(id.tpm, id.guard.cover(protection...)...)
 	if err != nil {
 		return private, id.unopened("TPM2_Import", err)
 	}

@@ -24,6 +24,11 @@ var (
 	// commands (TPM 2.0 Part 1, 12.4). A power cycle makes it test itself again.
 	ErrFailureMode = errors.New("the TPM is in failure mode until it loses power; switch the device off and on")
 
+	// ErrNoRoom says that the TPM has no slot free for another key or session,
+	// though all of ours that was not needed made room. Other programs hold them,
+	// or died with them; behind a resource manager (/dev/tpmrm0) each has its own.
+	ErrNoRoom = errors.New("the TPM has no room for another key or session")
+
 	// ErrClosed says that the Key or Identity is closed.
 	ErrClosed = errors.New("closed")
 )
@@ -38,7 +43,7 @@ type TPMError struct {
 	Code tpm2.TPMRC
 
 	// Reason is what the failure means here, if that is known: ErrOtherOwner,
-	// ErrNotForThisTPM or ErrFailureMode. Else nil.
+	// ErrNotForThisTPM, ErrFailureMode or ErrNoRoom. Else nil.
 	Reason error
 
 	// Err is what the TPM or the transport said.
@@ -85,6 +90,9 @@ func tpmErrorMeaning(command string, err, reason error, codes ...tpm2.TPMRC) err
 		if errors.Is(err, code) {
 			failure.Reason = reason
 		}
+	}
+	if failure.Reason == nil && isFull(err) {
+		failure.Reason = ErrNoRoom
 	}
 	return failure
 }

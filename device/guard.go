@@ -3,6 +3,7 @@ package device
 import (
 	"bytes"
 	"errors"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -16,7 +17,7 @@ import (
 // Not safe for several goroutines: an Identity holds its mutex.
 type guard struct {
 	tpm      transport.TPM
-	salt     *primary // the key to salt with; nil before there is one
+	salts    []*primary // keys to salt with, the best one first; those not loaded are passed over
 	sessions []*session
 
 	exposed exposure // for tests only
@@ -58,9 +59,12 @@ func (g *guard) prove(auth []byte, opts ...how) tpm2.Session {
 
 // cover protects a command that is authorised otherwise, or not at all: its
 // secrets, and its response against changes.
-func (g *guard) cover(opts ...how) tpm2.Session {
-	u := &use{begin: func(u *use) error { return g.provide(u, func(*session) bool { return true }) }}
-	return g.shaped(u, opts)
+func (g *guard) cover(opts ...how) []tpm2.Session {
+	u := g.shaped(&use{begin: func(u *use) error { return g.provide(u, func(*session) bool { return true }) }}, opts)
+	if !u.in && !u.out { // the TPM takes no session beside, then
+		return nil
+	}
+	return []tpm2.Session{u}
 }
 
 // satisfy authorises a command with the policy session that policy has begun.
@@ -100,10 +104,8 @@ func (g *guard) policy(hash tpm2.TPMIAlgHash) (*session, error) {
 }
 
 func (g *guard) start(kind tpm2.TPMSE, hash tpm2.TPMIAlgHash) (s *session, err error) {
-	salt := saltKey{}
-	if g.salt != nil {
-		salt = saltKey{g.salt.handle, g.salt.area}
-	} else {
+	salt, found := g.loadedSalt()
+	if !found {
 		var release func() error
 		if salt, release, err = createSaltKey(g.tpm); err != nil {
 			return nil, err
@@ -116,6 +118,20 @@ func (g *guard) start(kind tpm2.TPMSE, hash tpm2.TPMIAlgHash) (s *session, err e
 	}
 	g.sessions = append(g.sessions, s)
 	return s, nil
+}
+
+func (g *guard) loadedSalt() (salt saltKey, found bool) {
+	for _, p := range g.salts {
+		if p.aside == nil {
+			return saltKey{p.handle, p.area}, true
+		}
+	}
+	return saltKey{}, false
+}
+
+// busy tells whether a session is open.
+func (g *guard) busy() bool {
+	return slices.ContainsFunc(g.sessions, func(s *session) bool { return !s.ended() })
 }
 
 // end flushes all sessions that were begun.

@@ -96,8 +96,16 @@ func (id *Identity) openKeys(o options) (err error) {
 	if id.ek, err = openPrimary(id.guard, ekPlace, o); err != nil {
 		return err
 	}
-	id.guard.salt = id.ek
-	id.srk, err = openPrimary(id.guard, srkPlace, o)
+	// The EK first: what is salted to it only the device that the service knows
+	// can read.
+	id.guard.salts = []*primary{id.ek}
+	err = id.withRoom(nil, func() (err error) {
+		id.srk, err = openPrimary(id.guard, srkPlace, o)
+		return err
+	})
+	if err == nil {
+		id.guard.salts = append(id.guard.salts, id.srk)
+	}
 	return err
 }
 

@@ -15,9 +15,8 @@ const maxHMACInput = 1024
 // signs the proof, the hub key signs SAS tokens for the hub. The TPM has room
 // for about three loaded objects, so close a Key that is no longer needed.
 type Key struct {
+	object
 	id      *Identity
-	handle  tpm2.TPMHandle
-	name    tpm2.TPM2BName
 	public  tpm2.TPM2BPublic
 	private tpm2.TPM2BPrivate
 	closed  bool // guarded by id.mu
@@ -33,9 +32,18 @@ func (id *Identity) loadLocked(public tpm2.TPM2BPublic, private tpm2.TPM2BPrivat
 		return nil, err
 	}
 	done(fmt.Sprintf("key loaded as 0x%08x", uint32(answer.ObjectHandle)), nil)
-	key := &Key{id: id, handle: answer.ObjectHandle, name: answer.Name, public: public, private: private}
+	key := &Key{object: object{handle: answer.ObjectHandle, name: answer.Name}, id: id, public: public, private: private}
 	id.keys[key] = struct{}{}
 	return key, nil
+}
+
+// loadInRoom is loadLocked, with room made for the key.
+func (id *Identity) loadInRoom(public tpm2.TPM2BPublic, private tpm2.TPM2BPrivate) (key *Key, err error) {
+	err = id.withRoom([]*object{&id.srk.object}, func() error {
+		key, err = id.loadLocked(public, private)
+		return err
+	})
+	return key, err
 }
 
 // LoadKey loads a key that Marshal saved. It fails with ErrOtherOwner if the
@@ -50,7 +58,7 @@ func (id *Identity) LoadKey(saved []byte) (*Key, error) {
 	if id.closed {
 		return nil, ErrClosed
 	}
-	return id.loadLocked(public, private)
+	return id.loadInRoom(public, private)
 }
 
 // Marshal gives the key in the form that can be kept outside the TPM:
@@ -93,25 +101,30 @@ func (k *Key) Sign(message []byte) (mac []byte, err error) {
 	defer func() { done(fmt.Sprintf("%d bytes signed inside the TPM", len(message)), err) }()
 	// A signature is the password at the hub: the session hides it and ends.
 	defer func() { err = errors.Join(err, k.id.guard.end()) }()
-	if len(message) > maxHMACInput {
-		return k.signLong(message)
-	}
-	answer, err := tpm2.Hmac{Handle: k.auth(), Buffer: tpm2.TPM2BMaxBuffer{Buffer: message},
-		HashAlg: tpm2.TPMAlgSHA256}.Execute(k.id.tpm, k.id.guard.cover(secretOut, finally))
+	err = k.id.withRoom([]*object{&k.object}, func() (err error) {
+		if len(message) > maxHMACInput {
+			mac, err = k.signLong(message)
+			return err
+		}
+		mac, err = k.signShort(message)
+		return err
+	})
+	return mac, err
+}
+
+func (k *Key) signShort(message []byte) ([]byte, error) {
+	answer, err := tpm2.Hmac{Handle: k.withAuth(k.id.guard.prove(nil)), Buffer: tpm2.TPM2BMaxBuffer{Buffer: message},
+		HashAlg: tpm2.TPMAlgSHA256}.Execute(k.id.tpm, k.id.guard.cover(secretOut, finally)...)
 	if err != nil {
 		return nil, tpmError("TPM2_HMAC", err)
 	}
 	return answer.OutHMAC.Buffer, nil
 }
 
-func (k *Key) auth() tpm2.AuthHandle {
-	return tpm2.AuthHandle{Handle: k.handle, Name: k.name, Auth: tpm2.PasswordAuth(nil)}
-}
-
 // signLong feeds the message in pieces. The sequence is an object of its own
 // that only its completion removes, so it is flushed if it does not get there.
 func (k *Key) signLong(message []byte) ([]byte, error) {
-	start, err := tpm2.HmacStart{Handle: k.auth(), HashAlg: tpm2.TPMAlgSHA256}.Execute(k.id.tpm)
+	start, err := tpm2.HmacStart{Handle: k.withAuth(k.id.guard.prove(nil)), HashAlg: tpm2.TPMAlgSHA256}.Execute(k.id.tpm)
 	if err != nil {
 		return nil, tpmError("TPM2_HMAC_Start", err)
 	}
@@ -123,7 +136,7 @@ func (k *Key) signLong(message []byte) ([]byte, error) {
 }
 
 func (k *Key) feed(handle tpm2.TPMHandle, message []byte) ([]byte, error) {
-	sequence := tpm2.AuthHandle{Handle: handle, Auth: tpm2.PasswordAuth(nil)}
+	sequence := tpm2.AuthHandle{Handle: handle, Auth: k.id.guard.prove(nil)}
 	for len(message) > maxHMACInput {
 		piece := tpm2.TPM2BMaxBuffer{Buffer: message[:maxHMACInput]}
 		if _, err := (tpm2.SequenceUpdate{SequenceHandle: sequence, Buffer: piece}).Execute(k.id.tpm); err != nil {
@@ -132,7 +145,7 @@ func (k *Key) feed(handle tpm2.TPMHandle, message []byte) ([]byte, error) {
 		message = message[maxHMACInput:]
 	}
 	answer, err := tpm2.SequenceComplete{SequenceHandle: sequence, Buffer: tpm2.TPM2BMaxBuffer{Buffer: message},
-		Hierarchy: tpm2.TPMRHNull}.Execute(k.id.tpm, k.id.guard.cover(secretOut, finally))
+		Hierarchy: tpm2.TPMRHNull}.Execute(k.id.tpm, k.id.guard.cover(secretOut, finally)...)
 	if err != nil {
 		return nil, tpmError("TPM2_SequenceComplete", err)
 	}
@@ -155,5 +168,5 @@ func (k *Key) flushLocked() error {
 	}
 	k.closed = true
 	delete(k.id.keys, k)
-	return errors.Join(k.id.guard.end(), flush(k.id.tpm, k.handle))
+	return errors.Join(k.id.guard.end(), k.remove(k.id.tpm))
 }

@@ -29,29 +29,19 @@ var (
 
 // primary is a loaded EK or SRK.
 type primary struct {
-	handle    tpm2.TPMHandle
-	transient bool // to be flushed
-	name      tpm2.TPM2BName
+	object
+	transient bool   // to be flushed
 	public    []byte // TPM2B_PUBLIC
 	area      *tpm2.TPMTPublic
 	algorithm Algorithm
 	hierarchy string
 }
 
-func (p *primary) named() tpm2.NamedHandle {
-	return tpm2.NamedHandle{Handle: p.handle, Name: p.name}
-}
-
-// withAuth authorises the use of the key by s.
-func (p *primary) withAuth(s tpm2.Session) tpm2.AuthHandle {
-	return tpm2.AuthHandle{Handle: p.handle, Name: p.name, Auth: s}
-}
-
 func (p *primary) flush(tpm transport.TPM) error {
 	if !p.transient {
 		return nil
 	}
-	return flush(tpm, p.handle)
+	return p.remove(tpm)
 }
 
 func openPrimary(g *guard, at place, o options) (*primary, error) {
@@ -94,8 +84,7 @@ func inspect(tpm transport.TPM, handle tpm2.TPMHandle) (*primary, error) {
 		return nil, fmt.Errorf("public area at 0x%08x: %w", handle, err)
 	}
 	return &primary{
-		handle:    handle,
-		name:      answer.Name,
+		object:    object{handle: handle, name: answer.Name},
 		public:    tpm2.Marshal(answer.OutPublic),
 		area:      area,
 		algorithm: algorithm,
