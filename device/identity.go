@@ -158,7 +158,21 @@ func (id *Identity) Close() error {
 	return errors.Join(errs...)
 }
 
+// flush removes a key or session. It is often what clears up after a failure, so
+// it is tried twice: whatever the second try does not find, the first removed.
 func flush(tpm transport.TPM, handle tpm2.TPMHandle) error {
 	_, err := tpm2.FlushContext{FlushHandle: handle}.Execute(tpm)
+	if err == nil || errors.Is(err, ErrStalled) {
+		return tpmError("TPM2_FlushContext", err)
+	}
+	_, err = tpm2.FlushContext{FlushHandle: handle}.Execute(tpm)
+	if isGone(err) {
+		return nil
+	}
 	return tpmError("TPM2_FlushContext", err)
+}
+
+// isGone tells whether the TPM does not know the handle to be flushed.
+func isGone(err error) bool {
+	return errors.Is(err, tpm2.TPMRCHandle) || errors.Is(err, tpm2.TPMRCValue)
 }

@@ -81,8 +81,7 @@ func (s *session) renewNonce() {
 
 func (s *session) ended() bool { return s.handle == tpm2.TPMRHNull }
 
-// end flushes the session. That it is gone already is no error: an answer that
-// told so may have been lost.
+// end flushes the session, if the TPM has not ended it.
 func (s *session) end(tpm transport.TPM) error {
 	clear(s.key)
 	if s.ended() {
@@ -90,9 +89,6 @@ func (s *session) end(tpm transport.TPM) error {
 	}
 	err := flush(tpm, s.handle)
 	s.handle = tpm2.TPMRHNull
-	if errors.Is(err, tpm2.TPMRCHandle) || errors.Is(err, tpm2.TPMRCValue) {
-		return nil
-	}
 	return err
 }
 
