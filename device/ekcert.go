@@ -54,14 +54,15 @@ type EKCertificate struct {
 	selfSigned              bool
 }
 
-// ManufacturerName is Manufacturer in letters: "IFX" for "id:49465800".
+// ManufacturerName is Manufacturer in letters, if it has any: "IFX" for
+// "id:49465800".
 func (c *EKCertificate) ManufacturerName() string {
 	digits, found := strings.CutPrefix(strings.ToLower(c.Manufacturer), "id:")
 	letters, err := hex.DecodeString(digits)
-	if !found || err != nil {
-		return c.Manufacturer
+	if name := printable(letters); found && err == nil && name != "" {
+		return name
 	}
-	return printable(letters)
+	return c.Manufacturer
 }
 
 // vouchesFor tells whether the certificate is for this key.

@@ -209,11 +209,15 @@ func readKept(tpm transport.TPM, handle tpm2.TPMHandle) (*EK, error) {
 
 // looksLikeEK tells EKs from other keys that are kept: storage keys of the
 // endorsement hierarchy, with the policy of an EK, or in the range of handles
-// that is meant for EKs (TCG Registry of Reserved TPM 2.0 Handles, 2.3).
+// that is meant for EKs (TCG Registry of Reserved TPM 2.0 Handles, 2.3). What
+// sits at HandleEK is shown whatever it is, since SDKs show it.
 func looksLikeEK(p *primary, handle tpm2.TPMHandle) bool {
 	const first, last = 0x81010000, 0x8101ffff
+	if handle == HandleEK {
+		return true
+	}
 	a := p.area.ObjectAttributes
-	if !a.Restricted || !a.Decrypt || !a.FixedTPM || p.area.Type == tpm2.TPMAlgSymCipher || p.area.Type == tpm2.TPMAlgKeyedHash {
+	if !a.Restricted || !a.Decrypt || !a.FixedTPM {
 		return false
 	}
 	policy := p.area.AuthPolicy.Buffer

@@ -74,7 +74,7 @@ func (r *nvReader) read(handle tpm2.TPMHandle) ([]byte, error) {
 	}
 	switch {
 	case public.NVIndex != handle:
-		return nil, tpmError("TPM2_NV_ReadPublic", fmt.Errorf("the answer is about 0x%08x", public.NVIndex))
+		return nil, fmt.Errorf("TPM2_NV_ReadPublic: the answer is about 0x%08x", uint32(public.NVIndex))
 	case !public.Attributes.Written:
 		return nil, errUnwritten
 	case public.Attributes.NT != tpm2.TPMNTOrdinary:
@@ -158,7 +158,7 @@ func (r *nvReader) content(way nvWay, index tpm2.NamedHandle, size int) ([]byte,
 			return nil, tpmError("TPM2_NV_Read", err)
 		}
 		if got := len(answer.Data.Buffer); got != want {
-			return nil, tpmError("TPM2_NV_Read", fmt.Errorf("asked for %d bytes, got %d", want, got))
+			return nil, fmt.Errorf("TPM2_NV_Read: asked for %d bytes, got %d", want, got)
 		}
 		content = append(content, answer.Data.Buffer...)
 	}
