@@ -29,6 +29,10 @@ var (
 	// or died with them; behind a resource manager (/dev/tpmrm0) each has its own.
 	ErrNoRoom = errors.New("the TPM has no room for another key or session")
 
+	// ErrChanged says that a response is not the one that the TPM has sent:
+	// something between this process and the TPM has changed it, or made it up.
+	ErrChanged = errors.New("the TPM's response was changed on its way")
+
 	// ErrClosed says that the Key or Identity is closed.
 	ErrClosed = errors.New("closed")
 )

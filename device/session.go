@@ -7,7 +7,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 
 	"github.com/google/go-tpm/tpm2"
 	"github.com/google/go-tpm/tpm2/transport"
@@ -145,9 +144,6 @@ func (s *session) hashOf(parts ...[]byte) ([]byte, error) {
 	return h.Sum(nil), nil
 }
 
-// errChangedAnswer says that a response is not what the TPM has sent.
-var errChangedAnswer = errors.New("the TPM's response was changed on its way: it is not authenticated")
-
 // use is one command's use of a session (tpm2.Session). It begins the session
 // when the command is executed.
 type use struct {
@@ -217,7 +213,7 @@ func (u *use) Validate(rc tpm2.TPMRC, cc tpm2.TPMCC, parms []byte, _ []tpm2.TPM2
 		return err
 	}
 	if !hmac.Equal(want, answer.Authorization.Buffer) {
-		return errChangedAnswer
+		return ErrChanged
 	}
 	u.nonceTPM = answer.Nonce
 	if !answer.Attributes.ContinueSession { // its key is yet needed, to decrypt
