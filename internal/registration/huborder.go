@@ -3,6 +3,7 @@ package registration
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"latchkey.example/latchkey/dps"
 )
@@ -26,7 +27,16 @@ type DeviceOrder struct {
 	Generation uint64   `json:"generation"` // up to which it counts: who proves himself later is not meant
 	ID         string   `json:"id"`         // registration id
 	Operation  string   `json:"operation,omitempty"`
-	TrackingID string   `json:"trackingId"` // of the request that gave it
+	After      []string `json:"after,omitempty"` // operations before that, as plan.After
+	TrackingID string   `json:"trackingId"`      // of the request that gave it
+}
+
+// operations are those for which somebody may be at the hub still.
+func (o DeviceOrder) operations() []string {
+	if o.Operation == "" {
+		return o.After
+	}
+	return append(slices.Clone(o.After), o.Operation)
 }
 
 // GroupOrder is an order for all devices that a group has let in: the Object, as JSON, of an outbox row, which is worked off a page at a time.
@@ -40,14 +50,18 @@ type GroupOrder struct {
 
 // OrdersFor is the work that an order is for the device of a registration as it stands: one row for each hub where it may be. Stores write it in the
 // transition that shuts the device out. A generation of 0 is the registration's own.
-func OrdersFor(order HubOrder, r Registration, generation uint64, trackingID string) (rows []Outbox) {
+func OrdersFor(order HubOrder, r Registration, generation uint64, trackingID string) []Outbox {
+	return ordersAfter(order, r, generation, trackingID, nil)
+}
+
+func ordersAfter(order HubOrder, r Registration, generation uint64, trackingID string, after []string) (rows []Outbox) {
 	if order == NoHubOrder {
 		return nil
 	}
 	if generation == 0 {
 		generation = r.Revision
 	}
-	one := DeviceOrder{Order: order, DeviceID: r.DeviceID, Generation: generation, ID: dps.FoldID(r.ID), TrackingID: trackingID}
+	one := DeviceOrder{Order: order, DeviceID: r.DeviceID, Generation: generation, ID: dps.FoldID(r.ID), After: after, TrackingID: trackingID}
 	if r.Status == Assigning { // somebody may be at a hub for it
 		one.Operation = r.OperationID
 	}

@@ -30,8 +30,8 @@ func (c *Core) carryOut(ctx context.Context, row OutboxRow, claim string) error 
 	if row.Kind == OutboxDeviceOrder && reach == Elsewhere {
 		return c.passOn(ctx, row, claim, []Outbox{{Kind: OutboxDeviceOrderEmbedded, Object: row.Object}})
 	}
-	if order.Operation != "" { // what may still be made at the hub for it would outlive the order
-		if err := c.othersDone(ctx, row.Scope, plan{After: []string{order.Operation}}); err != nil {
+	if after := order.operations(); len(after) > 0 { // what may still be made at the hub for them would outlive the order
+		if err := c.othersDone(ctx, row.Scope, plan{After: after}); err != nil {
 			return err
 		}
 	}

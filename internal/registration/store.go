@@ -24,6 +24,8 @@ type Store interface {
 	GroupStore
 	ListStore
 	DeviceStore
+	ClosingStore
+	TransferStore
 	OwnerMemory
 	OutboxStore
 	AuditStore
@@ -81,7 +83,7 @@ type ScopeStore interface {
 type EnrollmentStore interface {
 	// PutEnrollment creates (Expect nil: Exists if there is one) or replaces (Expect: Missing if there is none,
 	// Conflict if its revision differs and Expect is not AnyRevision; Taken if a certificate of it is another enrollment's or a group's).
-	// Created is kept on replace. It returns the enrollment as stored, with its new revision.
+	// Created is kept on replace; an offer to transfer it goes if its EKKeyID changes. It returns the enrollment as stored, with its new revision.
 	PutEnrollment(ctx context.Context, scope string, e Enrollment, expect *uint64, audit Audit, order HubOrder) (Enrollment, Verdict, error)
 	// PutEnrollments is PutEnrollment for each of at most MaxPuts rows, in their order, in one transition: each has its own verdict, and one that
 	// is refused changes nothing and does not hinder the others. An error means that all of them are unknown; none is applied
@@ -91,7 +93,7 @@ type EnrollmentStore interface {
 	// audit row either. The verdicts are what each row met, with the rows before it applied: who is not all Applied learns of every row that is
 	// refused. More rows than MaxAtomic are an error before any write.
 	PutAllEnrollments(ctx context.Context, scope string, puts []EnrollmentPut) ([]Verdict, error)
-	// DeleteEnrollment removes the enrollment and its registration. The generation of the id stays, its age counted from now.
+	// DeleteEnrollment removes the enrollment and its registration, and the offer to transfer it. The generation of the id stays, its age counted from now.
 	// Operations of the id stop being answered: they are removed too. Expect nil or AnyRevision: unconditional.
 	DeleteEnrollment(ctx context.Context, scope, id string, expect *uint64, audit Audit, order HubOrder) (Verdict, error)
 	// DeleteRegistration removes the registration and its operations, never the enrollment; generation as above.
@@ -192,7 +194,8 @@ type DeviceStore interface {
 	Unfinished(ctx context.Context, createdBefore time.Time, after Unfinished, limit int) ([]Unfinished, error)
 	// Prune removes operations created before the given time (never one that Unfinished would list) and generations of ids that have neither enrollment
 	// nor registration and were last moved before idleBefore, and forgets owners remembered before idleBefore; at most limit rows
-	// of each. It returns the rows removed.
+	// of each. Likewise what is kept of closings before operationsBefore, what ids have awaited since before that and is carried out, and offers that
+	// ended before it. It returns the rows removed.
 	Prune(ctx context.Context, operationsBefore, idleBefore time.Time, limit int) (int, error)
 }
 

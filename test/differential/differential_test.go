@@ -158,6 +158,8 @@ var verdicts = map[string][]string{
 	"PutGroup": {"applied", "conflict", "exists", "missing", "taken"}, "DeleteGroup": {"applied", "conflict", "missing"},
 	"PutCACertificate": {"applied", "conflict", "exists", "missing"}, "DeleteCACertificate": {"applied", "conflict", "missing"},
 	"DeleteRegistration": {"applied", "conflict", "missing"}, "Redeem": {"applied", "conflict", "taken", "error"}, "Refuse": {"applied", "conflict"},
+	"CloseRegistration": {"applied", "conflict", "error"}, "PutOffer": {"applied", "conflict", "exists", "missing", "error"}, "DeleteOffer": {"applied", "missing"},
+	"AcceptOffer": {"applied", "conflict", "exists", "missing", "error"}, "Offered": {"not"},
 	"Finish": {"applied", "superseded", "missing", "conflict", "taken", "error"}, "PutIdentity": {"applied", "conflict", "superseded", "other", "error"},
 	"DeleteIdentity": {"applied", "conflict", "missing", "superseded", "other", "error"}, "PutTwin": {"applied", "conflict", "missing"},
 	"EnqueueMessage": {"applied", "missing", "full", "error"}, "SettleMessage": {"applied", "missing"}, "PutSession": {"applied", "missing"}, "DeliveredMessage": {"applied", "missing"},

@@ -365,3 +365,33 @@ func (h *tappedHub) DeviceData(ctx context.Context, a, b, c string) (registratio
 func (h *tappedHub) Drop(ctx context.Context, a, b string) error {
 	return none(h.tap, ctx, "Drop", func(ctx context.Context) error { return h.Hub.Drop(ctx, a, b) })
 }
+
+func (s *tapped) CloseRegistration(ctx context.Context, a string, b registration.Closing) (uint64, registration.Verdict, error) {
+	return two(s.tap, ctx, "CloseRegistration", func(ctx context.Context) (uint64, registration.Verdict, error) { return s.Store.CloseRegistration(ctx, a, b) })
+}
+
+func (s *tapped) Closure(ctx context.Context, a string, b string) (registration.Closure, error) {
+	return one(s.tap, ctx, "Closure", func(ctx context.Context) (registration.Closure, error) { return s.Store.Closure(ctx, a, b) })
+}
+
+func (s *tapped) PutOffer(ctx context.Context, a string, b registration.Offer, c uint64, d registration.Audit) (registration.Verdict, error) {
+	return one(s.tap, ctx, "PutOffer", func(ctx context.Context) (registration.Verdict, error) { return s.Store.PutOffer(ctx, a, b, c, d) })
+}
+
+func (s *tapped) DeleteOffer(ctx context.Context, a string, b string, c registration.Audit) (registration.Verdict, error) {
+	return one(s.tap, ctx, "DeleteOffer", func(ctx context.Context) (registration.Verdict, error) { return s.Store.DeleteOffer(ctx, a, b, c) })
+}
+
+func (s *tapped) Offers(ctx context.Context, a string, b string, c int) ([]registration.Offer, error) {
+	return one(s.tap, ctx, "Offers", func(ctx context.Context) ([]registration.Offer, error) { return s.Store.Offers(ctx, a, b, c) })
+}
+
+func (s *tapped) Offered(ctx context.Context, a string, b [32]byte) (registration.Offered, error) {
+	return one(s.tap, ctx, "Offered", func(ctx context.Context) (registration.Offered, error) { return s.Store.Offered(ctx, a, b) })
+}
+
+func (s *tapped) AcceptOffer(ctx context.Context, a string, b registration.Acceptance) (registration.Accepted, registration.Verdict, error) {
+	return two(s.tap, ctx, "AcceptOffer", func(ctx context.Context) (registration.Accepted, registration.Verdict, error) {
+		return s.Store.AcceptOffer(ctx, a, b)
+	})
+}

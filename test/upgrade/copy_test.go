@@ -104,7 +104,11 @@ func TestACopiedInstallationGoesOn(t *testing.T) {
 			SELECT scope, hub, 'gone', 11, 12, 13 FROM identities WHERE device_id = 'Sensor-1';
 		INSERT INTO linked_hubs (scope, name, kind, weight, allocate, draining, region, settings, sealed_secret, revision, created, updated)
 			SELECT scope, hub, 'embedded', 3, 1, 0, 'north', x'', x'', 1, 2, 3 FROM identities WHERE device_id = 'Sensor-1';
-		INSERT INTO scope_allocations (scope, default_policy, regions, sealed_webhook_key, revision, updated) VALUES ('`+f.Scope+`', 'hashed', x'5b5d', x'', 1, 2)`)) // what the earlier release did not have
+		INSERT INTO scope_allocations (scope, default_policy, regions, sealed_webhook_key, revision, updated) VALUES ('`+f.Scope+`', 'hashed', x'5b5d', x'', 1, 2);
+		INSERT INTO closures (scope, folded, generation, token_digest, tracking_id, at) VALUES ('`+f.Scope+`', 'gone', 3, x'00ff', 'closing', 4);
+		INSERT INTO awaited (scope, folded, origin, object, at) VALUES ('`+f.Scope+`', 'gone', 'another', '{"order":"remove"}', 5);
+		INSERT INTO offers (scope, folded, id, target, code, ek_key_id, keys, enrolled, policy, created, expires)
+			VALUES ('`+f.Scope+`', 'sold', 'Sold', 'another', x'01', x'02', x'03', 6, 'owner', 7, 8)`)) // what the earlier release did not have
 	before, hubBefore := readEmbedded(t, cfg, f.SQLite), readHub(t, cfg, nil, f.Scope)
 	address := server.Address(emptyDatabase(t))
 	filled := map[string]bool{}

@@ -32,6 +32,9 @@ var copyTables = []copyTable{
 		"hub_key_generation operation_id error_code error_message created updated leaving saved payload"),
 	filling("operations", "scope id folded registration_id status substatus generation revision mechanism group_id token_digest sealed_key ek srk "+
 		"sealed_hub_key hub device_id error_code error_message tracking_id created updated plan"),
+	filling("closures", "scope folded generation token_digest tracking_id at"),
+	filling("awaited", "scope folded origin object at"),
+	filling("offers", "scope folded id target code ek_key_id keys enrolled policy created expires"),
 	filling("identities", "scope hub device_id sealed_key generation updated cutting version created disabled status_reason status_updated iot_edge"),
 	filling("identity_generations", "scope hub device_id generation version at"),
 	filling("twins", "scope hub device_id tags desired reported desired_metadata reported_metadata desired_version reported_version version updated"),

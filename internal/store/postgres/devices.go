@@ -21,20 +21,23 @@ func (s *Store) Device(ctx context.Context, scope, id string) (registration.Devi
 	return d, nil
 }
 
-const deviceSQL = `SELECT coalesce(g.generation, 0),
-	e.folded, e.id, e.revision, e.mechanism, e.ek, e.ek_key_id, e.pinned_srk, e.sealed_primary, e.sealed_secondary, e.certificates,
-	e.device_id, e.disabled, e.document, e.created, e.updated,
-	r.folded, r.id, r.revision, r.status, r.substatus, r.hub, r.device_id, r.mechanism, r.group_id, r.ek_key_id, r.srk, r.sealed_hub_key,
-	r.hub_key_generation, r.operation_id, r.error_code, r.error_message, r.created, r.updated, r.leaving, r.saved, r.payload,
-	o.folded, o.id, o.registration_id, o.status, o.substatus, o.generation, o.revision, o.mechanism, o.group_id, o.token_digest, o.sealed_key, o.ek, o.srk,
-	o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated, o.plan,
-	coalesce(v.revision, 0)
+const deviceSQL = `SELECT ` + deviceColumns + `
 FROM (SELECT) AS k
 LEFT JOIN generations   AS g ON g.scope = $1 AND g.folded = $2
 LEFT JOIN enrollments   AS e ON e.scope = $1 AND e.folded = $2
 LEFT JOIN registrations AS r ON r.scope = $1 AND r.folded = $2
 LEFT JOIN operations    AS o ON o.scope = $1 AND o.id = r.operation_id AND o.folded = $2
 LEFT JOIN group_revisions AS v ON v.scope = $1`
+
+// deviceColumns are what scanDevice reads.
+const deviceColumns = `coalesce(g.generation, 0),
+	e.folded, e.id, e.revision, e.mechanism, e.ek, e.ek_key_id, e.pinned_srk, e.sealed_primary, e.sealed_secondary, e.certificates,
+	e.device_id, e.disabled, e.document, e.created, e.updated,
+	r.folded, r.id, r.revision, r.status, r.substatus, r.hub, r.device_id, r.mechanism, r.group_id, r.ek_key_id, r.srk, r.sealed_hub_key,
+	r.hub_key_generation, r.operation_id, r.error_code, r.error_message, r.created, r.updated, r.leaving, r.saved, r.payload,
+	o.folded, o.id, o.registration_id, o.status, o.substatus, o.generation, o.revision, o.mechanism, o.group_id, o.token_digest, o.sealed_key, o.ek, o.srk,
+	o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated, o.plan,
+	coalesce(v.revision, 0)`
 
 func scanDevice(r *row) registration.Device {
 	d := registration.Device{Generation: r.uint()}

@@ -95,6 +95,7 @@ func (s *Store) DeleteEnrollment(ctx context.Context, scope, id string, expect *
 		}
 		b.add(`DELETE FROM enrollments WHERE scope = $1 AND folded = $2`, scope, folded)
 		b.add(`DELETE FROM entry_certificates WHERE scope = $1 AND kind = $2 AND folded = $3`, scope, ownEntry, folded)
+		b.add(`DELETE FROM offers WHERE scope = $1 AND folded = $2`, scope, folded)
 		deleteRegistration(&b, scope, folded)
 		dropID(&b, scope, folded, audit.At)
 		b.audit(scope, audit)

@@ -132,7 +132,11 @@ func (s *Store) Prune(ctx context.Context, operationsBefore, idleBefore time.Tim
 		identities, err := c.exec(`WITH old AS MATERIALIZED (SELECT scope, hub, device_id FROM identity_generations WHERE at < $1 AND generation > 0
 			ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)
 			DELETE FROM identity_generations AS g USING old WHERE g.scope = old.scope AND g.hub = old.hub AND g.device_id = old.device_id`, idleBefore, limit)
-		removed = operations + generations + owners + identities
+		if err != nil {
+			return 0, err
+		}
+		closings, err := pruneClosings(c, operationsBefore, limit)
+		removed = operations + generations + owners + identities + closings
 		return registration.Applied, err
 	})
 	if err != nil {

@@ -122,6 +122,10 @@ func (p *puts) write(c *conn) error {
 	if again := p.again(); len(again) > 0 {
 		b.add(`UPDATE generations SET idle_since = NULL WHERE scope = $1 AND folded = ANY($2) AND idle_since IS NOT NULL`, p.scope, again)
 	}
+	if replaced := p.replaced(); len(replaced) > 0 {
+		b.add(`DELETE FROM offers AS o USING enrollments AS e WHERE o.scope = $1 AND o.folded = ANY($2) AND e.scope = o.scope AND e.folded = o.folded
+			AND e.ek_key_id <> o.ek_key_id`, p.scope, replaced)
+	}
 	var unused []string
 	for _, folded := range p.made {
 		if !written[folded] {
@@ -145,6 +149,16 @@ func (p *puts) again() (ids []string) {
 	}
 	for _, folded := range p.writes {
 		if p.rows[folded].fresh && !made[folded] {
+			ids = append(ids, folded)
+		}
+	}
+	return ids
+}
+
+// replaced are ids that had an enrollment before.
+func (p *puts) replaced() (ids []string) {
+	for _, folded := range p.writes {
+		if !p.rows[folded].fresh {
 			ids = append(ids, folded)
 		}
 	}

@@ -128,6 +128,7 @@ var leftovers = []struct {
 	key   []string
 }{
 	{"enrollments", []string{"folded"}}, {"registrations", []string{"folded"}}, {"device_ids", []string{"hub", "device_id"}}, {"operations", []string{"id"}},
+	{"closures", []string{"folded"}}, {"awaited", []string{"folded", "origin", "object"}}, {"offers", []string{"folded"}},
 	{"generations", []string{"folded"}}, {"identities", []string{"hub", "device_id"}}, {"identity_generations", []string{"hub", "device_id"}},
 	{"twins", []string{"hub", "device_id"}}, {"hub_messages", []string{"hub", "device_id", "n"}}, {"hub_queues", []string{"hub", "device_id"}},
 	{"enrollment_groups", []string{"folded"}},

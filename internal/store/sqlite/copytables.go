@@ -37,6 +37,9 @@ var copyTables = []copyTable{
 		"hub_key_generation operation_id error_code error_message created updated leaving saved payload"),
 	copying("operations", "scope id folded registration_id status substatus generation revision mechanism group_id token_digest sealed_key ek srk "+
 		"sealed_hub_key hub device_id error_code error_message tracking_id created updated plan"),
+	copying("closures", "scope folded generation token_digest tracking_id at"),
+	copying("awaited", "scope folded origin object at"),
+	copying("offers", "scope folded id target code ek_key_id keys enrolled policy created expires"),
 	copying("identities", "scope hub device_id sealed_key generation updated cutting? version created disabled? status_reason status_updated iot_edge?"),
 	copying("identity_generations", "scope hub device_id generation version at"),
 	copying("twins", "scope hub device_id tags desired reported desired_metadata reported_metadata desired_version reported_version version updated"),

@@ -21,16 +21,20 @@ func (s *Store) Device(ctx context.Context, scope, id string) (registration.Devi
 	return d, nil
 }
 
-const deviceSQL = `SELECT coalesce(g.generation, 0),
+const deviceSQL = `SELECT ` + deviceColumns + `
+FROM (SELECT ?1 AS scope, ?2 AS folded) AS k ` + deviceJoins
+
+// deviceColumns are what scanDevice reads, of the id that k names.
+const deviceColumns = `coalesce(g.generation, 0),
 	e.seq, e.id, e.revision, e.mechanism, e.ek, e.ek_key_id, e.pinned_srk, e.sealed_primary, e.sealed_secondary, e.certificates,
 	e.device_id, e.disabled, e.document, e.created, e.updated,
 	r.seq, r.id, r.revision, r.status, r.substatus, r.hub, r.device_id, r.mechanism, r.group_id, r.ek_key_id, r.srk, r.sealed_hub_key,
 	r.hub_key_generation, r.operation_id, r.error_code, r.error_message, r.created, r.updated, r.leaving, r.saved, r.payload,
 	o.seq, o.id, o.registration_id, o.status, o.substatus, o.generation, o.revision, o.mechanism, o.group_id, o.token_digest, o.sealed_key, o.ek, o.srk,
 	o.sealed_hub_key, o.hub, o.device_id, o.error_code, o.error_message, o.tracking_id, o.created, o.updated, o.plan,
-	coalesce(v.revision, 0)
-FROM (SELECT ?1 AS scope, ?2 AS folded) AS k
-LEFT JOIN generations   AS g ON g.scope = k.scope AND g.folded = k.folded
+	coalesce(v.revision, 0)`
+
+const deviceJoins = `LEFT JOIN generations   AS g ON g.scope = k.scope AND g.folded = k.folded
 LEFT JOIN enrollments   AS e ON e.scope = k.scope AND e.folded = k.folded
 LEFT JOIN registrations AS r ON r.scope = k.scope AND r.folded = k.folded
 LEFT JOIN operations    AS o ON o.scope = r.scope AND o.id = r.operation_id AND o.folded = r.folded

@@ -117,6 +117,11 @@ func putEnrollment(c *conn, scope string, e registration.Enrollment, expect *uin
 	if err := noteIdle(c, scope, e.ID, audit.At); err != nil {
 		return 0, err
 	}
+	if found {
+		if _, err := c.exec(`DELETE FROM offers WHERE scope = ?1 AND folded = ?2 AND ek_key_id <> ?3`, scope, dps.FoldID(e.ID), e.EKKeyID[:]); err != nil {
+			return 0, err
+		}
+	}
 	e.Created, e.Updated = rounded(e.Created), rounded(e.Updated)
 	*stored = e
 	return registration.Applied, appendAudit(c, scope, audit)
@@ -174,9 +179,10 @@ func (s *Store) DeleteEnrollment(ctx context.Context, scope, id string, expect *
 		if err := orderDevice(c, scope, folded, order, audit, s.now()); err != nil {
 			return 0, err
 		}
-		_, err = c.exec(`DELETE FROM registrations WHERE scope = ?1 AND folded = ?2`, scope, folded)
-		if err != nil {
-			return 0, err
+		for _, table := range []string{"registrations", "offers"} {
+			if _, err = c.exec(`DELETE FROM `+table+` WHERE scope = ?1 AND folded = ?2`, scope, folded); err != nil {
+				return 0, err
+			}
 		}
 		return registration.Applied, afterDelete(c, scope, folded, audit)
 	})

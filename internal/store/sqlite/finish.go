@@ -132,7 +132,11 @@ func (s *Store) Prune(ctx context.Context, operationsBefore, idleBefore time.Tim
 		}
 		identities, err := c.exec(`DELETE FROM identity_generations WHERE seq IN
 			(SELECT seq FROM identity_generations WHERE at < ?1 ORDER BY at LIMIT ?2)`, idleBefore, limit)
-		*removed = operations + generations + identities
+		if err != nil {
+			return 0, err
+		}
+		closings, err := pruneClosings(c, operationsBefore, limit)
+		*removed = operations + generations + identities + closings
 		return registration.Applied, err
 	})
 	if err != nil {

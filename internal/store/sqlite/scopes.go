@@ -123,7 +123,7 @@ func (s *Store) DeleteScope(ctx context.Context, id string, audit registration.A
 
 // leftovers are the tables that hold rows of a scope, but for its log.
 var leftovers = []string{
-	"enrollments", "registrations", "operations", "generations", "identities", "identity_generations", "twins", "hub_messages", "hub_queues",
+	"enrollments", "registrations", "operations", "closures", "awaited", "offers", "generations", "identities", "identity_generations", "twins", "hub_messages", "hub_queues",
 	"enrollment_groups", "ca_certificates", "group_revisions", "entry_certificates", "revisions", "outbox",
 	"linked_hubs", "scope_allocations", // of a scope that an older release has deleted
 }

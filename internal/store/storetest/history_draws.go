@@ -22,9 +22,9 @@ var mix = []struct {
 	{"DeleteRegistration", 3, (*History).deleteRegistration}, {"PutIdentity", 8, (*History).putIdentity}, {"Identity", 2, (*History).readIdentity},
 	{"DeleteIdentity", 4, (*History).deleteIdentity}, {"Identities", 2, (*History).listIdentities}, {"IdentityGeneration", 2, (*History).readGeneration},
 	{"PutTwin", 5, (*History).putTwin}, {"Twin", 2, (*History).readTwin}, {"EnqueueMessage", 9, (*History).enqueueMessage}, {"Messages", 2, (*History).readMessages},
-	{"Session", 1, (*History).readSession}, {"PutSession", 2, (*History).putSession},
-	{"CountMessages", 1, (*History).countMessages}, {"SettleMessage", 3, (*History).settleMessage}, {"DeliveredMessage", 3, (*History).deliveredMessage},
-	{"ExpireMessages", 3, (*History).expireMessages}, {"HubLeftovers", 1, (*History).hubLeftovers},
+	{"Session", 2, (*History).readSession}, {"PutSession", 2, (*History).putSession},
+	{"CountMessages", 2, (*History).countMessages}, {"SettleMessage", 3, (*History).settleMessage}, {"DeliveredMessage", 3, (*History).deliveredMessage},
+	{"ExpireMessages", 3, (*History).expireMessages}, {"HubLeftovers", 2, (*History).hubLeftovers},
 	{"HubOwner", 1, (*History).readHubOwner}, {"MoveHub", 4, (*History).moveHub}, {"ClaimOutbox", 4, (*History).claimOutbox},
 	{"SettleOutbox", 4, (*History).settleOutbox}, {"PostponeOutbox", 4, (*History).postponeOutbox}, {"OutboxBacklog", 2, (*History).outboxBacklog},
 	{"OutboxClaimed", 2, (*History).outboxClaimed}, {"PassOutbox", 2, (*History).passOutbox},
@@ -34,6 +34,9 @@ var mix = []struct {
 	{"Group", 2, (*History).readGroup}, {"Groups", 2, (*History).listGroups}, {"PutCACertificate", 7, (*History).putAuthority},
 	{"DeleteCACertificate", 3, (*History).deleteAuthority}, {"CACertificates", 2, (*History).listAuthorities}, {"GroupsRevision", 2, (*History).readGroupsRevision},
 	{"Enrollments", 2, (*History).listEnrollments}, {"Registrations", 5, (*History).listRegistrations}, {"Holdings", 2, (*History).countHoldings},
+
+	{"CloseRegistration", 5, (*History).closeRegistration}, {"Closure", 2, (*History).readClosure}, {"PutOffer", 6, (*History).putOffer},
+	{"DeleteOffer", 1, (*History).deleteOffer}, {"Offers", 1, (*History).listOffers}, {"Offered", 2, (*History).readOffered}, {"AcceptOffer", 6, (*History).acceptOffer},
 
 	{"CreateScope", 2, (*History).createScope}, {"DeleteScope", 2, (*History).deleteScope}, {"Scopes", 2, (*History).readScopes}, {"ScopesRevision", 3, (*History).followScopes},
 	{"PruneScopes", 2, (*History).pruneScopes}, {"PutScopeCertificate", 3, (*History).putScopeCertificate},

@@ -39,13 +39,16 @@ var spans = []time.Duration{shortLease, shortLease, longLease}
 
 // claimOutbox takes all rows that are due, which has no order: rows that are claimed together are due again together.
 func (h *History) claimOutbox() call {
-	claim := registration.OutboxClaim{ID: h.name(), Kind: from(h, "kind", append([]registration.OutboxKind{registration.OutboxDevice}, advances...)), Lease: from(h, "lease", spans), Limit: 10_000}
+	claim := registration.OutboxClaim{ID: h.name(), Kind: from(h, "kind", append([]registration.OutboxKind{registration.OutboxDevice, registration.OutboxDeviceOrder, registration.OutboxDeviceOrderEmbedded}, advances...)), Lease: from(h, "lease", spans), Limit: 10_000}
 	if h.rarely(5, "another kind") {
 		claim.Kind = "another"
 	}
 	h.claims = append(h.claims, claim.ID)
 	return call{method: "ClaimOutbox", args: show(claim), run: func(p *player) string {
 		rows, err := p.ClaimOutbox(h.ctx, claim)
+		for i, r := range rows {
+			rows[i].Outbox = p.workNamed(r.Scope, r.Outbox)
+		}
 		slices.SortFunc(rows, byObject)
 		return list(rows, err, p, func(r registration.OutboxRow) string {
 			if r.Age < 0 || r.Age > time.Hour {
@@ -69,7 +72,7 @@ func (h *History) ending() (scope string, work registration.Outbox, claim string
 	slices.SortFunc(rows, func(a, b outboxKey) int { return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Kind, b.Kind)) })
 	if len(rows) > 0 && !h.rarely(6, "no row") {
 		k := from(h, "row", rows)
-		work, claim = k.Outbox, h.players[0].Store.(*Model).outbox[k].claim
+		work, claim = h.players[0].workNamed(scope, k.Outbox), h.players[0].Store.(*Model).outbox[k].claim
 	}
 	if len(h.claims) > 0 && h.rarely(4, "another claim") {
 		claim = from(h, "claim", h.claims)
@@ -80,7 +83,7 @@ func (h *History) ending() (scope string, work registration.Outbox, claim string
 func (h *History) settleOutbox() call {
 	scope, work, claim := h.ending()
 	return call{method: "SettleOutbox", args: fmt.Sprintf("%s %s %q", scope, show(work), claim), run: func(p *player) string {
-		return p.verdict(p.SettleOutbox(h.ctx, scope, work, claim))
+		return p.verdict(p.SettleOutbox(h.ctx, scope, p.work(scope, work), claim))
 	}}
 }
 
@@ -88,22 +91,29 @@ func (h *History) postponeOutbox() call {
 	scope, work, claim := h.ending()
 	by, why := from(h, "by", spans), "why "+h.name()
 	return call{method: "PostponeOutbox", args: fmt.Sprintf("%s %s %q %s %q", scope, show(work), claim, by, why), run: func(p *player) string {
-		return p.verdict(p.PostponeOutbox(h.ctx, scope, work, claim, by, why))
+		return p.verdict(p.PostponeOutbox(h.ctx, scope, p.work(scope, work), claim, by, why))
 	}}
 }
 
 func (h *History) passOutbox() call {
 	scope, work, claim := h.ending()
 	next := []registration.Outbox{{Kind: from(h, "kind", advances), Object: h.name()}, {Kind: from(h, "kind", advances), Object: from(h, "object", []string{"shared", "common"})}}
+	if isOrder(work.Kind) && h.draw(2, "to the embedded hub") == 1 {
+		next = append(next, registration.Outbox{Kind: registration.OutboxDeviceOrderEmbedded, Object: work.Object})
+	}
 	return call{method: "PassOutbox", args: fmt.Sprintf("%s %s %q %s", scope, show(work), claim, show(next)), run: func(p *player) string {
-		return p.verdict(p.PassOutbox(h.ctx, scope, work, claim, next))
+		own := slices.Clone(next)
+		for i := range own {
+			own[i] = p.work(scope, own[i])
+		}
+		return p.verdict(p.PassOutbox(h.ctx, scope, p.work(scope, work), claim, own))
 	}}
 }
 
 func (h *History) outboxClaimed() call {
 	scope, work, _ := h.ending()
 	return call{method: "OutboxClaimed", args: fmt.Sprintf("%s %s", scope, show(work)), run: func(p *player) string {
-		claimed, err := p.OutboxClaimed(h.ctx, scope, work)
+		claimed, err := p.OutboxClaimed(h.ctx, scope, p.work(scope, work))
 		if err != nil {
 			return p.failed(err)
 		}

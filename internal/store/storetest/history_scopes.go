@@ -282,9 +282,9 @@ func (h *History) all() error {
 			h.enrollments(scope, "", 2), h.registrations(scope, "", "", 2), h.groups(scope, "", 2), h.page(scope, 0, 2))
 		for _, id := range someIDs {
 			calls = append(calls, h.look(scope, id), h.owners(scope, id, time.Time{}), h.showIdentity(scope, id), h.showGeneration(scope, id), h.showTwin(scope, id),
-				h.messages(scope, id, 0, 1000))
+				h.messages(scope, id, 0, 1000), h.closure(scope, id))
 		}
-		calls = append(calls, h.page(scope, 0, 100_000))
+		calls = append(calls, h.page(scope, 0, 100_000), h.offersOf(scope, "", 2))
 	}
 	for _, op := range h.ops[max(0, len(h.ops)-50):] {
 		for _, scope := range h.scopes {

@@ -40,6 +40,7 @@ type Model struct {
 	hubDevices
 	hub    registration.HubOwner
 	outbox map[outboxKey]*waiting
+	closings
 }
 
 // entries is what an operator has put into scopes.
@@ -80,6 +81,7 @@ func NewModel() *Model {
 		registrations: map[key]registration.Registration{}, operations: map[key]registration.Operation{},
 		generations: map[key]generation{}, owners: map[key][]owner{}, hubDevices: newHubDevices(),
 		moved: 1, hub: registration.HubOwner{Since: time.UnixMicro(0).UTC()}, outbox: map[outboxKey]*waiting{},
+		closings: newClosings(),
 	}
 }
 
@@ -273,7 +275,7 @@ func (m *Model) PruneScopes(ctx context.Context, settledBefore time.Time, limit 
 func (m *Model) pruneScope(scope string, limit int) (removed int) {
 	for _, of := range []func(scope string, limit int) int{
 		without(m.enrollments), without(m.groups), without(m.authorities), without(m.registrations), without(m.operations), without(m.generations),
-		without(m.owners), m.hubDevices.prune,
+		without(m.owners), m.hubDevices.prune, without(m.closures), without(m.awaited), without(m.offers),
 	} {
 		removed += of(scope, limit-removed)
 	}

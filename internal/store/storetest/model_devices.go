@@ -271,7 +271,7 @@ func (m *Model) Prune(ctx context.Context, operationsBefore, idleBefore time.Tim
 		return g.moved, !enrolled && !registered && g.moved.Before(idleBefore)
 	})
 	removed += oldest(m.left, limit, func(_ key, l leftBehind) (time.Time, bool) { return l.at, l.at.Before(idleBefore) })
-	return removed + m.pruneOwners(idleBefore, limit), nil
+	return removed + m.pruneOwners(idleBefore, limit) + m.pruneClosings(operationsBefore, limit), nil
 }
 
 // created are the times of all operations.

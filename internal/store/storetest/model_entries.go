@@ -39,6 +39,9 @@ func (m *Model) put(scope string, put registration.EnrollmentPut) registration.V
 	}
 	e.Revision = m.next(scope)
 	m.enrollments[k] = e
+	if m.offers[k].EKKeyID != e.EKKeyID {
+		delete(m.offers, k)
+	}
 	return m.note(scope, put.Audit)
 }
 
@@ -96,10 +99,10 @@ func (m *Model) PutAllEnrollments(ctx context.Context, scope string, puts []regi
 	if len(puts) > registration.MaxAtomic {
 		return nil, errors.New("too many enrollments at once")
 	}
-	enrollments, revision, rows := maps.Clone(m.enrollments), m.revision[scope], len(m.log)
+	enrollments, offers, revision, rows := maps.Clone(m.enrollments), maps.Clone(m.offers), m.revision[scope], len(m.log)
 	verdicts, all := m.putEach(scope, puts)
 	if !all {
-		m.enrollments, m.revision[scope], m.log, m.logOf = enrollments, revision, m.log[:rows], m.logOf[:rows]
+		m.enrollments, m.offers, m.revision[scope], m.log, m.logOf = enrollments, offers, revision, m.log[:rows], m.logOf[:rows]
 	}
 	return verdicts, nil
 }
@@ -117,6 +120,7 @@ func (m *Model) DeleteEnrollment(ctx context.Context, scope, id string, expect *
 	}
 	m.orderDevice(k, order, a)
 	delete(m.enrollments, k)
+	delete(m.offers, k)
 	m.forget(k, a.At)
 	return m.note(scope, a), nil
 }
