@@ -93,7 +93,7 @@ func (r *ekReader) readTemplates(nv *nvReader) (found []Template, err error) {
 }
 
 var (
-	errLoneNonce    = errors.New("there is a nonce but no template that it belongs to, which means nothing")
+	errLoneNonce    = errors.New("there is a nonce but no template that it belongs to, which means nothing") // TCG EK Credential Profile 2.5, 2.2.1.6
 	errBadTemplate  = errors.New("it is no template of a key")
 	errLongTemplate = fmt.Errorf("%w: it is longer than any", errBadTemplate)
 )

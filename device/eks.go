@@ -61,6 +61,9 @@ type EKs struct {
 type Unread struct {
 	What string // such as "EK of template L-1 in the endorsement hierarchy"
 	Err  error
+
+	// Hierarchy is the one whose password may open it: "endorsement", "owner" or none.
+	Hierarchy string
 }
 
 // ErrSkipped is why a key that a chip needs long for was not made: nobody asked for it.
@@ -151,7 +154,11 @@ func (r *ekReader) readAll() error {
 }
 
 func (r *ekReader) unread(what string, err error) {
-	r.found.Unread = append(r.found.Unread, Unread{what, err})
+	u := Unread{What: what, Err: err}
+	if errors.Is(err, errOwnerReads) {
+		u.Hierarchy = "owner"
+	}
+	r.found.Unread = append(r.found.Unread, u)
 }
 
 // readPersistent looks at all keys that are kept, wherever: tools put EKs at
@@ -263,7 +270,11 @@ func (k *EK) same(other *EK) bool {
 
 // readTemplate makes the key of a template and flushes it.
 func (r *ekReader) readTemplate(t Template) error {
-	what := fmt.Sprintf("EK of template %s in the %s hierarchy", t.Name, hierarchyWord(t.hierarchy))
+	hierarchy := hierarchyWord(t.hierarchy)
+	unread := func(err error) {
+		what := fmt.Sprintf("EK of template %s in the %s hierarchy", t.Name, hierarchy)
+		r.found.Unread = append(r.found.Unread, Unread{what, err, hierarchy})
+	}
 	supported, err := r.supports(&t.public)
 	switch {
 	case err != nil:
@@ -271,13 +282,13 @@ func (r *ekReader) readTemplate(t Template) error {
 	case !supported:
 		return nil // not an EK of this chip
 	case r.ctx.Err() != nil:
-		r.unread(what, r.ctx.Err())
+		unread(r.ctx.Err())
 		return nil
 	case r.closed[t.hierarchy] != nil:
-		r.unread(what, r.closed[t.hierarchy])
+		unread(r.closed[t.hierarchy])
 		return nil
 	case t.slow && !r.o.slow:
-		r.unread(what, ErrSkipped)
+		unread(ErrSkipped)
 		return nil
 	}
 	key, err := r.make(t)
@@ -288,9 +299,9 @@ func (r *ekReader) readTemplate(t Template) error {
 		return err
 	case closedHierarchy(err):
 		r.closed[t.hierarchy] = err
-		r.unread(what, err)
+		unread(err)
 	case !lacksAlgorithm(err): // some TPMs find out only when they make it
-		r.unread(what, err)
+		unread(err)
 	}
 	return nil
 }

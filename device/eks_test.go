@@ -256,13 +256,16 @@ func TestEKsBehindPasswords(t *testing.T) {
 	})
 }
 
+// notDefault is a template that no default one is.
+func notDefault(template tpm2.TPMTPublic) tpm2.TPMTPublic {
+	template.ObjectAttributes.NoDA = true
+	return template
+}
+
 // The nonce goes into the template's unique, padded with zeros.
 func TestTemplatesAndNoncesInNV(t *testing.T) {
 	onBothTPMs(t, func(t *testing.T, tpm simtpm.TPM) {
-		noDA := tpm2.RSAEKTemplate
-		noDA.ObjectAttributes.NoDA = true
-		ecc := tpm2.ECCEKTemplate
-		ecc.ObjectAttributes.NoDA = true
+		noDA, ecc := notDefault(tpm2.RSAEKTemplate), notDefault(tpm2.ECCEKTemplate)
 		nonce := []byte("nonce of the maker")
 		writeNV(t, tpm, 0x01c00004, readableByAll, tpm2.Marshal(noDA))
 		alone := made(t, tpm, tpm2.TPMRHEndorsement, noDA)

@@ -122,7 +122,7 @@ var errNonceSize = errors.New("the EK nonce is longer than the key")
 
 // withNonce puts the EK nonce into a template: padded with zeros to the key's
 // size, into the modulus of an RSA key, or into x of an ECC key whose y is zeros
-// (TCG EK Credential Profile 2.4, 2.2.1 and annex B).
+// (TCG EK Credential Profile 2.5, 2.2.1.6).
 func withNonce(t tpm2.TPMTPublic, nonce []byte) (tpm2.TPMTPublic, error) {
 	padded := func(size int) ([]byte, error) {
 		if len(nonce) > size {

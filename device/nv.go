@@ -23,6 +23,9 @@ var (
 
 	// errNoNVRight says that none of the ways to read an NV index is open to us.
 	errNoNVRight = errors.New("the NV index cannot be read with what is known here")
+
+	// errOwnerReads is the same where the owner's password would do.
+	errOwnerReads = fmt.Errorf("%w", errNoNVRight)
 )
 
 // handlesBetween lists the TPM's handles from first to last, ascending.
@@ -82,7 +85,11 @@ func (r *nvReader) read(handle tpm2.TPMHandle) ([]byte, error) {
 	}
 	index := tpm2.NamedHandle{Handle: handle, Name: answer.NVName}
 	ways := r.ways(index, public.Attributes)
-	failures := []error{fmt.Errorf("%w: it lets %s read", errNoNVRight, readers(public.Attributes))}
+	closed := errNoNVRight
+	if public.Attributes.OwnerRead {
+		closed = errOwnerReads
+	}
+	failures := []error{fmt.Errorf("%w: it lets %s read", closed, readers(public.Attributes))}
 	for _, way := range ways {
 		content, err := r.content(way, index, min(int(public.DataSize), maxNVContent))
 		if err == nil {
