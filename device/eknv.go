@@ -105,8 +105,12 @@ func (r *ekReader) templateAt(nv *nvReader, index uint32, hasNonce bool) (t Temp
 		return t, err
 	}
 	t = Template{Name: fmt.Sprintf("NV 0x%08x", index), SDKs: []string{sdkTools + " (createek --template)"}, hierarchy: tpm2.TPMRHEndorsement}
-	if t.public, err = parseTemplate(content); err != nil || !hasNonce {
+	if t.public, err = parseTemplate(content); err != nil {
 		return t, err
+	}
+	t.slow = isSlow(&t.public)
+	if !hasNonce {
+		return t, nil
 	}
 	nonce, err := nv.read(tpm2.TPMHandle(nonceFor(index)))
 	if err != nil {
@@ -131,6 +135,12 @@ func parseTemplate(content []byte) (tpm2.TPMTPublic, error) {
 		return tpm2.TPMTPublic{}, fmt.Errorf("%w: it is of type 0x%04x, neither RSA nor ECC", errBadTemplate, uint16(t.Type))
 	}
 	return *t, nil
+}
+
+// isSlow: chips search for large primes for minutes.
+func isSlow(t *tpm2.TPMTPublic) bool {
+	p, err := t.Parameters.RSADetail()
+	return err == nil && p.KeyBits > 2048
 }
 
 // readCertificates reads all EK certificates and the chain.

@@ -27,7 +27,8 @@ type EK struct {
 	Hierarchy string
 
 	// SurvivesClear says that the same key can be made again after TPM2_Clear,
-	// as a device does that changes hands. TPM2_ChangeEPS ends every EK.
+	// as a device does that changes hands; without Templates only by the program
+	// that made it. TPM2_ChangeEPS ends every EK.
 	SurvivesClear bool
 
 	Templates []string // names of the templates that make it; none: made by a template not known here

@@ -51,7 +51,8 @@ func knownTemplates() []Template {
 		low("L-2", tpm2.TPMRHEndorsement, zeroFilled(ekTemplate(ECCP256)), sdkTools, sdkGo),
 	}
 	for _, h := range highRange {
-		t := Template{Name: h.name, hierarchy: tpm2.TPMRHEndorsement, public: highTemplate(h), slow: h.slow}
+		t := Template{Name: h.name, hierarchy: tpm2.TPMRHEndorsement, public: highTemplate(h)}
+		t.slow = isSlow(&t.public)
 		switch h.name {
 		case "H-6":
 			t.SDKs = []string{sdkAgent, sdkTools}
@@ -72,7 +73,6 @@ type high struct {
 	curve tpm2.TPMECCCurve
 	hash  tpm2.TPMAlgID
 	aes   tpm2.TPMKeyBits
-	slow  bool
 }
 
 var highRange = []high{
@@ -80,8 +80,8 @@ var highRange = []high{
 	{name: "H-2", kind: tpm2.TPMAlgECC, curve: tpm2.TPMECCNistP256, hash: tpm2.TPMAlgSHA256, aes: 128},
 	{name: "H-3", kind: tpm2.TPMAlgECC, curve: tpm2.TPMECCNistP384, hash: tpm2.TPMAlgSHA384, aes: 256},
 	{name: "H-4", kind: tpm2.TPMAlgECC, curve: tpm2.TPMECCNistP521, hash: tpm2.TPMAlgSHA512, aes: 256},
-	{name: "H-6", kind: tpm2.TPMAlgRSA, bits: 3072, hash: tpm2.TPMAlgSHA384, aes: 256, slow: true},
-	{name: "H-7", kind: tpm2.TPMAlgRSA, bits: 4096, hash: tpm2.TPMAlgSHA384, aes: 256, slow: true},
+	{name: "H-6", kind: tpm2.TPMAlgRSA, bits: 3072, hash: tpm2.TPMAlgSHA384, aes: 256},
+	{name: "H-7", kind: tpm2.TPMAlgRSA, bits: 4096, hash: tpm2.TPMAlgSHA384, aes: 256},
 }
 
 // highTemplate: unlike in the low range, unique is empty there, and the EK's own

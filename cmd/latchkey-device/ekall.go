@@ -334,6 +334,9 @@ func (e *endorsement) columns() []string {
 	template := e.Template
 	if template == "" {
 		template = "unknown"
+		if e.SurvivesClear { // it has to be made anew, which takes the template
+			after = "the same, if its maker makes it again"
+		}
 	}
 	return []string{id, string(e.Algorithm), e.Hierarchy, after, kept, certified, template, shown}
 }
