@@ -116,77 +116,68 @@ func certificateAt(t *testing.T, found *device.EKs, index uint32) *device.EKCert
 
 // swtpm_setup makes EKs and certificates as a factory does, with code that is
 // not ours.
-func TestTheFactorysCertificatesAreForTheEKs(t *testing.T) {
+func TestTPMsOfAFactory(t *testing.T) {
 	needSwtpm(t)
 	factory := simtpm.NewFactory(t)
-	for name, c := range map[string]struct {
-		arguments []string
-		want      map[uint32]struct {
-			algorithm device.Algorithm
-			template  string
-			handle    uint32
-		}
-	}{
-		"RSA 2048 and P-384": {nil, map[uint32]struct {
-			algorithm device.Algorithm
-			template  string
-			handle    uint32
-		}{0x01c00002: {"rsa2048", "L-1", 0x81010001}, 0x01c00016: {"ecc-p384", "H-3", 0x81010016}}},
-		"RSA 3072 and P-384": {[]string{"--rsa-keysize", "3072"}, map[uint32]struct {
-			algorithm device.Algorithm
-			template  string
-			handle    uint32
-		}{0x01c0001c: {"rsa3072", "H-6", 0x8101001c}, 0x01c00016: {"ecc-p384", "H-3", 0x81010016}}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			tpm := factory.Make(t, c.arguments...)
-			found := readEKs(t, tpm, device.WithSlowEKs())
-			mustDiffer(t, found)
-			issuer, _ := factory.CA(t)
-			if len(found.Certificates) != len(c.want) {
-				t.Errorf("%d certificates", len(found.Certificates))
-			}
-			for index, want := range c.want {
-				certificate := certificateAt(t, found, index)
-				i := slices.IndexFunc(found.Keys, func(k device.EK) bool { return k.Certificate == certificate })
-				if i < 0 {
-					t.Errorf("0x%08x is for none of the keys", index)
-					continue
-				}
-				key := found.Keys[i]
-				if key.Algorithm != want.algorithm || !slices.Equal(key.Templates, []string{want.template}) || !key.At(want.handle) ||
-					key.Hierarchy != "endorsement" || !key.SurvivesClear || !certificate.Matches {
-					t.Errorf("0x%08x: got %+v", index, key)
-				}
-				if certificate.Issuer != "CN=swtpm-localca" || certificate.Model != "swtpm" || certificate.Manufacturer != "id:00001014" ||
-					certificate.ManufacturerName() != "id:00001014" || certificate.Irregular != nil || certificate.NotAfter.Year() < 2100 {
-					t.Errorf("0x%08x: got %+v", index, certificate)
-				}
-				block, _ := pem.Decode(issuer)
-				parent, err := x509.ParseCertificate(block.Bytes)
-				if err != nil || certificate.X509.CheckSignatureFrom(parent) != nil {
-					t.Errorf("0x%08x is not what the factory signed: %v", index, err)
-				}
-			}
+	t.Run("RSA 2048 and P-384", func(t *testing.T) {
+		tpm := factory.Make(t)
+		found := readEKs(t, tpm)
+		mustBeCertified(t, factory, found, map[uint32]device.EK{
+			0x01c00002: {Algorithm: "rsa2048", Templates: []string{"L-1"}, Handles: []uint32{0x81010001}},
+			0x01c00016: {Algorithm: "ecc-p384", Templates: []string{"H-3"}, Handles: []uint32{0x81010016}},
 		})
-	}
+		toolsMustAgree(t, tpm, found)
+	})
+	t.Run("RSA 3072 and P-384", func(t *testing.T) {
+		mustBeCertified(t, factory, readEKs(t, factory.Make(t, "--rsa-keysize", "3072"), device.WithSlowEKs()), map[uint32]device.EK{
+			0x01c0001c: {Algorithm: "rsa3072", Templates: []string{"H-6"}, Handles: []uint32{0x8101001c}},
+			0x01c00016: {Algorithm: "ecc-p384", Templates: []string{"H-3"}, Handles: []uint32{0x81010016}},
+		})
+	})
+	// With --allow-signing the factory makes EKs that no default template makes,
+	// and puts their templates into NV.
+	t.Run("templates of its own", func(t *testing.T) {
+		found := readEKs(t, factory.Make(t, "--allow-signing"))
+		mustBeCertified(t, factory, found, map[uint32]device.EK{
+			0x01c00002: {Algorithm: "rsa2048", Templates: []string{"NV 0x01c00004"}, Handles: []uint32{0x81010001}},
+			0x01c00016: {Algorithm: "ecc-p384", Templates: []string{"NV 0x01c00017"}, Handles: []uint32{0x81010016}},
+		})
+		for _, key := range found.Keys {
+			if key.Certificate != nil && key.Unfit == nil {
+				t.Errorf("%v: a key that signs passes for an EK of this protocol", key.Templates)
+			}
+		}
+	})
 }
 
-// With --allow-signing the factory makes EKs that no default template makes, and
-// puts their templates into NV.
-func TestTheFactorysTemplatesAreHonoured(t *testing.T) {
-	needSwtpm(t)
-	tpm := simtpm.NewFactory(t).Make(t, "--allow-signing")
-	found := readEKs(t, tpm)
-	for template, index := range map[string]uint32{"NV 0x01c00004": 0x01c00002, "NV 0x01c00017": 0x01c00016} {
-		certificate := certificateAt(t, found, index)
-		i := slices.IndexFunc(found.Keys, func(k device.EK) bool { return slices.Contains(k.Templates, template) })
-		if i < 0 || found.Keys[i].Certificate != certificate || !certificate.Matches {
-			t.Errorf("%s does not make the key of the certificate at 0x%08x: %+v", template, index, found.Keys)
+// mustBeCertified checks the certificates by their NV index, and the keys that
+// they are for.
+func mustBeCertified(t *testing.T, factory *simtpm.Factory, found *device.EKs, want map[uint32]device.EK) {
+	t.Helper()
+	mustDiffer(t, found)
+	pemText, _ := factory.CA(t)
+	block, _ := pem.Decode(pemText)
+	issuer, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found.Certificates) != len(want) {
+		t.Errorf("%d certificates", len(found.Certificates))
+	}
+	for index, want := range want {
+		c := certificateAt(t, found, index)
+		if c.Issuer != "CN=swtpm-localca" || c.Model != "swtpm" || c.Manufacturer != "id:00001014" || c.ManufacturerName() != "id:00001014" ||
+			c.Irregular != nil || c.NotAfter.Year() < 2100 || c.X509.CheckSignatureFrom(issuer) != nil || !c.Matches {
+			t.Errorf("0x%08x: got %+v", index, c)
+		}
+		i := slices.IndexFunc(found.Keys, func(k device.EK) bool { return k.Certificate == c })
+		if i < 0 {
+			t.Errorf("0x%08x is for none of the keys", index)
 			continue
 		}
-		if found.Keys[i].Unfit == nil {
-			t.Errorf("%s: a key that signs passes for an EK of this protocol", template)
+		if key := found.Keys[i]; key.Algorithm != want.Algorithm || !slices.Equal(key.Templates, want.Templates) || !slices.Equal(key.Handles, want.Handles) ||
+			key.Hierarchy != "endorsement" || !key.SurvivesClear {
+			t.Errorf("0x%08x: got %+v", index, key)
 		}
 	}
 }

@@ -131,6 +131,7 @@ type ekReader struct {
 	found EKs
 
 	closed map[tpm2.TPMHandle]error // hierarchies that refused us
+	aside  []EK                     // keys that are kept and do not look like EKs
 }
 
 func (r *ekReader) readAll() error {
@@ -145,6 +146,11 @@ func (r *ekReader) readAll() error {
 	for _, t := range append(knownTemplates(), own...) {
 		if err := r.readTemplate(t); err != nil {
 			return err
+		}
+	}
+	for _, key := range r.aside {
+		if slices.ContainsFunc(r.found.Keys, func(k EK) bool { return k.same(&key) }) {
+			r.add(key)
 		}
 	}
 	if err := r.readCertificates(nv); err != nil {
@@ -178,15 +184,17 @@ func (r *ekReader) readPersistent() error {
 			r.unread(what, r.ctx.Err())
 			continue
 		}
-		key, err := readKept(r.tpm, handle)
+		key, isEK, err := readKept(r.tpm, handle)
 		switch {
 		case errors.Is(err, tpm2.TPMRCHandle): // removed since we asked
 		case err != nil && lost(err):
 			return err
 		case err != nil:
 			r.unread(what, err)
-		case key != nil:
-			r.add(*key)
+		case isEK:
+			r.add(key)
+		default: // an EK after all, if one of the templates makes it
+			r.aside = append(r.aside, key)
 		}
 	}
 	return nil
@@ -198,21 +206,18 @@ func lost(err error) bool {
 	return errors.As(err, &failure) && failure.Code == 0
 }
 
-// readKept reads a persistent key, and gives nil if it is no EK.
-func readKept(tpm transport.TPM, handle tpm2.TPMHandle) (*EK, error) {
+// readKept reads a persistent key.
+func readKept(tpm transport.TPM, handle tpm2.TPMHandle) (key EK, isEK bool, err error) {
 	p, err := inspect(tpm, handle)
 	if err != nil {
-		return nil, err
+		return EK{}, false, err
 	}
-	if !looksLikeEK(p, handle) {
-		return nil, nil
-	}
-	key := p.ek()
+	key = p.ek()
 	key.Handles = []uint32{uint32(handle)}
 	if handle == HandleEK {
 		key.SDKs = []string{everySDK}
 	}
-	return &key, nil
+	return key, looksLikeEK(p, handle), nil
 }
 
 // looksLikeEK tells EKs from other keys that are kept: storage keys of the
