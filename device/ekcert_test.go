@@ -185,7 +185,12 @@ func mustBeCertified(t *testing.T, factory *simtpm.Factory, found *device.EKs, w
 func TestACertificateTellsTheTPMsMake(t *testing.T) {
 	onBothTPMs(t, func(t *testing.T, tpm simtpm.TPM) {
 		writeNV(t, tpm, 0x01c00002, readableByAll, certificateFor(t, rsaKeyOf(t, tpm)))
+		ecc := made(t, tpm, tpm2.TPMRHEndorsement, tpm2.ECCEKTemplate)
+		writeNV(t, tpm, 0x01c0000a, readableByAll, certificateFor(t, publicKeyOf(t, ecc)))
 		found := readEKs(t, tpm)
+		if key := keyOf(found, ecc); key == nil || key.Certificate != certificateAt(t, found, 0x01c0000a) {
+			t.Errorf("the certificate at 0x01c0000a is not for the P-256 EK: %+v", key)
+		}
 		c := certificateAt(t, found, 0x01c00002)
 		if c.Issuer != "O=TPM Makers,CN=Maker" && c.Issuer != "CN=Maker,O=TPM Makers" || c.Subject != "" || c.Serial != "4711" || !c.Matches || c.Irregular != nil ||
 			c.ManufacturerName() != "IFX" || c.Model != "SLB[2J9670" || c.Version != "id:0755" ||

@@ -63,7 +63,8 @@ type Unread struct {
 	What string // such as "EK of template L-1 in the endorsement hierarchy"
 	Err  error
 
-	// Hierarchy is the one whose password may open it: "endorsement", "owner" or none.
+	// Hierarchy is the one whose password would open it: "endorsement" or
+	// "owner". Empty: no password is what it takes.
 	Hierarchy string
 }
 
@@ -279,7 +280,11 @@ func (r *ekReader) readTemplate(t Template) error {
 	hierarchy := hierarchyWord(t.hierarchy)
 	unread := func(err error) {
 		what := fmt.Sprintf("EK of template %s in the %s hierarchy", t.Name, hierarchy)
-		r.found.Unread = append(r.found.Unread, Unread{what, err, hierarchy})
+		u := Unread{What: what, Err: err}
+		if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) {
+			u.Hierarchy = hierarchy
+		}
+		r.found.Unread = append(r.found.Unread, u)
 	}
 	supported, err := r.supports(&t.public)
 	switch {

@@ -347,3 +347,16 @@ func TestReadingEKsLeavesNothingBehind(t *testing.T) {
 		}
 	}
 }
+
+func TestAHierarchyThatIsSwitchedOffIsAskedOnce(t *testing.T) {
+	tpm := &failing{TPM: simulator(t), command: tpm2.TPMCCCreatePrimary, code: tpm2.TPMRCHierarchy}
+	found := readEKs(t, tpm)
+	if tpm.seen != 2 || len(found.Keys) != 0 || len(found.Unread) < 8 {
+		t.Errorf("asked %d times: %+v", tpm.seen, found)
+	}
+	for _, u := range found.Unread {
+		if u.Hierarchy != "" || !errors.Is(u.Err, tpm2.TPMRCHierarchy) {
+			t.Errorf("got %+v", u)
+		}
+	}
+}

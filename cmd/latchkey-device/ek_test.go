@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,6 +183,25 @@ func TestEKFlagsThatDoNotGoTogether(t *testing.T) {
 	for _, args := range [][]string{{"--deep"}, {"--eks", "-", "--json"}, {"--certificate", "-", "--json"}, {"--eks", "a", "--certificate", "b"}, {"--all", "--algorithm", "rsa1024"}} {
 		if out, why := agent(t, exitUsage, append([]string{"ek"}, args...)...); out != "" || !strings.Contains(why, "See latchkey-device --help") {
 			t.Errorf("%v: %s", args, why)
+		}
+	}
+}
+
+func TestWhatWasNotReadComesWithWhatToDo(t *testing.T) {
+	tpmError := func(code tpm2.TPMRC) error {
+		return &device.TPMError{Command: "TPM2_CreatePrimary", Code: code, Err: code}
+	}
+	for want, u := range map[string]device.Unread{
+		"--deep":                     {Err: device.ErrSkipped},
+		"was stopped":                {Err: context.DeadlineExceeded},
+		"switched its hierarchy off": {Err: tpmError(tpm2.TPMRCHierarchy)},
+		"--endorsement-auth-file":    {Err: tpmError(tpm2.TPMRCBadAuth), Hierarchy: "endorsement"},
+		"--owner-auth-file":          {Err: errors.New("lets the owner read"), Hierarchy: "owner"},
+		"slots":                      {Err: tpmError(tpm2.TPMRCObjectMemory)},
+		"":                           {Err: errors.New("it begins with 0x00")},
+	} {
+		if got := unreadAdvice(u); !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("%v: got %q, want %q", u, got, want)
 		}
 	}
 }

@@ -238,11 +238,11 @@ func unreadAdvice(u device.Unread) string {
 	case errors.Is(u.Err, context.Canceled), errors.Is(u.Err, context.DeadlineExceeded):
 		return "the reading was stopped before it"
 	case errors.Is(u.Err, tpm2.TPMRCHierarchy):
-		return "the firmware has switched the " + u.Hierarchy + " hierarchy off: look into its settings"
+		return "the firmware has switched its hierarchy off: look into the firmware's settings"
 	case u.Hierarchy != "":
 		return fmt.Sprintf("the %s hierarchy has a password, and it was not given or is another: give it with --%s-auth-file", u.Hierarchy, u.Hierarchy)
 	}
-	return ""
+	return tpmAdvice(u.Err)
 }
 
 // write writes the set for the service's operator, and says on stderr what is
