@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	"latchkey.example/latchkey/attest"
 	"latchkey.example/latchkey/device"
+	"latchkey.example/latchkey/dps"
 	"latchkey.example/latchkey/test/simtpm"
 )
 
@@ -61,6 +63,7 @@ func TestEveryEKIsShownAndWritten(t *testing.T) {
 		if got := decode[ekSet](t, string(written)); len(got.EndorsementKeys) != len(all.EndorsementKeys) {
 			t.Errorf("written: %s", written)
 		}
+		mustBeEnrollable(t, all)
 		if out, _ := agent(t, exitOK, "ek", "--tpm", spec, "--transient", "--eks", "-"); out != string(written) {
 			t.Errorf("standard output has something else: %s", out)
 		}
@@ -71,6 +74,30 @@ func TestEveryEKIsShownAndWritten(t *testing.T) {
 			t.Errorf("left in the TPM: %x %v", open, err)
 		}
 	})
+}
+
+// mustBeEnrollable puts the set into an enrollment: the first key is its EK, the
+// others are the chip's further ones.
+func mustBeEnrollable(t *testing.T, set ekSet) {
+	t.Helper()
+	type chipKey struct {
+		EndorsementKey []byte `json:"endorsementKey"`
+		Hierarchy      string `json:"hierarchy"`
+	}
+	var others []chipKey
+	for _, e := range set.EndorsementKeys[1:] {
+		others = append(others, chipKey{e.EndorsementKey, e.Hierarchy})
+	}
+	body, err := json.Marshal(map[string]any{
+		"attestation": map[string]any{"type": "tpm", "tpm": map[string]any{"endorsementKey": set.EndorsementKeys[0].EndorsementKey}},
+		"latchkey":    map[string]any{"endorsementKeys": others},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dps.DecodeEnrollment(set.RegistrationID, body); err != nil {
+		t.Errorf("a service refuses the set: %v", err)
+	}
 }
 
 func first(out, _ string) string { return out }
