@@ -227,7 +227,11 @@ func TestEKsBehindPasswords(t *testing.T) {
 		setPassword(t, tpm, tpm2.TPMRHOwner, "owner's secret")
 		setPassword(t, tpm, tpm2.TPMRHEndorsement, "endorsement's secret")
 
+		wrong := readEKs(t, tpm, device.WithEKAuth(device.Auth{Owner: []byte("a guess"), Endorsement: []byte("another")}))
 		closed := readEKs(t, tpm)
+		if info := mustInfo(t, tpm); len(wrong.Keys) != 1 || len(wrong.Unread) != len(closed.Unread) || info.Lockout.Failures != 0 {
+			t.Errorf("with wrong passwords: %d keys, %d not read; %d failures count", len(wrong.Keys), len(wrong.Unread), info.Lockout.Failures)
+		}
 		if len(closed.Keys) != 1 || !bytes.Equal(closed.Keys[0].Public, kept) || len(closed.Certificates) != 0 {
 			t.Errorf("without passwords: %d keys, %d certificates", len(closed.Keys), len(closed.Certificates))
 		}
