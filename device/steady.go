@@ -39,6 +39,7 @@ type steady struct {
 }
 
 type sentReply struct {
+	command  []byte
 	response []byte
 	err      error
 }
@@ -90,8 +91,13 @@ func (s *steady) sendOnce(command []byte) ([]byte, error) {
 	defer limit.Stop()
 	if s.late != nil {
 		select {
-		case <-s.late:
+		case r := <-s.late:
 			s.late = nil
+			if remove := r.leftover(); remove != nil {
+				if _, err := s.sendOnce(remove); err != nil {
+					return nil, err
+				}
+			}
 		case <-limit.C:
 			return nil, fmt.Errorf("%w to an earlier command, for another %v", ErrStalled, s.limit)
 		}
@@ -99,7 +105,7 @@ func (s *steady) sendOnce(command []byte) ([]byte, error) {
 	reply := make(chan sentReply, 1)
 	go func() {
 		response, err := s.tpm.Send(command)
-		reply <- sentReply{response, err}
+		reply <- sentReply{command, response, err}
 	}()
 	select {
 	case r := <-reply:
@@ -116,4 +122,23 @@ func unbegun(response []byte) (code tpm2.TPMRC, again bool) {
 	}
 	code = tpm2.TPMRC(binary.BigEndian.Uint32(response[6:]))
 	return code, code == tpm2.TPMRCRetry || code == tpm2.TPMRCYielded || code == tpm2.TPMRCTesting
+}
+
+// leftover is the command that removes what a command has made in the TPM whose
+// answer came when nobody waited for it any more, so that nobody knows it.
+func (r sentReply) leftover() []byte {
+	const handleEnd = responseHeader + 4
+	if r.err != nil || len(r.command) < responseHeader || len(r.response) < handleEnd || binary.BigEndian.Uint32(r.response[6:]) != 0 {
+		return nil
+	}
+	switch tpm2.TPMCC(binary.BigEndian.Uint32(r.command[6:])) {
+	case tpm2.TPMCCCreatePrimary, tpm2.TPMCCLoad, tpm2.TPMCCLoadExternal, tpm2.TPMCCContextLoad,
+		tpm2.TPMCCStartAuthSession, tpm2.TPMCCHMACStart:
+	default:
+		return nil
+	}
+	const size = responseHeader + 4
+	remove := []byte{0x80, 0x01, 0, 0, 0, size}
+	remove = binary.BigEndian.AppendUint32(remove, uint32(tpm2.TPMCCFlushContext))
+	return append(remove, r.response[responseHeader:handleEnd]...)
 }

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"strings"
@@ -19,19 +20,21 @@ func answerOf(code tpm2.TPMRC) []byte {
 // scripted answers with what the function says, and finds fault with a second
 // command while one runs.
 type scripted struct {
-	t      *testing.T
-	mu     sync.Mutex
-	count  int
-	answer func(n int) ([]byte, error)
+	t        *testing.T
+	mu       sync.Mutex
+	count    int
+	commands [][]byte
+	answer   func(n int) ([]byte, error)
 }
 
-func (s *scripted) Send([]byte) ([]byte, error) {
+func (s *scripted) Send(command []byte) ([]byte, error) {
 	if !s.mu.TryLock() {
 		s.t.Error("two commands at a time")
 		return nil, errors.New("two at a time")
 	}
 	defer s.mu.Unlock()
 	s.count++
+	s.commands = append(s.commands, command)
 	return s.answer(s.count)
 }
 
@@ -96,4 +99,38 @@ func TestStalledTPM(t *testing.T) {
 			t.Errorf("when it is well again: %x, %v", response, err)
 		}
 	})
+}
+
+// A key that is made when nobody waits for it any more has no owner: it goes
+// before the next command. A late answer to anything else is dropped.
+func TestWhatALateAnswerBringsIsRemoved(t *testing.T) {
+	command := func(code tpm2.TPMCC) []byte {
+		return binary.BigEndian.AppendUint32([]byte{0x80, 0x01, 0, 0, 0, 10}, uint32(code))
+	}
+	for code, wanted := range map[tpm2.TPMCC]int{tpm2.TPMCCLoad: 3, tpm2.TPMCCStartAuthSession: 3, tpm2.TPMCCReadPublic: 2} {
+		synctest.Test(t, func(t *testing.T) {
+			tpm := &scripted{t: t, answer: func(n int) ([]byte, error) {
+				if n == 1 {
+					time.Sleep(10 * time.Minute)
+				}
+				return append(answerOf(0), 0x80, 0, 0, 7), nil
+			}}
+			s := steadied(tpm)
+			if _, err := s.Send(command(code)); !errors.Is(err, ErrStalled) {
+				t.Fatalf("got %v", err)
+			}
+			time.Sleep(10 * time.Minute)
+			if _, err := s.Send(command(tpm2.TPMCCGetRandom)); err != nil {
+				t.Error(err)
+			}
+			if tpm.count != wanted {
+				t.Errorf("0x%x: %d commands, want %d", uint32(code), tpm.count, wanted)
+			}
+			flushing := command(tpm2.TPMCCFlushContext)
+			flushing[5] = 14
+			if flushing = append(flushing, 0x80, 0, 0, 7); wanted == 3 && !bytes.Equal(tpm.commands[1], flushing) {
+				t.Errorf("0x%x: then %x", uint32(code), tpm.commands[1])
+			}
+		})
+	}
 }
