@@ -33,6 +33,14 @@ var (
 	// something between this process and the TPM has changed it, or made it up.
 	ErrChanged = errors.New("the TPM's response was changed on its way")
 
+	// ErrOtherEK says that the TPM shows another EK than the trusted one: it is
+	// another TPM, or something between it and this process lies.
+	ErrOtherEK = errors.New("the TPM shows another endorsement key than the trusted one")
+
+	// ErrNoTrustedSalt says that an authorisation would have to be proved before
+	// the trusted EK is loaded. Keep the EK in the TPM.
+	ErrNoTrustedSalt = errors.New("an authorisation is asked for before the trusted endorsement key is there to protect it; keep that key in the TPM")
+
 	// ErrClosed says that the Key or Identity is closed.
 	ErrClosed = errors.New("closed")
 )

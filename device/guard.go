@@ -18,6 +18,7 @@ import (
 type guard struct {
 	tpm      transport.TPM
 	salts    []*primary // keys to salt with, the best one first; those not loaded are passed over
+	strict   bool       // the first of them alone, and no key that is made for it
 	sessions []*session
 
 	exposed exposure // for tests only
@@ -105,6 +106,9 @@ func (g *guard) policy(hash tpm2.TPMIAlgHash) (*session, error) {
 
 func (g *guard) start(kind tpm2.TPMSE, hash tpm2.TPMIAlgHash) (s *session, err error) {
 	salt, found := g.loadedSalt()
+	if !found && g.strict {
+		return nil, ErrNoTrustedSalt
+	}
 	if !found {
 		var release func() error
 		if salt, release, err = createSaltKey(g.tpm); err != nil {
@@ -121,8 +125,8 @@ func (g *guard) start(kind tpm2.TPMSE, hash tpm2.TPMIAlgHash) (s *session, err e
 }
 
 func (g *guard) loadedSalt() (salt saltKey, found bool) {
-	for _, p := range g.salts {
-		if p.aside == nil {
+	for i, p := range g.salts {
+		if p.aside == nil && (i == 0 || !g.strict) {
 			return saltKey{p.handle, p.area}, true
 		}
 	}

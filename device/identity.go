@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +35,7 @@ type options struct {
 	algorithm Algorithm // empty: any that is found, RSA2048 if created
 	transient bool
 	auth      Auth
+	trusted   []byte   // TPM2B_PUBLIC of the EK; empty if any is taken
 	exposed   exposure // for tests
 	progress  Progress
 }
@@ -47,6 +49,20 @@ func WithAlgorithm(a Algorithm) Option { return func(o *options) { o.algorithm =
 // keys each time, at the cost of creating them each time; no right of the owner
 // to persist keys is needed.
 func WithTransientKeys() Option { return func(o *options) { o.transient = true } }
+
+// WithTrustedEK says which EK the TPM must show: the whole TPM2B_PUBLIC, as
+// Identity.EK gives it, from a source other than the way to this TPM, such as
+// the enrollment or the maker's certificate. Opening fails with ErrOtherEK if it
+// shows another one, and sessions are salted to this one alone: so nobody on the
+// way to the TPM can pass for it. Without the option the TPM is taken at its
+// word, which is good against whoever only listens.
+//
+// With a password of the endorsement hierarchy it works only while the EK is
+// kept in the TPM: to make it the password would have to be proved to a key that
+// nobody knows.
+func WithTrustedEK(public []byte) Option {
+	return func(o *options) { o.trusted = bytes.Clone(public) }
+}
 
 // WithProgress has the steps of the Identity reported to p.
 func WithProgress(p Progress) Option { return func(o *options) { o.progress = p } }
@@ -82,7 +98,7 @@ func OpenTransport(tpm transport.TPM, opts ...Option) (*Identity, error) {
 	}
 	o.auth = o.auth.clone()
 	steady := steadied(tpm)
-	id := &Identity{tpm: steady, guard: &guard{tpm: steady, exposed: o.exposed}, auth: o.auth,
+	id := &Identity{tpm: steady, guard: &guard{tpm: steady, strict: len(o.trusted) > 0, exposed: o.exposed}, auth: o.auth,
 		progress: o.progress, keys: make(map[*Key]struct{})}
 	err := id.openKeys(o)
 	if err = errors.Join(err, id.guard.end()); err != nil {
@@ -95,6 +111,9 @@ func OpenTransport(tpm transport.TPM, opts ...Option) (*Identity, error) {
 func (id *Identity) openKeys(o options) (err error) {
 	if id.ek, err = openPrimary(id.guard, ekPlace, o); err != nil {
 		return err
+	}
+	if len(o.trusted) > 0 && !bytes.Equal(o.trusted, id.ek.public) {
+		return ErrOtherEK
 	}
 	// The EK first: what is salted to it only the device that the service knows
 	// can read.

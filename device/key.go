@@ -31,6 +31,15 @@ func (id *Identity) loadLocked(public tpm2.TPM2BPublic, private tpm2.TPM2BPrivat
 		done("", err)
 		return nil, err
 	}
+	area, err := public.Contents()
+	if err == nil {
+		err = matches(answer.Name, area)
+	}
+	if err != nil {
+		err = errors.Join(err, flush(id.tpm, answer.ObjectHandle))
+		done("", err)
+		return nil, err
+	}
 	done(fmt.Sprintf("key loaded as 0x%08x", uint32(answer.ObjectHandle)), nil)
 	key := &Key{object: object{handle: answer.ObjectHandle, name: answer.Name}, id: id, public: public, private: private}
 	id.keys[key] = struct{}{}

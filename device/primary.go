@@ -83,6 +83,9 @@ func inspect(tpm transport.TPM, handle tpm2.TPMHandle) (*primary, error) {
 	if err != nil {
 		return nil, fmt.Errorf("public area at 0x%08x: %w", handle, err)
 	}
+	if err := matches(answer.Name, area); err != nil {
+		return nil, fmt.Errorf("public area at 0x%08x: %w", handle, err)
+	}
 	return &primary{
 		object:    object{handle: handle, name: answer.Name},
 		public:    tpm2.Marshal(answer.OutPublic),
@@ -90,6 +93,19 @@ func inspect(tpm transport.TPM, handle tpm2.TPMHandle) (*primary, error) {
 		algorithm: algorithm,
 		hierarchy: hierarchyOf(area.NameAlg, answer.Name.Buffer, answer.QualifiedName.Buffer),
 	}, nil
+}
+
+// matches checks a name that the TPM gives an object. It is a hash over the
+// public area, and what commands are authenticated for.
+func matches(name tpm2.TPM2BName, area *tpm2.TPMTPublic) error {
+	want, err := tpm2.ObjectName(area)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(want.Buffer, name.Buffer) {
+		return fmt.Errorf("%w: the name is of another key", ErrChanged)
+	}
+	return nil
 }
 
 // fits tells what is wrong with a key that somebody left at the handle, before

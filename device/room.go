@@ -103,13 +103,13 @@ func (id *Identity) makeRoom(needed []*object) (freed bool, err error) {
 	return freed, nil
 }
 
-// movable are our transient objects.
+// movable are our transient objects. The trusted EK stays, to salt with.
 func (id *Identity) movable() (all []*object) {
 	for key := range id.keys {
 		all = append(all, &key.object)
 	}
 	for _, p := range []*primary{id.srk, id.ek} {
-		if p != nil && p.transient {
+		if p != nil && p.transient && !(p == id.ek && id.guard.strict) {
 			all = append(all, &p.object)
 		}
 	}
