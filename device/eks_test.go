@@ -364,3 +364,38 @@ func TestAHierarchyThatIsSwitchedOffIsAskedOnce(t *testing.T) {
 		}
 	}
 }
+
+// What is announced as the key that the device registers with is the one that
+// an Identity shows then.
+func TestTheKeyThatRegistersIsTheIdentitys(t *testing.T) {
+	for name, c := range map[string]struct {
+		hierarchy tpm2.TPMHandle // of a key that is kept; 0: none is
+		template  tpm2.TPMTPublic
+		opts      []device.Option
+	}{
+		"nothing kept":                 {},
+		"nothing kept, ECC wanted":     {opts: []device.Option{device.WithAlgorithm(device.ECCP256)}},
+		"kept":                         {hierarchy: tpm2.TPMRHEndorsement, template: tpm2.RSAEKTemplate},
+		"kept by a template of nobody": {hierarchy: tpm2.TPMRHEndorsement, template: withUnique(tpm2.RSAEKTemplate, "mine")},
+		"kept for the owner":           {hierarchy: tpm2.TPMRHOwner, template: tpm2.RSAEKTemplate},
+		"kept, ECC":                    {hierarchy: tpm2.TPMRHEndorsement, template: tpm2.ECCEKTemplate},
+		"kept and passed over":         {hierarchy: tpm2.TPMRHEndorsement, template: tpm2.RSAEKTemplate, opts: []device.Option{device.WithTransientKeys()}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tpm := simulator(t)
+			defer mustBeEmpty(t, tpm)
+			if c.hierarchy != 0 {
+				keep(t, tpm, c.hierarchy, c.template, device.HandleEK)
+			}
+			key := readEKs(t, tpm).Registering(c.opts...)
+			id := openIdentity(t, tpm, c.opts...)
+			defer closeAll(t, id)
+			if key == nil || !bytes.Equal(key.Public, id.EK()) || key.Hierarchy != id.Hierarchy() {
+				t.Errorf("announced %+v, shown %s in %s", key, id.RegistrationID(), id.Hierarchy())
+			}
+			if n, err := id.OtherEKs(); err != nil || n < 8 || n > 10 {
+				t.Errorf("%d others, %v", n, err)
+			}
+		})
+	}
+}
