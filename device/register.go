@@ -80,6 +80,7 @@ type proof struct {
 	c            *Client
 	id           *Identity
 	registration Registration
+	closing      bool // it is to close the registration
 
 	key     *Key // the challenge's; nil before one was opened
 	keyName string
@@ -157,8 +158,12 @@ func refusedWith(err error, status int) bool {
 // answerChallenge gets a challenge, opens it and signs a SAS token.
 func (p *proof) answerChallenge(ctx context.Context) error {
 	var challenge *Challenge
+	request := p.c.RequestChallenge
+	if p.closing {
+		request = p.c.requestClosing
+	}
 	err := p.c.retry(ctx, func() (err error) {
-		challenge, err = p.c.RequestChallenge(ctx, p.registration)
+		challenge, err = request(ctx, p.registration)
 		return err
 	})
 	if err != nil {

@@ -39,6 +39,8 @@ type IndividualEnrollment struct {
 	IotHubs                   []string           // host names; absent: all linked hubs
 	CustomAllocation          *CustomAllocation
 	Latchkey                  *Extension // on input nil leaves the EKs that are there; answers have it where there are some
+	ClosedByDevice            time.Time  // when the device closed its registration and so disabled this; set by the service, ignored on input
+	TransferredFrom           string     // the scope whose operator gave the device to this one; likewise
 }
 
 // Attestation says how the device proves itself. The member that Type names is
@@ -125,9 +127,7 @@ func (e *IndividualEnrollment) appendTo(b []byte, idName string, show Show) []by
 	if e.CustomAllocation != nil {
 		b = e.CustomAllocation.appendTo(appendName(b, "customAllocationDefinition"))
 	}
-	if e.Latchkey != nil {
-		b = e.Latchkey.appendTo(appendName(b, extensionName))
-	}
+	b = e.appendExtension(b)
 	return append(b, '}')
 }
 

@@ -80,7 +80,7 @@ func (e *IndividualEnrollment) member(name, value []byte) (err error) {
 	case "customAllocationDefinition":
 		e.CustomAllocation, err = decodeCustom(value)
 	case extensionName:
-		e.Latchkey, err = decodeExtension(value)
+		e.Latchkey, err = e.decodeExtension(value)
 	}
 	return err
 }

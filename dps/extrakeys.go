@@ -40,22 +40,31 @@ const (
 	extensionName = "latchkey"
 	extraKeysName = "endorsementKeys"
 	extraKeysPath = extensionName + "." + extraKeysName
+
+	closedByDeviceName  = "closedByDevice"
+	transferredFromName = "transferredFrom"
 )
 
-// decodeExtension reads {"endorsementKeys":[{"endorsementKey":b64,"hierarchy"?:word,"note"?:text}]}.
-// An empty list is one: it says that there are no further EKs. Left out, or null, it is as if the
-// extension were left out.
-func decodeExtension(object []byte) (*Extension, error) {
+// decodeExtension reads {"endorsementKeys":[{"endorsementKey":b64,"hierarchy"?:word,"note"?:text}]}, and the
+// members that say where an enrollment has been. An empty list is one: it says that there are no further
+// EKs. Left out, or null, it is as if the extension were left out.
+func (e *IndividualEnrollment) decodeExtension(object []byte) (*Extension, error) {
 	if object[0] != '{' {
 		return nil, refuse(extensionName, "must be an object")
 	}
 	var x *Extension
-	err := eachMember(object, func(name, value []byte) error {
-		switch {
-		case string(name) != extraKeysName:
-			return misspelt(extensionName+".", name, extraKeysName)
+	err := eachMember(object, func(name, value []byte) (err error) {
+		switch n := string(name); {
 		case isNull(value):
 			return nil
+		case n == closedByDeviceName:
+			e.ClosedByDevice, err = timeValue(extensionName+"."+n, value)
+			return err
+		case n == transferredFromName:
+			e.TransferredFrom, err = stringValue(extensionName+"."+n, value)
+			return err
+		case n != extraKeysName:
+			return misspelt(extensionName+".", name, extraKeysName, closedByDeviceName, transferredFromName)
 		case value[0] != '[':
 			return refuse(extraKeysPath, "must be an array")
 		}
@@ -106,8 +115,22 @@ func noteValue(path string, value []byte) (string, error) {
 	return note, err
 }
 
-func (x *Extension) appendTo(b []byte) []byte {
-	b = append(append(append(b, `{"`...), extraKeysName...), `":[`...)
+// appendExtension writes the member latchkey where there is something to say.
+func (e *IndividualEnrollment) appendExtension(b []byte) []byte {
+	if e.Latchkey == nil && e.ClosedByDevice.IsZero() && e.TransferredFrom == "" {
+		return b
+	}
+	b = append(appendName(b, extensionName), '{')
+	if e.Latchkey != nil {
+		b = e.Latchkey.appendKeys(b)
+	}
+	b = appendTime(b, closedByDeviceName, e.ClosedByDevice)
+	b = appendPresent(b, transferredFromName, e.TransferredFrom)
+	return append(b, '}')
+}
+
+func (x *Extension) appendKeys(b []byte) []byte {
+	b = append(appendName(b, extraKeysName), '[')
 	for i, key := range x.ExtraKeys {
 		if i > 0 {
 			b = append(b, ',')
@@ -119,5 +142,5 @@ func (x *Extension) appendTo(b []byte) []byte {
 		b = appendPresent(b, "note", key.Note)
 		b = append(b, '}')
 	}
-	return append(b, "]}"...)
+	return append(b, ']')
 }

@@ -31,6 +31,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.server.Serve
 // route matches
 //
 //	PUT  /{scope}/registrations/{id}/register
+//	PUT  /{scope}/registrations/{id}/close
 //	POST /{scope}/registrations/{id}
 //	GET  /{scope}/registrations/{id}/operations/{operationId}
 func (a *API) route(r *http.Request) web.Route {
@@ -51,6 +52,8 @@ func (a *API) route(r *http.Request) web.Route {
 		return method(http.MethodPost, web.Route{Operation: "lookup", WantsBody: true, Handle: a.message(scope, id, a.core.Lookup)})
 	case len(segments) == 4 && strings.EqualFold(segments[3], "register"):
 		return method(http.MethodPut, web.Route{Operation: "register", WantsBody: true, Handle: a.message(scope, id, a.core.Register)})
+	case len(segments) == 4 && strings.EqualFold(segments[3], "close"):
+		return method(http.MethodPut, web.Route{Operation: "close", WantsBody: true, Handle: a.close(scope, id)})
 	case len(segments) == 5 && strings.EqualFold(segments[3], "operations"):
 		return method(http.MethodGet, web.Route{Operation: "poll", Handle: a.poll(scope, id, segments[4])})
 	}

@@ -23,6 +23,11 @@ func (c *Core) Advance(ctx context.Context, scopeID string, o Operation) (Operat
 	if err != nil {
 		return o, err
 	}
+	if p.Awaits {
+		if err := c.awaited(ctx, scopeID, o); err != nil {
+			return o, err
+		}
+	}
 	if o.Hub == "" {
 		if o, p, err = c.allocateLate(ctx, scopeID, o, p); err != nil || o.Status != Assigning {
 			return o, err
@@ -95,6 +100,8 @@ func (c *Core) tryAdvance(ctx context.Context, s *scope, o Operation) Operation 
 	}
 	o, err := c.Advance(ctx, s.ID, o)
 	switch {
+	case isAwaiting(err):
+		c.log.Debug("advance: put off", "operation", o.ID, "why", err)
 	case errors.Is(err, ErrElsewhere):
 		c.log.Debug("advance: left to the process that serves the hub", "operation", o.ID)
 	case err != nil:

@@ -21,6 +21,11 @@ const (
 	ActionPoll               = "device.poll"
 	ActionLookup             = "device.lookup"
 	ActionAssign             = "device.assign"
+	ActionClose              = "device.close" // a device closed its own registration
+	ActionOfferPut           = "transfer.offer"
+	ActionOfferDelete        = "transfer.withdraw"
+	ActionOfferLeave         = "transfer.leave"  // another scope took the offer: enrollment and registration are gone from this one
+	ActionOfferAccept        = "transfer.accept" // in the scope that took it
 	ActionIdentityPut        = "hub.identity.put"
 	ActionIdentityDelete     = "hub.identity.delete"
 	ActionDevicePut          = "hub.device.put" // by an application, as the ones below
@@ -48,7 +53,7 @@ const (
 var actions = []string{
 	ActionScopeCreate, ActionScopeDelete, ActionScopeRenew, ActionEnrollmentPut, ActionEnrollmentDelete, ActionEnrollmentReveal,
 	ActionGroupPut, ActionGroupDelete, ActionGroupReveal, ActionExportReveal, ActionCAPut, ActionCAVerify, ActionCADelete, ActionAuditExpire, ActionRegistrationDelete,
-	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionIdentityPut,
+	ActionRegister, ActionPoll, ActionLookup, ActionAssign, ActionClose, ActionOfferPut, ActionOfferDelete, ActionOfferLeave, ActionOfferAccept, ActionIdentityPut,
 	ActionDevicePut, ActionDeviceDelete, ActionDeviceReveal, ActionTwinPut, ActionMessageSend, ActionMessagePurge, ActionMethodInvoke, ActionIdentityDelete,
 	ActionHubDisable, ActionHubRemove,
 	ActionPolicyPut, ActionPolicyRegenerate, ActionPolicyDelete, ActionPolicyReveal,

@@ -32,6 +32,7 @@ type challengeSubject struct {
 	ekName, srkName []byte
 	generation      uint64
 	enrolled        time.Time // Enrollment.Created; zero where an enrollment is stood in for
+	closing         bool      // the challenge is for closing the registration, and for nothing else
 }
 
 func (s challengeSubject) key(root []byte, slot int64) []byte {
@@ -44,6 +45,9 @@ func (s challengeSubject) key(root []byte, slot int64) []byte {
 	buf = binary.BigEndian.AppendUint64(buf, uint64(slot))
 	buf = binary.BigEndian.AppendUint64(buf, s.generation)
 	buf = binary.BigEndian.AppendUint64(buf, uint64(s.enrolled.UnixMicro()))
+	if s.closing { // without it the input ends here, so that the two never meet
+		buf = append(buf, "close"...)
+	}
 	mac.Write(buf)
 	return mac.Sum(nil)
 }

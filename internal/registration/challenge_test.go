@@ -54,7 +54,7 @@ func TestEveryInputChangesTheChallengeKey(t *testing.T) {
 // Without length prefixes the end of one part could be read as the start of the next.
 func TestPartsOfAChallengeDoNotRunIntoEachOther(t *testing.T) {
 	parts := func(scope, id, ek, srk string) string {
-		return string(challengeSubject{scope, id, []byte(ek), []byte(srk), 1, time.Time{}}.key(goldenRoot, 1))
+		return string(challengeSubject{scope, id, []byte(ek), []byte(srk), 1, time.Time{}, false}.key(goldenRoot, 1))
 	}
 	all := map[string]bool{}
 	text := "abcdef"

@@ -134,9 +134,9 @@ func (c *Core) reaches(scopeID string, o Operation, p plan) (embedded, remote, a
 func (c *Core) order(scopeID string, o Operation, p plan) *Outbox {
 	embedded, remote, all := c.reaches(scopeID, o, p)
 	switch {
-	case !remote && all:
+	case !remote && all && !p.Awaits:
 		return nil
-	case embedded:
+	case embedded, !remote:
 		return &Outbox{Kind: OutboxAdvance, Object: o.ID}
 	}
 	return &Outbox{Kind: OutboxAdvanceRemote, Object: o.ID}

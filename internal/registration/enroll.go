@@ -99,6 +99,7 @@ func (c *Core) draftEnrollment(s *scope, wire dps.IndividualEnrollment) (enrollm
 		return enrollmentDraft{}, err
 	}
 	wire.RegistrationState, wire.ETag, wire.Created, wire.LastUpdated = nil, "", time.Time{}, time.Time{}
+	wire.ClosedByDevice, wire.TransferredFrom = time.Time{}, ""
 	return enrollmentDraft{row: row, wire: wire}, nil
 }
 
@@ -169,6 +170,7 @@ func (c *Core) settle(s *scope, d enrollmentDraft, before *Enrollment) (row Enro
 			return Enrollment{}, symmetricKeys{}, c.fault(s, dps.CodeBadRequest, ReasonBadEnrollment, err.Error(), err)
 		}
 	}
+	d.keepWhereabouts(before)
 	if row.Document, err = c.document(s, ReasonBadEnrollment, d.wire.EncodeShowing(dps.ShowCertificates)); err != nil {
 		return Enrollment{}, symmetricKeys{}, err
 	}
@@ -182,6 +184,21 @@ func (c *Core) document(s *scope, reason Reason, document []byte) ([]byte, error
 		return nil, c.fault(s, dps.CodeBadRequest, reason, fmt.Sprintf("With its certificates, and what was left out of it, it is longer than %d bytes. Shorten it.", dps.MaxMessage), nil)
 	}
 	return document, nil
+}
+
+// keepWhereabouts takes over what the service has written into the entry before: that its device closed it, until it is let in again, and where it
+// came from.
+func (d *enrollmentDraft) keepWhereabouts(before *Enrollment) {
+	if before == nil || before.Mechanism != TPM || before.EKKeyID != d.row.EKKeyID {
+		return
+	}
+	old, err := dps.DecodeEnrollment(before.ID, before.Document)
+	if err != nil {
+		return
+	}
+	if d.wire.TransferredFrom = old.TransferredFrom; d.row.Disabled {
+		d.wire.ClosedByDevice = old.ClosedByDevice
+	}
 }
 
 // keysWithheld is what a line is told whose keys are nowhere.

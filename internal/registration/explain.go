@@ -115,4 +115,11 @@ var reasons = [reasonCount]struct{ name, text string }{
 	ReasonTooManyHubs:         {"too-many-hubs", "The scope has as many linked hubs as it may have. Unlink one that is not used."},
 	ReasonBadAllocation:       {"bad-allocation", "The settings for allocation were not acceptable; the answer names the rule."},
 	ReasonWebhookKeyMissing:   {"webhook-key-missing", "The scope has no key that signs questions to webhooks."},
+	ReasonClosed:              {"closed", "The device proved itself and closed its registration: its enrollment is disabled, and it is removed from its hubs. Enable the enrollment to let it in again, or transfer or delete it."},
+	ReasonOfferMissing:        {"offer-missing", "There is no such offer to transfer a device: the code is another, it was withdrawn or taken, or it was made to another scope."},
+	ReasonOfferExists:         {"offer-exists", "There is an offer of this device that has not ended. Withdraw it first."},
+	ReasonOfferDead:           {"offer-dead", "The offer has ended, or the enrollment that it was made of is not what it was. Ask for another."},
+	ReasonBadOffer:            {"bad-offer", "The offer was not acceptable; the answer names the rule."},
+	ReasonEKTakenThere:        {"ek-there", "An enrollment of this scope has the EK of the device already. Delete that one first, with its device at the hub."},
+	ReasonTransferred:         {"transferred", "The device went from one scope to another, as both operators wanted."},
 }

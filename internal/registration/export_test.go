@@ -55,7 +55,7 @@ func ChallengeKey(c *Core, scope, id string, ek, srk []byte, generation uint64, 
 	if device.Enrollment != nil {
 		enrolled = device.Enrollment.Created
 	}
-	return challengeSubject{scope, dps.FoldID(id), parsedEK.Name(), parsedSRK.Name(), generation, enrolled}.key(s.root, slotOf(at))
+	return challengeSubject{scope, dps.FoldID(id), parsedEK.Name(), parsedSRK.Name(), generation, enrolled, false}.key(s.root, slotOf(at))
 }
 
 // AllReasons is every reason there is.

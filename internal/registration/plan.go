@@ -16,6 +16,8 @@ type plan struct {
 	Leaving []string `json:"leaving,omitempty"` // as Registration.Leaving: the hub it was assigned to last first
 	// After names operations whose place this one took, and for which somebody may still be at a hub: the device leaves none before that is over.
 	After []string `json:"after,omitempty"`
+	// Awaits says that a key of before may be alive: nothing is done before Closure says that it is not.
+	Awaits bool `json:"awaits,omitempty"`
 	// Custom says that the webhook of the entry chooses the hub. The members behind it are for that alone.
 	Custom      bool            `json:"custom,omitempty"`
 	Payload     json.RawMessage `json:"payload,omitempty"` // what the device sent for it

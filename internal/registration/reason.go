@@ -104,6 +104,13 @@ const (
 	ReasonTooManyHubs
 	ReasonBadAllocation
 	ReasonWebhookKeyMissing
+	ReasonClosed
+	ReasonOfferMissing
+	ReasonOfferExists
+	ReasonOfferDead
+	ReasonBadOffer
+	ReasonEKTakenThere
+	ReasonTransferred
 
 	reasonCount
 )

@@ -12,7 +12,7 @@ import (
 )
 
 // redemption composes the rows of an accepted proof.
-func (c *Core) redemption(s *scope, r Request, p proof) (Redemption, error) {
+func (c *Core) redemption(s *scope, r Request, p proof, awaits bool) (Redemption, error) {
 	id, now := dps.FoldID(r.ID), c.now()
 	operationID, err := c.newOperationID()
 	if err != nil {
@@ -26,6 +26,7 @@ func (c *Core) redemption(s *scope, r Request, p proof) (Redemption, error) {
 	if err != nil {
 		return Redemption{}, err
 	}
+	way.plan.Awaits = awaits
 	deviceID := next.DeviceID
 	way.settle(&next, p.device.Registration)
 	next.OperationID = operationID

@@ -22,6 +22,8 @@ type Request struct {
 	// Certificates is what the client sent in the TLS handshake, its own first, whose private key the handshake has shown it to hold. Nothing
 	// else of them has been judged.
 	Certificates []*x509.Certificate
+
+	closing bool // it is to close the registration
 }
 
 // showsCertificate says whether a client certificate is what the request is to be judged by: a token or a TPM's keys go before it.
@@ -183,7 +185,11 @@ func (c *Core) redeem(ctx context.Context, s *scope, r Request, p proof) (Operat
 	case p.mechanism == TPM && p.enrollment.PinnedSRK != nil && !bytes.Equal(p.enrollment.PinnedSRK, p.srk.Bytes()):
 		return c.refuse(ctx, s, r, p, c.fault(s, dps.CodeRefusedOwner, ReasonPinnedSRK, "", nil))
 	}
-	redemption, err := c.redemption(s, r, p)
+	awaits, err := c.awaits(ctx, s, p)
+	if err != nil {
+		return Operation{}, 0, c.storeFault(s, "reading what the device awaits", err)
+	}
+	redemption, err := c.redemption(s, r, p, awaits)
 	if err != nil {
 		return Operation{}, 0, c.fault(s, dps.CodeInternal, ReasonInternal, "", err)
 	}
@@ -223,7 +229,11 @@ func (c *Core) refuse(ctx context.Context, s *scope, r Request, p proof, fault *
 	if p.mechanism != TPM {
 		return Operation{}, 0, c.refuseProven(ctx, s, r, ActionRegister, fault)
 	}
-	audit := c.deviceAudit(r, ActionRegister, OutcomeRefused, fault.Reason, fault.TrackingID, "")
+	action := ActionRegister
+	if r.closing {
+		action = ActionClose
+	}
+	audit := c.deviceAudit(r, action, OutcomeRefused, fault.Reason, fault.TrackingID, "")
 	verdict, err := c.store.Refuse(ctx, s.ID, Refused{ID: dps.FoldID(r.ID), Generation: p.generation, Audit: audit})
 	if err != nil {
 		return Operation{}, 0, c.storeFault(s, "writing a refusal", err)

@@ -528,3 +528,17 @@ func (h *judgingHub) acknowledged(scope, deviceID string, credential []byte, gen
 	}
 	return false
 }
+
+func (s *tapStore) CloseRegistration(ctx context.Context, scope string, c registration.Closing) (revision uint64, verdict registration.Verdict, err error) {
+	verdict, err = through(s.tap, "CloseRegistration", func() (registration.Verdict, error) {
+		var verdict registration.Verdict
+		var err error
+		revision, verdict, err = s.Store.CloseRegistration(ctx, scope, c)
+		return s.spent(c.ID, verdict, err)
+	})
+	return revision, verdict, err
+}
+
+func (s *tapStore) Closure(ctx context.Context, scope, id string) (registration.Closure, error) {
+	return through(s.tap, "Closure", func() (registration.Closure, error) { return s.Store.Closure(ctx, scope, id) })
+}

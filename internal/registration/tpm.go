@@ -101,7 +101,7 @@ func (c *Core) enrolledEK(e *Enrollment, shown *attest.EK) (*attest.EK, error) {
 
 func (c *Core) makeChallenge(ctx context.Context, s *scope, device Device, r Request, ek *attest.EK, srk *attest.SRK) ([]byte, error) {
 	id := dps.FoldID(r.ID)
-	subject := challengeSubject{s.ID, id, ek.Name(), srk.Name(), device.Generation, device.Enrollment.Created}
+	subject := challengeSubject{s.ID, id, ek.Name(), srk.Name(), device.Generation, device.Enrollment.Created, r.closing}
 	blob, err := c.wrap(c.rand, ek, srk, subject.key(s.root, slotOf(r.Arrived)))
 	if err != nil {
 		return nil, err
@@ -150,7 +150,7 @@ func (c *Core) byChallenge(ctx context.Context, k claim) (proof, bool, error) {
 		if err != nil {
 			continue // was acceptable when remembered; a newer release may be stricter
 		}
-		subject := challengeSubject{k.scope.ID, dps.FoldID(k.request.ID), ek.Name(), srk.Name(), k.device.Generation, enrolled}
+		subject := challengeSubject{k.scope.ID, dps.FoldID(k.request.ID), ek.Name(), srk.Name(), k.device.Generation, enrolled, k.request.closing}
 		key, ok := subject.open(k.scope.root, k.request.Arrived, k.token)
 		if ok && k.ofTPM() && i < len(owners) {
 			return proof{mechanism: TPM, enrollment: k.device.Enrollment, ek: ek, srk: srk, key: key}, true, nil
