@@ -68,7 +68,7 @@ func command() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(withEnvironment(ekCommand()), withEnvironment(registerCommand()), withEnvironment(tokenCommand()))
+	root.AddCommand(withEnvironment(ekCommand()), withEnvironment(registerCommand()), withEnvironment(tokenCommand()), withEnvironment(forgetCommand()))
 	return root
 }
 

@@ -44,13 +44,8 @@ func registerCommand() *cobra.Command {
 		Args:  noArgs,
 	}
 	f := registerFlags{tpm: addTPMFlags(cmd)}
+	f.addServiceFlags(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&f.endpoint, "endpoint", "", "provisioning service, HOST or HOST:PORT")
-	flags.StringVar(&f.idScope, "id-scope", "", "ID scope at the service")
-	flags.StringVar(&f.caFile, "ca-file", "", "PEM file of the CAs that may vouch for the service; default: the system's")
-	flags.StringVar(&f.connect, "connect", "", "HOST:PORT to connect to instead of the endpoint's address")
-	flags.StringVar(&f.registrationID, "registration-id", "", "id under which the device is enrolled; default: the one of its EK")
-	flags.StringVar(&f.stateDir, "state-dir", "", "directory to keep the assignment and the TPM-wrapped hub key in")
 	flags.DurationVar(&f.timeout, "timeout", 15*time.Minute, "give up after this time")
 	flags.BoolVar(&f.json, "json", false, "print the result as JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -66,6 +61,17 @@ func registerCommand() *cobra.Command {
 		return result.print(cmd.OutOrStdout())
 	}
 	return cmd
+}
+
+// addServiceFlags adds what says which service knows the device, and as whom.
+func (f *registerFlags) addServiceFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.endpoint, "endpoint", "", "provisioning service, HOST or HOST:PORT")
+	flags.StringVar(&f.idScope, "id-scope", "", "ID scope at the service")
+	flags.StringVar(&f.caFile, "ca-file", "", "PEM file of the CAs that may vouch for the service; default: the system's")
+	flags.StringVar(&f.connect, "connect", "", "HOST:PORT to connect to instead of the endpoint's address")
+	flags.StringVar(&f.registrationID, "registration-id", "", "id under which the device is enrolled; default: the one of its EK")
+	flags.StringVar(&f.stateDir, "state-dir", "", "directory to keep the assignment and the TPM-wrapped hub key in")
 }
 
 func (f *registerFlags) register(ctx context.Context, progress device.Progress) (result *registered, err error) {
