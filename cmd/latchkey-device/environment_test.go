@@ -34,7 +34,7 @@ func TestEveryFlagTellsItsVariable(t *testing.T) {
 // has to decide that anew. Arguments that are no flags are refused.
 func TestNoFlagTakesASecret(t *testing.T) {
 	want := []string{"algorithm", "all", "ca-file", "certificate", "connect", "deep", "eks", "endorsement-auth-file", "endpoint", "id-scope", "json",
-		"lockout-auth-file", "owner-auth-file", "registration-id", "state-dir", "timeout", "tpm", "transient", "ttl", "verbose"}
+		"lockout-auth-file", "offline", "owner-auth-file", "registration-id", "state-dir", "timeout", "tpm", "transient", "ttl", "verbose", "yes"}
 	got := make(map[string]bool)
 	flagsOf(func(_ *cobra.Command, f *pflag.Flag) { got[f.Name] = true })
 	if names := slices.Sorted(maps.Keys(got)); !slices.Equal(names, want) {
