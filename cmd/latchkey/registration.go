@@ -20,7 +20,7 @@ func registrationCommand() *cobra.Command {
 	connect := clientFlags(cmd)
 	show := &cobra.Command{Use: "show ID", Short: "Show a registration", Args: oneArg("registration id")}
 	showAnswer(show, connect, func(args []string) string { return "/registrations/" + url.PathEscape(args[0]) }, versioned(), printRegistration)
-	cmd.AddCommand(registrationList(connect), show, registrationDelete(connect), registrationWatch(connect))
+	cmd.AddCommand(registrationList(connect), show, registrationDelete(connect), registrationWatch(connect), registrationTransfer(connect))
 	return cmd
 }
 

@@ -26,7 +26,7 @@ type addition struct {
 
 // additions are all paths under /latchkey/v1, but for the description itself.
 func (a *API) additions() []addition {
-	return slices.Concat(a.policyAdditions(), a.caAdditions(), a.scopeAdditions(), a.hubAdditions(), a.exportAdditions(), a.eventAdditions(), []addition{
+	return slices.Concat(a.policyAdditions(), a.caAdditions(), a.scopeAdditions(), a.hubAdditions(), a.exportAdditions(), a.eventAdditions(), a.transferAdditions(), []addition{
 		{"statistics", func(string) map[string]endpoint {
 			return map[string]endpoint{http.MethodGet: {"statistics-get", registration.AuditLogRight, bodiless, false, a.statistics}}
 		}},
@@ -56,6 +56,7 @@ var additionParameters = map[string][]string{
 	"enrollments/export": exportParameters,
 	"export":             wholeExportParameters,
 	"hub/events":         eventParameters,
+	"GET transfers":      {"api-version", "after"},
 	"PUT hubs/{name}":    hubTrialParameters,
 	"PATCH hubs/{name}":  hubTrialParameters,
 	"DELETE hubs/{name}": hubUnlinkParameters,

@@ -42,7 +42,7 @@ func provisioning(segments []string) bool {
 	if strings.ToLower(segments[0]) != "latchkey" {
 		return true
 	}
-	return len(segments) > 2 && slices.Contains([]string{"enrollments", "registrations", "caCertificates", "export", "exportKey", "allocation", "hubs"}, segments[2])
+	return len(segments) > 2 && slices.Contains([]string{"enrollments", "registrations", "caCertificates", "transfers", "export", "exportKey", "allocation", "hubs"}, segments[2])
 }
 
 // Serves reports whether a first path segment belongs to this API and not to a device's scope.
