@@ -1,8 +1,9 @@
 package device
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,67 +11,19 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"latchkey.example/latchkey/dps"
 )
 
 const (
-	maxAnswer     = 1 << 20 // bytes of an answer's body
-	maxRetryAfter = time.Hour
-	maxShown      = 500 // bytes of a service's text that an error repeats
+	maxAnswer     = 1 << 20          // bytes of an answer's body
+	maxRetryAfter = 15 * time.Minute // of what a service asks for; one may ask for years
+	maxShown      = 500              // bytes of a service's text that an error repeats
 )
-
-// ErrAnswer says that the service answered something that this protocol does
-// not know: no JSON, a part missing, or more than 1 MB. Trying again is not
-// likely to help.
-var ErrAnswer = errors.New("unexpected answer of the service")
-
-// APIError is a refusal by the service.
-type APIError struct {
-	Step       string // which request was refused: StepChallenge, StepProve, StepPoll or StepLookup
-	Status     int    // of HTTP
-	Code       int    // errorCode of the body, such as 404201; 0 if there was none
-	TrackingID string // by which the operator finds the reason; may be empty
-	Message    string // the service's sentence; may be empty
-	RetryAfter time.Duration
-}
-
-// Error gives status, code, message and tracking id.
-func (e *APIError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s: the service answered %d", e.Step, e.Status)
-	if e.Code != 0 {
-		fmt.Fprintf(&b, ", errorCode %d", e.Code)
-	}
-	if e.Message != "" {
-		fmt.Fprintf(&b, ": %s", e.Message)
-	}
-	if e.TrackingID != "" {
-		fmt.Fprintf(&b, " (tracking id %s)", e.TrackingID)
-	}
-	return b.String()
-}
-
-// RegistrationError is the end of an operation that did not assign the device.
-type RegistrationError struct {
-	Status      string // "failed" or "disabled"
-	OperationID string
-	Code        int    // errorCode of the registration state; may be 0
-	Message     string // errorMessage; may be empty
-}
-
-// Error gives the status and what the service said about it.
-func (e *RegistrationError) Error() string {
-	text := fmt.Sprintf("registration %s", e.Status)
-	if e.Code != 0 {
-		text += fmt.Sprintf(", errorCode %d", e.Code)
-	}
-	if e.Message != "" {
-		text += ": " + e.Message
-	}
-	return fmt.Sprintf("%s (operation %s)", text, e.OperationID)
-}
 
 // answer is what is kept of an HTTP response.
 type answer struct {
+	step       string
 	status     int
 	body       []byte
 	retryAfter time.Duration // 0: not said
@@ -78,60 +31,112 @@ type answer struct {
 }
 
 // readAnswer reads a response to its end, or to the limit.
-func readAnswer(r *http.Response) (*answer, error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxAnswer+1))
+func readAnswer(step string, r *http.Response) (*answer, error) {
+	a := &answer{step: step, status: r.StatusCode}
+	a.date, _ = http.ParseTime(r.Header.Get("Date"))
+	a.retryAfter = parseRetryAfter(r.Header)
+	content, err := plain(r)
+	if err == nil {
+		a.body, err = io.ReadAll(io.LimitReader(content, maxAnswer+1))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
+		return nil, &NetworkError{Step: step, Err: fmt.Errorf("read answer: %w", err)}
 	}
-	if len(body) > maxAnswer {
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrAnswer, maxAnswer)
+	if len(a.body) > maxAnswer {
+		return nil, a.foreign(fmt.Sprintf("more than %d bytes", maxAnswer), nil)
 	}
-	date, _ := http.ParseTime(r.Header.Get("Date"))
-	return &answer{status: r.StatusCode, body: body, retryAfter: parseRetryAfter(r.Header), date: date}, nil
+	return a, nil
 }
 
-// parseRetryAfter reads whole seconds, which is all that this protocol uses.
-// Something else counts as absent.
+// plain undoes a compression that nobody asked for; net/http undoes the one
+// that it asked for itself.
+func plain(r *http.Response) (io.Reader, error) {
+	if !strings.EqualFold(r.Header.Get("Content-Encoding"), "gzip") {
+		return r.Body, nil
+	}
+	return gzip.NewReader(r.Body)
+}
+
+// parseRetryAfter reads both forms of RFC 9110, 10.2.3: seconds, and a date,
+// which is reckoned from the answer's own Date so that the device's clock does
+// not matter. Something else, and what has passed already, count as absent.
 func parseRetryAfter(h http.Header) time.Duration {
-	seconds, err := strconv.ParseUint(strings.TrimSpace(h.Get("Retry-After")), 10, 32)
+	value := strings.TrimSpace(h.Get("Retry-After"))
+	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil {
+		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+	}
+	if value != "" && strings.Trim(value, "0123456789") == "" { // more digits than a number can have
+		return maxRetryAfter
+	}
+	until, err := http.ParseTime(value)
 	if err != nil {
 		return 0
 	}
-	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
+	from, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return 0
+	}
+	return min(max(0, until.Sub(from)), maxRetryAfter)
 }
+
+// foreign is an AnswerError about a body that is not of this protocol.
+func (a *answer) foreign(reason string, err error) error {
+	if a.isPage() {
+		reason, err = "a page instead of JSON; is there a portal or proxy in between, or another program at this address?", nil
+	}
+	return &AnswerError{Step: a.step, Status: a.status, Reason: reason, Foreign: true, Err: err}
+}
+
+// wrong is an AnswerError about the content of a body.
+func (a *answer) wrong(reason string) error {
+	return &AnswerError{Step: a.step, Status: a.status, Reason: reason}
+}
+
+func (a *answer) isPage() bool { return bytes.HasPrefix(bytes.TrimSpace(a.body), []byte("<")) }
 
 // refusal turns an answer into an APIError. It makes do without a body, or with
 // one that some proxy wrote.
-func (a *answer) refusal(step string) error {
+func (a *answer) refusal() error {
 	var body struct {
 		ErrorCode  json.RawMessage `json:"errorCode"`
 		TrackingID json.RawMessage `json:"trackingId"`
 		Message    json.RawMessage `json:"message"`
 	}
-	failure := &APIError{Step: step, Status: a.status, RetryAfter: a.retryAfter}
+	failure := &APIError{Step: a.step, Status: a.status, RetryAfter: a.retryAfter}
 	if json.Unmarshal(a.body, &body) != nil {
+		failure.Foreign = true
 		return failure
 	}
-	json.Unmarshal(body.ErrorCode, &failure.Code) // of another type: left out
+	failure.Code = number(body.ErrorCode)
 	failure.TrackingID = shown(body.TrackingID)
 	failure.Message = shown(body.Message)
+	failure.Foreign = body.ErrorCode == nil && body.TrackingID == nil && body.Message == nil
 	return failure
+}
+
+// number reads an error code; one of another type is 0.
+func number(raw json.RawMessage) (n int) {
+	json.Unmarshal(raw, &n)
+	return n
 }
 
 // shown makes a service's text fit for an error and a terminal.
 func shown(raw json.RawMessage) string {
 	var text string
 	json.Unmarshal(raw, &text)
-	text = strings.Map(func(r rune) rune {
+	return printableText(text)
+}
+
+func printableText(text string) string {
+	if len(text) > maxShown {
+		text = strings.ToValidUTF8(text[:maxShown], "") + "…"
+	}
+	return strings.Map(func(r rune) rune {
 		if r == utf8.RuneError || !strconv.IsPrint(r) {
 			return ' '
 		}
 		return r
 	}, text)
-	if len(text) > maxShown {
-		text = strings.ToValidUTF8(text[:maxShown], "") + "…"
-	}
-	return text
 }
 
 // Challenge is the service's answer to a first contact.
@@ -151,14 +156,23 @@ func (a *answer) challenge() (*Challenge, error) {
 	}
 	if a.status != http.StatusUnauthorized {
 		if a.status < 300 {
-			return nil, fmt.Errorf("%w: it accepted a first contact without proof", ErrAnswer)
+			return nil, a.unasked()
 		}
-		return nil, a.refusal(StepChallenge)
+		return nil, a.refusal()
 	}
 	if err := json.Unmarshal(a.body, &body); err != nil || len(body.AuthenticationKey) == 0 {
-		return nil, a.refusal(StepChallenge)
+		return nil, a.refusal()
 	}
 	return &Challenge{Blob: body.AuthenticationKey, KeyName: body.KeyName, ServerTime: a.date}, nil
+}
+
+// unasked is about a first contact that was accepted without proof: a service
+// that lets anybody in, or a portal, which says 200 to everything.
+func (a *answer) unasked() error {
+	if !json.Valid(a.body) {
+		return a.foreign("no JSON", nil)
+	}
+	return a.wrong("it accepted a first contact without proof")
 }
 
 // Operation is one attempt to register, as the service reports it.
@@ -209,36 +223,47 @@ func (b *stateBody) state() *State {
 		return nil
 	}
 	s := &State{RegistrationID: b.RegistrationID, Status: strings.ToLower(b.Status), Substatus: b.Substatus,
-		AssignedHub: b.AssignedHub, DeviceID: b.DeviceID, Payload: b.Payload, ErrorMessage: shown(b.ErrorMessage)}
-	json.Unmarshal(b.ErrorCode, &s.ErrorCode)
+		AssignedHub: b.AssignedHub, DeviceID: b.DeviceID, Payload: b.Payload,
+		ErrorCode: number(b.ErrorCode), ErrorMessage: shown(b.ErrorMessage)}
 	if b.TPM != nil {
 		s.HubKey = b.TPM.AuthenticationKey
 	}
 	return s
 }
 
-func (a *answer) operation(step string) (*Operation, error) {
+func (a *answer) operation() (*Operation, error) {
 	if a.status >= 300 {
-		return nil, a.refusal(step)
+		return nil, a.refusal()
 	}
 	var body operationBody
 	if err := json.Unmarshal(a.body, &body); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrAnswer, step, err)
+		return nil, a.foreign("no answer of this protocol", err)
 	}
-	if body.OperationID == "" && step == StepProve {
-		return nil, fmt.Errorf("%w: %s: no operationId", ErrAnswer, step)
+	op := &Operation{ID: body.OperationID, Status: strings.ToLower(body.Status),
+		RetryAfter: a.retryAfter, State: body.RegistrationState.state()}
+	if op.ID == "" && a.step == StepProve && !op.ended() { // one that ended at once needs none
+		return nil, a.wrong("no operationId")
 	}
-	return &Operation{ID: body.OperationID, Status: strings.ToLower(body.Status),
-		RetryAfter: a.retryAfter, State: body.RegistrationState.state()}, nil
+	return op, nil
+}
+
+// ended tells whether there is nothing left to poll for. A status that is not
+// known is none of the ends.
+func (op *Operation) ended() bool {
+	switch op.Status {
+	case dps.StatusAssigned, dps.StatusFailed, dps.StatusDisabled:
+		return true
+	}
+	return false
 }
 
 func (a *answer) lookup() (*State, error) {
 	if a.status >= 300 {
-		return nil, a.refusal(StepLookup)
+		return nil, a.refusal()
 	}
 	var body stateBody
 	if err := json.Unmarshal(a.body, &body); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrAnswer, StepLookup, err)
+		return nil, a.foreign("no answer of this protocol", err)
 	}
 	return body.state(), nil
 }

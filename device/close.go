@@ -100,7 +100,7 @@ func (c *Client) sendClose(ctx context.Context, r Registration, sasToken string)
 	if err != nil {
 		return nil, err
 	}
-	return c.send(ctx, http.MethodPut, c.path(r.ID, "close"), sasToken, body)
+	return c.send(ctx, StepClose, http.MethodPut, c.path(r.ID, "close"), sasToken, body)
 }
 
 // requestClosing is the first contact of a device that closes its registration.
@@ -126,7 +126,7 @@ func (c *Client) requestClosing(ctx context.Context, r Registration) (*Challenge
 // does not know the device: that says so by a code of its own.
 func (a *answer) closeRefusal() error {
 	const notEnrolled = 404201
-	err := a.refusal(StepClose)
+	err := a.refusal()
 	var refusal *APIError
 	errors.As(err, &refusal)
 	switch {

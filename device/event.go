@@ -17,6 +17,7 @@ const (
 	StepPoll               = "poll"
 	StepWait               = "wait"
 	StepLookup             = "look up status"
+	StepClock              = "ask the time"
 )
 
 // Event tells that a step has ended.

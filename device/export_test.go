@@ -7,7 +7,7 @@ import (
 
 // SetClock replaces the clock of a Client, so that tests need not wait.
 func (c *Client) SetClock(now func() time.Time, wait func(context.Context, time.Duration) error) {
-	c.now, c.wait = now, wait
+	c.own, c.steady, c.wait = now, now, wait
 }
 
 // WithBareParameters leaves parameter encryption off, to see that tests notice.
@@ -20,3 +20,13 @@ func WithBarePasswords() Option { return func(o *options) { o.exposed.passwords 
 func (id *Identity) ActivateToSign(challenge []byte) (*Key, error) {
 	return id.activateToSign(challenge)
 }
+
+// SetTokenClocks replaces the device's own clock and the one that never jumps.
+func (s *TokenSource) SetTokenClocks(own, steady func() time.Time) { s.own, s.steady = own, steady }
+
+// ClockShowing is the clock of a service that showed this time when steady time
+// was seen.
+func ClockShowing(shown, seen time.Time) Clock { return Clock{shown: shown, seen: seen} }
+
+// SteadyNow is the clock that never jumps.
+func SteadyNow() time.Time { return steadyNow() }

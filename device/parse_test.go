@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -114,44 +115,105 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(200, "", `{"operationId":"o","status":"failed","registrationState":{"errorCode":400207,"errorMessage":"x"}}`)
 	f.Add(404, "", `{"errorCode":"x","message":3}`)
 	f.Add(500, "9999999999", "<html>")
+	f.Add(404, "Wed, 21 Oct 2026 07:28:00 GMT", `{"errorCode":404201}`)
+	f.Add(200, "Wed, 21 Oct 9999 07:28:00 GMT", `{"OPERATIONID":"o","operationId":"p","Status":"Thinking","registrationState":null}`)
 	f.Fuzz(func(t *testing.T, status int, retryAfter, body string) {
-		wait := parseRetryAfter(http.Header{"Retry-After": {retryAfter}})
-		if wait < 0 || wait > maxRetryAfter {
-			t.Errorf("Retry-After %q gives %v", retryAfter, wait)
-		}
-		a := &answer{status: status, body: []byte(body), retryAfter: wait}
-		if challenge, err := a.challenge(); err == nil && len(challenge.Blob) == 0 {
-			t.Error("a challenge without a blob")
-		} else {
-			mustBeShort(t, err)
-		}
-		for _, step := range []string{StepProve, StepPoll} {
-			op, err := a.operation(step)
-			mustBeShort(t, err)
-			if err == nil {
-				// No Identity: nothing may get as far as the TPM without a key blob.
-				if op.State == nil || len(op.State.HubKey) == 0 || op.Status != "assigned" {
-					_, err = openAssignment(nil, "r", op)
-					if err == nil {
-						t.Error("assigned without a key")
-					}
-				}
-				_ = op.describe()
+		header := http.Header{"Retry-After": {retryAfter}, "Date": {"Wed, 21 Oct 2026 07:27:00 GMT"}}
+		for _, step := range []string{StepChallenge, StepProve, StepPoll, StepLookup} {
+			response := &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader(body))}
+			a, err := readAnswer(step, response)
+			if err != nil {
+				mustBeShort(t, err)
+				continue
 			}
+			if a.retryAfter < 0 || a.retryAfter > maxRetryAfter {
+				t.Errorf("Retry-After %q gives %v", retryAfter, a.retryAfter)
+			}
+			mustBeShort(t, judge(t, a))
 		}
-		_, err := a.lookup()
-		mustBeShort(t, err)
 	})
 }
 
+// judge reads an answer as the step does. There is no Identity: nothing may get
+// as far as the TPM without a key blob.
+func judge(t *testing.T, a *answer) error {
+	switch a.step {
+	case StepChallenge:
+		challenge, err := a.challenge()
+		if err == nil && len(challenge.Blob) == 0 {
+			t.Error("a challenge without a blob")
+		}
+		return err
+	case StepLookup:
+		_, err := a.lookup()
+		return err
+	}
+	op, err := a.operation()
+	if err != nil {
+		return err
+	}
+	_ = op.describe()
+	if op.State != nil && len(op.State.HubKey) > 0 && op.Status == "assigned" {
+		return nil
+	}
+	if _, err = openAssignment(nil, "r", op); err == nil {
+		t.Error("assigned without a key")
+	}
+	return err
+}
+
 // mustBeShort: an error must not repeat megabytes or control characters of an
-// answer.
+// answer, and there is always something to be done about it.
 func mustBeShort(t *testing.T, err error) {
 	if err == nil {
 		return
 	}
-	var refusal *APIError
-	if errors.As(err, &refusal) && (len(err.Error()) > 2*maxShown+200 || strings.ContainsAny(err.Error(), "\x00\x1b\n")) {
+	if len(err.Error()) > 3*maxShown+200 || strings.ContainsAny(err.Error(), "\x00\x1b\n") {
 		t.Errorf("error text %q", err)
+	}
+	if RemedyFor(err) == "" || RetryAfter(err) > maxRetryAfter {
+		t.Errorf("remedy %q after %v", RemedyFor(err), RetryAfter(err))
+	}
+}
+
+// FuzzRetryAfter: whatever a service asks for neither freezes the device nor
+// makes it spin.
+func FuzzRetryAfter(f *testing.F) {
+	for _, value := range []string{"", "0", "3", " 7 ", "-1", "1e3", "315360000", "99999999999999999999999", "soon",
+		"Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "Wed, 21 Oct 2026 07:28:00 GMT", "Wednesday, 21-Oct-26 07:28:00 GMT"} {
+		f.Add(value, "Wed, 21 Oct 2026 07:27:00 GMT")
+	}
+	f.Add("Wed, 21 Oct 2026 07:28:00 GMT", "yesterday")
+	f.Fuzz(func(t *testing.T, value, date string) {
+		asked := parseRetryAfter(http.Header{"Retry-After": {value}, "Date": {date}})
+		if asked < 0 || asked > maxRetryAfter {
+			t.Errorf("%q at %q gives %v", value, date, asked)
+		}
+		if pause := pollPause(asked, 0); pause < minPollPause || pause > maxRetryAfter {
+			t.Errorf("%q at %q: polls are %v apart", value, date, pause)
+		}
+		if pause := pauseAfter(&APIError{RetryAfter: asked}, firstPause); pause < firstPause/2 || pause > maxRetryAfter+firstPause {
+			t.Errorf("%q at %q: tries are %v apart", value, date, pause)
+		}
+	})
+}
+
+func TestRetryAfterIsReadInBothForms(t *testing.T) {
+	const date = "Wed, 21 Oct 2026 07:27:00 GMT"
+	for _, c := range []struct {
+		value, date string
+		want        time.Duration
+	}{
+		{"3", "", 3 * time.Second}, {" 3 ", "", 3 * time.Second}, {"0", "", 0}, {"-3", "", 0}, {"3.5", "", 0}, {"soon", "", 0},
+		{"315360000", "", maxRetryAfter}, {strings.Repeat("9", 40), "", maxRetryAfter},
+		{"Wed, 21 Oct 2026 07:28:00 GMT", date, time.Minute},
+		{"Wed, 21 Oct 2026 07:26:00 GMT", date, 0},
+		{"Wed, 21 Oct 2036 07:26:00 GMT", date, maxRetryAfter},
+		{"Wed, 21 Oct 2026 07:28:00 GMT", "", 0},
+		{"Wednesday, 21-Oct-26 07:28:00 GMT", date, time.Minute},
+	} {
+		if got := parseRetryAfter(http.Header{"Retry-After": {c.value}, "Date": {c.date}}); got != c.want {
+			t.Errorf("%q at %q: got %v, want %v", c.value, c.date, got, c.want)
+		}
 	}
 }

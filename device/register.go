@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,10 +16,14 @@ import (
 const (
 	proofLife  = time.Hour       // of the SAS token that is the proof
 	proofSpare = 5 * time.Minute // sign a new one when less is left
-	proofTries = 3               // challenges to answer before giving up
+	proofTries = 5               // challenges to answer before giving up
+	rounds     = 3               // operations that may be gone before giving up
 
 	defaultPollPause = 2 * time.Second // if the service names none
 	minPollPause     = time.Second
+	maxPollPause     = time.Minute // that we add by ourselves
+	slowDown         = 16          // polls are apart by that part of the time since the proof
+	strangePolls     = 10          // answers with a status that is not known
 )
 
 // RegisterOptions are what a device may add to its registration.
@@ -41,6 +46,10 @@ type Assignment struct {
 	Substatus      string          // "initialAssignment" and so on; may be empty
 	Payload        json.RawMessage // of the service's custom allocation; may be nil
 
+	// Clock is the service's clock, for the SAS tokens (TokenOptions): the zero
+	// Clock if it did not show one.
+	Clock Clock
+
 	// Key is the hub key, loaded in the TPM. The caller closes it, and may keep
 	// it with Key.Marshal.
 	Key *Key
@@ -50,18 +59,28 @@ type Assignment struct {
 // assignment and opens the hub key.
 //
 // It polls once at once after the service accepted the proof, and after that as
-// seldom as the service asks. Failures that may pass (network, 429, 5xx) are
+// seldom as the service asks, or more seldom the longer it takes, down to once a
+// minute: ctx bounds the whole. Failures that may pass (network, 429, 5xx) are
 // tried again for about a minute and a half per step, and longer if the service
-// asks for it: ctx bounds the whole. Errors are *APIError (refused),
-// *RegistrationError (the operation failed), *TPMError, ErrAnswer, or of the
-// network.
+// asks for it, up to 15 minutes a time. A challenge that went stale and an
+// operation that is gone are begun anew a few times.
+//
+// Errors are *APIError (refused), *RegistrationError (the operation failed),
+// *AnswerError (no answer of this protocol), *NetworkError (none at all) and
+// *TPMError. RemedyFor says what may help; after one that is Temporary another
+// Register may do.
 func (c *Client) Register(ctx context.Context, id *Identity, o RegisterOptions) (*Assignment, error) {
 	p := c.newProof(id, o.RegistrationID, o.Payload)
 	op, err := p.finish(ctx)
 	if err = errors.Join(err, p.close()); err != nil {
 		return nil, err
 	}
-	return openAssignment(id, p.registration.ID, op)
+	assigned, err := openAssignment(id, p.registration.ID, op)
+	if err != nil {
+		return nil, err
+	}
+	assigned.Clock = p.clock
+	return assigned, nil
 }
 
 // Status proves the same and asks how the registration stands. It changes
@@ -84,9 +103,9 @@ type proof struct {
 
 	key     *Key // the challenge's; nil before one was opened
 	keyName string
-	ahead   time.Duration // of the service's clock before ours
-	token   string        // signed by key
-	expiry  time.Time     // of token, by our clock
+	clock   Clock     // the service's
+	token   string    // signed by key
+	ends    time.Time // of token, in steady time
 }
 
 func (c *Client) newProof(id *Identity, registrationID string, payload json.RawMessage) *proof {
@@ -106,36 +125,63 @@ func (p *proof) close() error {
 	return err
 }
 
-// finish gets an operation accepted and follows it to its end.
-func (p *proof) finish(ctx context.Context) (*Operation, error) {
-	op, err := p.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	operationID := op.ID
-	for first := true; pending(op); first = false {
-		if !first {
-			pause := max(op.RetryAfter, minPollPause)
-			if op.RetryAfter == 0 {
-				pause = defaultPollPause
-			}
-			if err := p.c.pause(ctx, pause, "as the service asks"); err != nil {
-				return nil, err
-			}
+// finish gets an operation accepted and follows it to its end. An operation can
+// be gone before its end was seen: the service keeps it for some minutes, which
+// a bad network can outlast. Registering again is safe: the device has one
+// assignment, whichever operation it comes from.
+func (p *proof) finish(ctx context.Context) (op *Operation, err error) {
+	for round := 1; ; round++ {
+		if op, err = p.begin(ctx); err != nil {
+			return nil, err
 		}
-		if op, err = p.poll(ctx, operationID); err != nil {
+		op, err = p.follow(ctx, op)
+		if round == rounds || !refusedWith(err, http.StatusUnauthorized, http.StatusNotFound, http.StatusGone) {
+			return op, err
+		}
+		if err := p.c.pause(ctx, pauseAfter(err, firstPause<<round), "the operation is gone, beginning anew"); err != nil {
 			return nil, err
 		}
 	}
-	op.ID = operationID
+}
+
+// follow polls until the operation has ended. A status that is not known may be
+// one that comes before the end, so it is not one for a while.
+func (p *proof) follow(ctx context.Context, op *Operation) (*Operation, error) {
+	id, begun, strange := op.ID, p.c.steady(), 0
+	for first := true; !op.ended(); first = false {
+		if !pending(op) {
+			if strange++; strange > strangePolls {
+				return nil, wrongEnd(fmt.Sprintf("status %.40q", op.Status))
+			}
+		}
+		if !first {
+			if err := p.c.pause(ctx, pollPause(op.RetryAfter, p.c.steady().Sub(begun)), "as the service asks"); err != nil {
+				return nil, err
+			}
+		}
+		var err error
+		if op, err = p.poll(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	op.ID = id
 	return op, nil
+}
+
+// pollPause is what the service asks for, more seldom the longer it takes.
+func pollPause(asked, since time.Duration) time.Duration {
+	if asked == 0 {
+		asked = defaultPollPause
+	}
+	return max(asked, minPollPause, min(since/slowDown, maxPollPause))
 }
 
 // begin answers challenges until one is accepted. A challenge can go stale
 // between the two requests: its time ran out, or a rival request of the same
-// device was accepted first. Then there is a new one to be had.
+// device was accepted first. Then there is a new one to be had: at once the
+// first time.
 func (p *proof) begin(ctx context.Context) (op *Operation, err error) {
-	for range proofTries {
+	for try := 1; ; try++ {
 		if err = p.answerChallenge(ctx); err != nil {
 			return nil, err
 		}
@@ -143,16 +189,20 @@ func (p *proof) begin(ctx context.Context) (op *Operation, err error) {
 			op, err = p.c.Prove(ctx, p.registration, p.token)
 			return err
 		})
-		if !refusedWith(err, http.StatusUnauthorized) {
+		if try == proofTries || !refusedWith(err, http.StatusUnauthorized) {
 			return op, err
 		}
+		if try > 1 {
+			if err := p.c.pause(ctx, pauseAfter(err, firstPause<<(try-2)), "the proof was refused, asking for another challenge"); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return nil, err
 }
 
-func refusedWith(err error, status int) bool {
+func refusedWith(err error, statuses ...int) bool {
 	var refusal *APIError
-	return errors.As(err, &refusal) && refusal.Status == status
+	return errors.As(err, &refusal) && slices.Contains(statuses, refusal.Status)
 }
 
 // answerChallenge gets a challenge, opens it and signs a SAS token.
@@ -172,25 +222,24 @@ func (p *proof) answerChallenge(ctx context.Context) error {
 	if err := p.close(); err != nil { // the stale challenge's
 		return err
 	}
+	// Before the TPM's work, which takes seconds on some.
+	p.keyName, p.clock = challenge.KeyName, p.c.clockOf(challenge.ServerTime)
 	if p.key, err = p.id.activateToSign(challenge.Blob); err != nil {
-		return err
-	}
-	p.keyName, p.ahead = challenge.KeyName, 0
-	if !challenge.ServerTime.IsZero() {
-		p.ahead = challenge.ServerTime.Sub(p.c.now())
+		return unopenable(StepChallenge, http.StatusUnauthorized, err)
 	}
 	return p.sign()
 }
 
 // sign reckons by the service's clock: many devices start with a wrong one.
 func (p *proof) sign() (err error) {
-	p.expiry = p.c.now().Add(proofLife)
-	p.token, err = dps.NewToken(p.key, p.c.Resource(p.registration.ID), p.expiry.Add(p.ahead), p.keyName)
+	p.ends = p.c.steady().Add(proofLife)
+	expiry := p.clock.at(p.c.own(), p.c.steady()).Add(proofLife)
+	p.token, err = dps.NewToken(p.key, p.c.Resource(p.registration.ID), expiry, p.keyName)
 	return err
 }
 
 func (p *proof) poll(ctx context.Context, operationID string) (op *Operation, err error) {
-	if p.expiry.Sub(p.c.now()) < proofSpare {
+	if p.ends.Sub(p.c.steady()) < proofSpare {
 		if err := p.sign(); err != nil {
 			return nil, err
 		}
@@ -228,18 +277,34 @@ func openAssignment(id *Identity, registrationID string, op *Operation) (*Assign
 		}
 		return nil, failure
 	case op.Status != dps.StatusAssigned:
-		return nil, fmt.Errorf("%w: status %.40q", ErrAnswer, op.Status)
+		return nil, wrongEnd(fmt.Sprintf("status %.40q", op.Status))
 	case state == nil || !validHub(state.AssignedHub) || !dps.ValidDeviceID(state.DeviceID):
-		return nil, fmt.Errorf("%w: assigned, but to no hub or under no device id", ErrAnswer)
+		return nil, wrongEnd("assigned, but to no hub or under no device id")
 	case len(state.HubKey) == 0:
-		return nil, fmt.Errorf("%w: assigned, but without a hub key", ErrAnswer)
+		return nil, wrongEnd("assigned, but without a hub key")
 	}
 	key, err := id.Activate(state.HubKey)
 	if err != nil {
-		return nil, fmt.Errorf("open the hub key: %w", err)
+		return nil, unopenable(StepPoll, http.StatusOK, err)
 	}
 	return &Assignment{Hub: state.AssignedHub, DeviceID: state.DeviceID, RegistrationID: registrationID,
 		OperationID: op.ID, Status: op.Status, Substatus: state.Substatus, Payload: state.Payload, Key: key}, nil
+}
+
+// wrongEnd is about an operation that has ended in no way that is known.
+func wrongEnd(reason string) error {
+	return &AnswerError{Step: StepPoll, Status: http.StatusOK, Reason: reason}
+}
+
+// unopenable is about an activation blob: what the TPM said, or that it never
+// was one.
+func unopenable(step string, status int, err error) error {
+	var failure *TPMError
+	switch {
+	case errors.As(err, &failure), errors.Is(err, ErrClosed):
+		return fmt.Errorf("open the key of step %s: %w", step, err)
+	}
+	return &AnswerError{Step: step, Status: status, Reason: "its key does not open", Err: err}
 }
 
 // validHub takes what can be a host name or an address, with or without a port:

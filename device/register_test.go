@@ -132,7 +132,14 @@ func TestFailuresThatPassAreTriedAgain(t *testing.T) {
 			"503 with silly waits":    {answer(503, "soon", ""), time.Second, time.Second / 2},
 			"connection cut":          {cutConnection, time.Second, time.Second / 2},
 			"connection cut midway":   {cutAnswer, time.Second, time.Second / 2},
-			"503 with an absurd wait": {answer(503, "4000000000", ""), time.Hour + time.Second, time.Hour},
+			"503 with an absurd wait": {answer(503, "315360000", ""), 15*time.Minute + time.Second, 15 * time.Minute},
+			"409 of a rival":          {answer(409, "", `{"errorCode":409203}`), time.Second, time.Second / 2},
+			"412":                     {answer(412, "", `{"errorCode":412001}`), time.Second, time.Second / 2},
+			"408":                     {answer(408, "", ""), time.Second, time.Second / 2},
+			"a page of a portal":      {answer(200, "", "<!DOCTYPE html><title>Welcome"), time.Second, time.Second / 2},
+			"redirect of a portal":    {answer(302, "", ""), time.Second, time.Second / 2},
+			"404 of a load balancer":  {answer(404, "", "default backend"), time.Second, time.Second / 2},
+			"empty answer":            {answer(200, "", ""), time.Second, time.Second / 2},
 		} {
 			t.Run(step+"/"+name, func(t *testing.T) {
 				s := newService(t, id)
@@ -185,14 +192,12 @@ func TestRefusalsAreFinalAndSayWhy(t *testing.T) {
 		answer http.HandlerFunc
 		want   device.APIError
 	}{
-		"unknown id":              {first, notEnrolled, device.APIError{Step: device.StepChallenge, Status: 404, Code: 404201, TrackingID: "t-9", Message: "not  [31menrolled"}},
-		"disabled":                {prove, answer(403, "", `{"errorCode":403001,"message":"m"}`), device.APIError{Step: device.StepProve, Status: 403, Code: 403001, Message: "m"}},
-		"operation gone":          {poll, answer(404, "", `{"errorCode":404203}`), device.APIError{Step: device.StepPoll, Status: 404, Code: 404203}},
-		"401 without a key":       {first, answer(401, "", `{"errorCode":401002,"message":"no"}`), device.APIError{Step: device.StepChallenge, Status: 401, Code: 401002, Message: "no"}},
-		"401 with a broken key":   {first, answer(401, "", `{"authenticationKey":"%%%"}`), device.APIError{Step: device.StepChallenge, Status: 401}},
-		"a page of a proxy":       {first, answer(403, "", "<html>"), device.APIError{Step: device.StepChallenge, Status: 403}},
-		"members of other types":  {first, answer(400, "", `{"errorCode":"x","trackingId":5,"message":{}}`), device.APIError{Step: device.StepChallenge, Status: 400}},
-		"redirect is not an idea": {prove, answer(307, "", ""), device.APIError{Step: device.StepProve, Status: 307}},
+		"unknown id":             {first, notEnrolled, device.APIError{Step: device.StepChallenge, Status: 404, Code: 404201, TrackingID: "t-9", Message: "not  [31menrolled"}},
+		"disabled":               {prove, answer(403, "", `{"errorCode":403001,"message":"m"}`), device.APIError{Step: device.StepProve, Status: 403, Code: 403001, Message: "m"}},
+		"bad request of a poll":  {poll, answer(400, "", `{"errorCode":400004}`), device.APIError{Step: device.StepPoll, Status: 400, Code: 400004}},
+		"401 without a key":      {first, answer(401, "", `{"errorCode":401002,"message":"no"}`), device.APIError{Step: device.StepChallenge, Status: 401, Code: 401002, Message: "no"}},
+		"401 with a broken key":  {first, answer(401, "", `{"authenticationKey":"%%%","message":"m"}`), device.APIError{Step: device.StepChallenge, Status: 401, Message: "m"}},
+		"members of other types": {first, answer(400, "", `{"errorCode":"x","trackingId":5,"message":{}}`), device.APIError{Step: device.StepChallenge, Status: 400}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newService(t, id)
@@ -239,11 +244,26 @@ func TestAnswersThatMakeNoSenseAreToldAsSuch(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newService(t, id)
-			s.answers(c.step, c.answer)
+			for range 20 {
+				s.answers(c.step, c.answer)
+			}
 			client, clock := s.client(s.config())
 			got, err := client.Register(t.Context(), id, device.RegisterOptions{})
-			if got != nil || !errors.Is(err, device.ErrAnswer) || len(err.Error()) > 300 || len(clock.waits) != 0 {
-				t.Errorf("got %v after %v, %.400v", got, clock.waits, err)
+			var wrong *device.AnswerError
+			if got != nil || !errors.Is(err, device.ErrAnswer) || !errors.As(err, &wrong) || len(err.Error()) > 300 {
+				t.Fatalf("got %v after %v, %.400v", got, clock.waits, err)
+			}
+			// What is no answer of this protocol is asked for thrice, a status that
+			// is not known is waited out for a while, the rest is final.
+			want := 0
+			switch {
+			case wrong.Foreign:
+				want = 2
+			case name == "unknown status":
+				want = 10
+			}
+			if len(clock.waits) != want {
+				t.Errorf("waited %v, want %d times: %v", clock.waits, want, err)
 			}
 		})
 	}
@@ -283,17 +303,20 @@ func TestStaleChallengeIsReplaced(t *testing.T) {
 	stale := answer(401, "", string(dps.EncodeError(dps.CodeUnauthorized, "", "t", time.Now())))
 	for refusals, want := range map[int]string{
 		1: "challenge prove challenge prove poll poll",
-		3: "challenge prove challenge prove challenge prove",
+		9: strings.TrimSpace(strings.Repeat("challenge prove ", 5)),
 	} {
 		t.Run(fmt.Sprint(refusals), func(t *testing.T) {
 			s := newService(t, id)
 			for range refusals {
 				s.answers(prove, stale)
 			}
-			client, _ := s.client(s.config())
+			client, clock := s.client(s.config())
 			got, err := client.Register(t.Context(), id, device.RegisterOptions{})
 			if s.sequence() != want {
 				t.Errorf("requests %s, want %s", s.sequence(), want)
+			}
+			if refusals == 9 && len(clock.waits) != 3 {
+				t.Errorf("waited %v between five challenges, want all but the first to be waited for", clock.waits)
 			}
 			if err == nil {
 				closeAll(t, got.Key)
@@ -340,7 +363,7 @@ func TestRetryAfterOfPollsIsObeyedWithinReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeAll(t, got.Key)
-	want := []time.Duration{5 * time.Second, 2 * time.Second, 2 * time.Second, 2 * time.Second, time.Second, time.Hour}
+	want := []time.Duration{5 * time.Second, 2 * time.Second, 2 * time.Second, 2 * time.Second, time.Second, 15 * time.Minute}
 	if !slices.Equal(clock.waits, want) {
 		t.Errorf("waited %v, want %v", clock.waits, want)
 	}
@@ -383,6 +406,9 @@ func TestExpiryFollowsTheServicesClock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if got.Clock.IsZero() {
+		t.Error("the assignment does not tell the service's clock")
+	}
 	if left := time.Until(token.Expiry); left < 59*time.Minute || left > 61*time.Minute {
 		t.Errorf("the service sees a SAS token that is valid for %v", left)
 	}
@@ -424,9 +450,11 @@ func TestProofIsNotRedirected(t *testing.T) {
 	visited := false
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { visited = true }))
 	defer elsewhere.Close()
-	s.answers(prove, func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
-	})
+	for range 3 {
+		s.answers(prove, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		})
+	}
 	client, _ := s.client(s.config())
 	if _, err := client.Register(t.Context(), id, device.RegisterOptions{}); err == nil || visited {
 		t.Errorf("followed %v: %v", visited, err)
@@ -495,6 +523,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 		"no endpoint":       {IDScope: "s"},
 		"no scope":          {Endpoint: "h"},
 		"plain http":        {Endpoint: "http://h", IDScope: "s"},
+		"MQTT":              {Endpoint: "mqtts://h", IDScope: "s"},
 		"with a path":       {Endpoint: "https://h/p", IDScope: "s"},
 		"with a password":   {Endpoint: "https://u:p@h", IDScope: "s"},
 		"something else":    {Endpoint: "https://h:port", IDScope: "s"},

@@ -2,23 +2,21 @@ package device
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
-	"net/http"
-	"net/url"
 	"time"
 )
 
 // How often and how fast a step is tried that failed for a reason that may
-// pass: 8 times over some 90 seconds, if the service does not ask for more.
+// pass: 8 times over some 90 seconds, if the service does not ask for more. An
+// answer that is not the service's is asked for again only a few times: it may
+// be a proxy's bad moment, but mostly the address is wrong.
 const (
-	stepTries  = 8
-	firstPause = time.Second
-	maxPause   = 30 * time.Second
+	stepTries    = 8
+	foreignTries = 3
+	firstPause   = time.Second
+	maxPause     = 30 * time.Second
 )
 
 // retry runs f until it succeeds, fails for good, or has had its tries. The
@@ -28,48 +26,47 @@ func (c *Client) retry(ctx context.Context, f func() error) error {
 	pause := firstPause
 	for try := 1; ; try++ {
 		err := f()
-		if err == nil || !passing(ctx, err) {
+		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		if try == stepTries {
-			return fmt.Errorf("gave up after %d tries: %w", stepTries, err)
+		switch tries := triesFor(err); {
+		case tries <= 1:
+			return err
+		case try >= tries:
+			return fmt.Errorf("gave up after %d tries: %w", try, err)
 		}
-		delay := max(spread(pause), retryAfter(err)+spread(pause)/2)
-		if err := c.pause(ctx, delay, "trying again after a failure"); err != nil {
+		if err := c.pause(ctx, pauseAfter(err, pause), "trying again after a failure"); err != nil {
 			return err
 		}
 		pause = min(2*pause, maxPause)
 	}
 }
 
+// pauseAfter is a pause with its spread, and at least what a service asks for.
+func pauseAfter(err error, pause time.Duration) time.Duration {
+	return max(spread(pause), RetryAfter(err)+spread(pause)/2)
+}
+
 // spread is between half of d and d.
 func spread(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }
 
-func retryAfter(err error) time.Duration {
+// triesFor is how often a step may be tried that fails like this.
+func triesFor(err error) int {
+	var network *NetworkError
 	var refusal *APIError
-	if errors.As(err, &refusal) {
-		return refusal.RetryAfter
+	var answer *AnswerError
+	switch {
+	case errors.As(err, &network):
+		if distrusted(err) {
+			return 1
+		}
+		return stepTries
+	case errors.As(err, &refusal) && passingStatus(refusal.Status):
+		return stepTries
+	case errors.As(err, &refusal) && refusal.Foreign, errors.As(err, &answer) && answer.Foreign:
+		return foreignTries
 	}
-	return 0
-}
-
-// passing tells failures that may pass by themselves: 429, 5xx and a network
-// that did not work. A certificate that does not convince is not one of them.
-func passing(ctx context.Context, err error) bool {
-	if ctx.Err() != nil {
-		return false
-	}
-	var refusal *APIError
-	if errors.As(err, &refusal) {
-		return refusal.Status == http.StatusTooManyRequests || refusal.Status >= 500
-	}
-	var certificate *tls.CertificateVerificationError
-	if errors.As(err, &certificate) {
-		return false
-	}
-	var request *url.Error
-	var network net.Error
-	return errors.As(err, &request) || errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF)
+	return 1
 }
 
 // pause waits and says so.

@@ -52,7 +52,7 @@ func (c *Client) requestChallenge(ctx context.Context, r Registration) (*Challen
 	if err != nil {
 		return nil, err
 	}
-	a, err := c.send(ctx, http.MethodPut, c.path(r.ID, "register"), "", body)
+	a, err := c.send(ctx, StepChallenge, http.MethodPut, c.path(r.ID, "register"), "", body)
 	if err != nil {
 		return nil, err
 	}
@@ -78,11 +78,11 @@ func (c *Client) prove(ctx context.Context, r Registration, sasToken string) (*O
 	if err != nil {
 		return nil, err
 	}
-	a, err := c.send(ctx, http.MethodPut, c.path(r.ID, "register"), sasToken, body)
+	a, err := c.send(ctx, StepProve, http.MethodPut, c.path(r.ID, "register"), sasToken, body)
 	if err != nil {
 		return nil, err
 	}
-	return a.operation(StepProve)
+	return a.operation()
 }
 
 // Poll asks how an operation stands.
@@ -98,11 +98,11 @@ func (c *Client) Poll(ctx context.Context, registrationID, operationID, sasToken
 }
 
 func (c *Client) poll(ctx context.Context, registrationID, operationID, sasToken string) (*Operation, error) {
-	a, err := c.send(ctx, http.MethodGet, c.path(registrationID, "operations", operationID), sasToken, nil)
+	a, err := c.send(ctx, StepPoll, http.MethodGet, c.path(registrationID, "operations", operationID), sasToken, nil)
 	if err != nil {
 		return nil, err
 	}
-	return a.operation(StepPoll)
+	return a.operation()
 }
 
 // LookupStatus asks how a registration stands, without an operation. The answer
@@ -120,7 +120,7 @@ func (c *Client) LookupStatus(ctx context.Context, r Registration, sasToken stri
 
 func (c *Client) lookupStatus(ctx context.Context, r Registration, sasToken string) (*State, error) {
 	body := &registrationBody{RegistrationID: r.ID, TPM: &tpmBody{r.EK, r.SRK}}
-	a, err := c.send(ctx, http.MethodPost, c.path(r.ID), sasToken, body)
+	a, err := c.send(ctx, StepLookup, http.MethodPost, c.path(r.ID), sasToken, body)
 	if err != nil {
 		return nil, err
 	}
@@ -150,8 +150,11 @@ func (c *Client) path(registrationID string, rest ...string) string {
 	return path + "?api-version=" + url.QueryEscape(c.apiVersion)
 }
 
-// send makes one request. It does not try again.
-func (c *Client) send(ctx context.Context, method, path, sasToken string, body *registrationBody) (*answer, error) {
+// send makes one request for a step. It does not try again. Without an answer
+// the error is a *NetworkError.
+func (c *Client) send(ctx context.Context, step, method, path, sasToken string, body *registrationBody) (*answer, error) {
+	// The content is given whole, so that net/http can send it once more on a
+	// new connection when the old one turns out to be dead.
 	var content []byte
 	if body != nil {
 		var err error
@@ -159,6 +162,8 @@ func (c *Client) send(ctx context.Context, method, path, sasToken string, body *
 			return nil, err
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(content))
 	if err != nil {
 		return nil, err
@@ -173,8 +178,8 @@ func (c *Client) send(ctx context.Context, method, path, sasToken string, body *
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, err
+		return nil, &NetworkError{Step: step, Err: err}
 	}
 	defer response.Body.Close()
-	return readAnswer(response)
+	return readAnswer(step, response)
 }
