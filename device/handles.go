@@ -9,23 +9,6 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 )
 
-// Handles are where EK and SRK are kept in the TPM; 0 means that the key is
-// not kept.
-type Handles struct {
-	EK, SRK uint32
-}
-
-// Ranges of persistent handles in which keys of the owner are made when the
-// standard handle is taken (TCG Registry of Reserved TPM 2.0 Handles, 2.2.1.5).
-const (
-	lastEK  tpm2.TPMHandle = 0x8101007f
-	lastSRK tpm2.TPMHandle = 0x8100007f
-)
-
-// ErrNoFreeHandle says that every handle at which the key could be kept holds
-// another one.
-var ErrNoFreeHandle = errors.New("every handle at which the key could be kept is taken")
-
 // Slots are what a TPM holds at the moment, and has room for.
 type Slots struct {
 	Persistent []uint32 // keys that survive a restart
@@ -101,20 +84,6 @@ func listHandles(tpm transport.TPM, first uint32) ([]uint32, error) {
 		}
 	}
 	return found, nil
-}
-
-// freeHandle is the first handle of a range that is not taken.
-func freeHandle(tpm transport.TPM, first, last tpm2.TPMHandle) (tpm2.TPMHandle, error) {
-	taken, err := listHandles(tpm, uint32(first))
-	if err != nil {
-		return 0, err
-	}
-	for handle := first; handle <= last; handle++ {
-		if !slices.Contains(taken, uint32(handle)) {
-			return handle, nil
-		}
-	}
-	return 0, fmt.Errorf("%w: 0x%08x to 0x%08x", ErrNoFreeHandle, uint32(first), uint32(last))
 }
 
 // FlushLeftovers removes all loaded keys and all sessions from a TPM, and tells

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -179,10 +178,4 @@ func checkedAuth(value []byte) ([]byte, error) {
 		return nil, fmt.Errorf("it holds more than the %d bytes that a TPM takes", device.MaxAuth)
 	}
 	return value, nil
-}
-
-// authAdvice tells how to give the value of a hierarchy.
-func authAdvice(hierarchy string) string {
-	return fmt.Sprintf("give it with --%s-auth-file FILE, %s or the systemd credential latchkey-%s-auth",
-		hierarchy, strings.Join([]string{authVariable(hierarchy) + "_FILE", authVariable(hierarchy)}, ", "), hierarchy)
 }

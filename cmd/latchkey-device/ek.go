@@ -47,7 +47,7 @@ this agent registers with.
 
 Other SDKs and tools show other EKs of the same chip. --all makes and shows every one of them, with the programs that
 show it, whether the maker's certificate is for it and whether it outlives a clear of the TPM. --eks writes the whole
-set to a file, which the operator gives to "latchkey enroll add --eks": then any of them is the device.
+set to a file for the operator, who enrolls the one that the device's SDK shows.
 
 Certificates are shown, not verified: no maker's root is trusted here.`,
 		Example: `  latchkey-device ek
@@ -62,7 +62,7 @@ Certificates are shown, not verified: no maker's root is trusted here.`,
 	flags.BoolVar(&f.all, "all", false, "show every EK of the chip; takes some seconds for each RSA key")
 	flags.BoolVar(&f.deep, "deep", false, "with --all or --eks: RSA keys of 3072 and 4096 bits too, which may take a chip minutes")
 	flags.BoolVar(&f.asJSON, "json", false, "print it as JSON; with --all it is also what --eks writes")
-	flags.StringVar(&f.eks, "eks", "", `write every EK to this file ("-": standard output), for "latchkey enroll add --eks"`)
+	flags.StringVar(&f.eks, "eks", "", `write every EK to this file ("-": standard output)`)
 	flags.StringVar(&f.certificateFile, "certificate", "", `write the EK's certificate, and its issuers' if the TPM has them, to this file in PEM ("-": standard output)`)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		switch {

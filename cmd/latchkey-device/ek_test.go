@@ -44,7 +44,7 @@ func TestEveryEKIsShownAndWritten(t *testing.T) {
 			}
 		}
 		table, _ := agent(t, exitOK, "ek", "--tpm", spec, "--all", "--transient")
-		for _, want := range []string{own.RegistrationID + " *", "owner        gone", "Azure SDK for Java (its class HSM)", "add --deep", "latchkey enroll add --eks"} {
+		for _, want := range []string{own.RegistrationID + " *", "owner        gone", "Azure SDK for Java (its class HSM)", "add --deep", "ek --eks FILE"} {
 			if !strings.Contains(table, want) && !(want == "add --deep" && len(all.Unread) == 0) {
 				t.Errorf("%q is missing in\n%s", want, table)
 			}

@@ -21,8 +21,7 @@ import (
 // half a minute for each RSA key.
 const readingLimit = 15 * time.Minute
 
-// ekSet is every EK of a chip. Of EndorsementKeys, `latchkey enroll add --eks`
-// reads endorsementKey and hierarchy, and the registration id beside it.
+// ekSet is every EK of a chip.
 type ekSet struct {
 	RegistrationID  string        `json:"registrationId,omitempty"` // of the first of EndorsementKeys if this agent registers with it
 	EndorsementKeys []endorsement `json:"endorsementKeys"`
@@ -295,7 +294,7 @@ func (set *ekSet) print(w io.Writer) error {
 	for _, warning := range set.Warnings {
 		fmt.Fprintf(w, "warning: %s\n", warning)
 	}
-	_, err := fmt.Fprintf(w, "\n%s\nEnroll all of them as one device: latchkey-device ek --eks FILE, then latchkey enroll add --eks FILE\n", set.legend())
+	_, err := fmt.Fprintf(w, "\n%s\nEnroll the one that the device's SDK shows; latchkey-device ek --eks FILE keeps all of them\n", set.legend())
 	return err
 }
 

@@ -173,6 +173,7 @@ func TestAnEnrollmentThatCannotWorkIsRefused(t *testing.T) {
 		"EK off the curve":               {tpm(`"endorsementKey":"` + b64(off) + `"`), "Endorsement key is invalid, or does not match the Enrollment. EK refused: point-off-curve"},
 		"EK without size prefix":         {tpm(`"endorsementKey":"` + b64(chip.EK.Bytes()[2:]) + `"`), "size-prefix"},
 		"EK misspelt":                    {tpm(`"EndorsementKey":"` + ek + `"`), "endorsementKey"},
+		"further EKs of the chip":        {`{"attestation":{"type":"tpm","tpm":{"endorsementKey":"` + ek + `"}},"latchkey":{"endorsementKeys":[{"endorsementKey":"` + b64(softtpm.New(softtpm.ECC, 77).EK.Bytes()) + `","hierarchy":"endorsement"}]}}`, "latchkey.endorsementKeys is not taken"},
 		"pinned SRK broken":              {tpm(`"endorsementKey":"` + ek + `","storageRootKey":"AAAA"`), "attestation.tpm.storageRootKey"},
 		"pinned SRK is the EK":           {tpm(`"endorsementKey":"` + ek + `","storageRootKey":"` + ek + `"`), "srk-is-ek"},
 		"unknown provisioningStatus":     {enrollment(`,"provisioningStatus":"paused"`), "provisioningStatus"},

@@ -98,6 +98,10 @@ func (c *Core) draftEnrollment(s *scope, wire dps.IndividualEnrollment) (enrollm
 	if err := c.judgeAllocation(s, ReasonBadEnrollment, wire.AllocationPolicy, append(slices.Clone(wire.IotHubs), wire.IotHubHostName)); err != nil {
 		return enrollmentDraft{}, err
 	}
+	if wire.Latchkey != nil && len(wire.Latchkey.ExtraKeys) > 0 {
+		return enrollmentDraft{}, c.fault(s, dps.CodeBadRequest, ReasonBadEnrollment, "latchkey.endorsementKeys is not taken: a device is known by one endorsement key, attestation.tpm.endorsementKey. Enroll the key that the device's SDK shows.", nil)
+	}
+	wire.Latchkey = nil
 	wire.RegistrationState, wire.ETag, wire.Created, wire.LastUpdated = nil, "", time.Time{}, time.Time{}
 	wire.ClosedByDevice, wire.TransferredFrom = time.Time{}, ""
 	return enrollmentDraft{row: row, wire: wire}, nil

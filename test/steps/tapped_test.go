@@ -367,7 +367,9 @@ func (h *tappedHub) Drop(ctx context.Context, a, b string) error {
 }
 
 func (s *tapped) CloseRegistration(ctx context.Context, a string, b registration.Closing) (uint64, registration.Verdict, error) {
-	return two(s.tap, ctx, "CloseRegistration", func(ctx context.Context) (uint64, registration.Verdict, error) { return s.Store.CloseRegistration(ctx, a, b) })
+	return two(s.tap, ctx, "CloseRegistration", func(ctx context.Context) (uint64, registration.Verdict, error) {
+		return s.Store.CloseRegistration(ctx, a, b)
+	})
 }
 
 func (s *tapped) Closure(ctx context.Context, a string, b string) (registration.Closure, error) {

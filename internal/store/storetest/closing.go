@@ -100,7 +100,9 @@ func registrationClosed(w *world) {
 		w.Fatalf("%d orders", len(rows))
 	}
 	w.same("closure", w.closure(scope, "dev"), registration.Closure{Generation: d.Generation + 1, TokenDigest: c.TokenDigest, TrackingID: "closing DEV", At: at, Awaited: len(rows)})
-	slices.SortFunc(rows, func(a, b registration.Outbox) int { return byObject(registration.OutboxRow{Outbox: a}, registration.OutboxRow{Outbox: b}) })
+	slices.SortFunc(rows, func(a, b registration.Outbox) int {
+		return byObject(registration.OutboxRow{Outbox: a}, registration.OutboxRow{Outbox: b})
+	})
 	w.same("orders", w.ordered(registration.OutboxDeviceOrder), rows)
 	if left := w.closure(scope, "dev").Awaited; left != 0 {
 		w.Fatalf("%d orders are awaited that are carried out", left)
