@@ -191,7 +191,7 @@ func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 func TestEachErrorHasARemedy(t *testing.T) {
 	id := openECC(t)
 	storm := answer(429, "3", `{"errorCode":429001}`)
-	failed := func(code int) http.HandlerFunc {
+	failed := func(code int64) http.HandlerFunc {
 		return answer(200, "", fmt.Sprintf(`{"operationId":"o","status":"failed","registrationState":{"status":"failed","errorCode":%d}}`, code))
 	}
 	for name, c := range map[string]struct {

@@ -36,7 +36,7 @@ func addAuthFlags(cmd *cobra.Command) *authFlags {
 	f := &authFlags{files: make(map[string]*string)}
 	for _, name := range hierarchies {
 		f.files[name] = cmd.Flags().String(name+"-auth-file", "",
-			"file with the password of the TPM's "+name+" hierarchy, readable by its owner only; see docs/tpm-owners.md")
+			"file with the password of the TPM's "+name+" hierarchy, readable by its owner only")
 	}
 	return f
 }
